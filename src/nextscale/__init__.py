@@ -1,0 +1,1 @@
+"""Visual autoregressive modelling: tokenizer, next-scale transformer, sampler, training and evaluation."""

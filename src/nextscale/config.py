@@ -1,0 +1,82 @@
+"""Frozen dataclass configs to and from plain dictionaries, JSON and YAML-friendly."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Plain nested dictionary of a config; tuples become lists so that JSON round-trips."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config") -> Config:
+    """Build a config from a dictionary, refusing unknown and missing keys by name.
+
+    Raises ValueError that names the key, the class's known keys and where the values came from.
+    """
+    assert dataclasses.is_dataclass(cls)
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: expected a mapping of settings, got {type(values).__name__}")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise ValueError(f"{where}: unknown setting {unknown[0]!r}; known are {', '.join(sorted(fields))}")
+    required = [
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise ValueError(f"{where}: setting {missing[0]!r} is missing")
+    hints = get_type_hints(cls)
+    built = {name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()}
+    try:
+        return cls(**built)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Turn JSON's lists and mappings into the tuples and dataclasses that `hint` asks for."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        # Prefer the container among the alternatives: `tuple[int, ...] | None`.
+        for option in get_args(hint):
+            if get_origin(option) is tuple and isinstance(value, (list, tuple)):
+                return _convert(option, value, where)
+            if dataclasses.is_dataclass(option) and isinstance(value, dict):
+                return _convert(option, value, where)
+        return value
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else from_dict(hint, value, where=where)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        inner = get_args(hint)
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return tuple(_convert(inner[0], item, where) for item in value)
+        return tuple(_convert(kind, item, where) for kind, item in zip(inner, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in (int, float, str, bool) and type(value) is not hint:
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises ValueError naming the file when it is not one."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}")
+    return values

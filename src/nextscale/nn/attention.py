@@ -1,0 +1,95 @@
+"""Self-attention with an explicit key-value cache and optional QK normalisation.
+
+Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+HEAD_WIDTH = 64
+MAX_LOG_SCALE = math.log(100)
+
+
+class KeyValueCache:
+    """Keys and values of all layers in one preallocated buffer each; an ordinary value, not module state.
+
+    `append` writes the new positions of a layer and returns all positions so far; `advance` moves the
+    end once every layer has written.
+    """
+
+    def __init__(
+        self, *, layers: int, batch: int, heads: int, length: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (layers, batch, heads, length, HEAD_WIDTH)
+        self.keys = torch.empty(shape, device=device, dtype=dtype)
+        self.values = torch.empty(shape, device=device, dtype=dtype)
+        self.end = 0
+
+    def append(self, layer: int, key_BHLD: Tensor, value_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+        end = self.end + key_BHLD.shape[2]
+        self.keys[layer, :, :, self.end : end] = key_BHLD
+        self.values[layer, :, :, self.end : end] = value_BHLD
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+
+    def advance(self, length: int) -> None:
+        self.end += length
+
+
+def attend(
+    query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float
+) -> Tensor:
+    """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
+
+    On CPU with a mask and gradients, two batched products around a float32 softmax: torch's fused kernel
+    spends most of a training step in its backward pass there.
+    """
+    if mask_LS is None or query_BHLD.device.type != "cpu" or not torch.is_grad_enabled():
+        return F.scaled_dot_product_attention(
+            query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale
+        )
+    scores_BHLS = (query_BHLD * scale) @ key_BHSD.transpose(-2, -1)
+    weights_BHLS = scores_BHLS.float().masked_fill(~mask_LS, -torch.inf).softmax(dim=-1)
+    return weights_BHLS.to(value_BHSD.dtype) @ value_BHSD
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention (B, L, C) -> (B, L, C).
+
+    With QK normalisation, queries and keys are unit vectors and each head learns its softmax scale,
+    exp(min(s, ln 100)) with s = ln 4 at the start; without, the scale is 0.25 / sqrt(64).
+    Keys have no bias.
+    """
+
+    def __init__(self, heads: int, *, normalise: bool) -> None:
+        super().__init__()
+        width = heads * HEAD_WIDTH
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_bias = nn.Parameter(torch.zeros(width))
+        self.value_bias = nn.Parameter(torch.zeros(width))
+        self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0))) if normalise else None
+        self.proj = nn.Linear(width, width)
+
+    def forward(
+        self, x_BLC: Tensor, *, mask_LS: Tensor | None = None, cache: KeyValueCache | None = None, layer: int = 0
+    ) -> Tensor:
+        batch, length, width = x_BLC.shape
+        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+        qkv = F.linear(x_BLC, self.qkv.weight, bias).view(batch, length, 3, self.heads, HEAD_WIDTH)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D)
+        if self.log_scale is not None:
+            scale = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
+            query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
+            key = F.normalize(key.float(), dim=-1).to(value.dtype)
+            softmax_scale = 1.0
+        else:
+            softmax_scale = 0.25 / math.sqrt(HEAD_WIDTH)
+        if cache is not None:
+            key, value = cache.append(layer, key, value)
+        mixed = attend(query, key, value, mask_LS, softmax_scale)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))

@@ -1,0 +1,188 @@
+"""Convolutional encoder and decoder of the tokenizer: VQGAN's CNN, with an optional space-to-depth stem.
+
+Shapes: B batch, C channels, (H, W) pixels, (h, w) the latent grid, H = h * patch * 2^(levels - 1).
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def normalisation(channels: int) -> nn.GroupNorm:
+    """GroupNorm over 32 groups (fewer where the channels do not divide), eps 1e-6."""
+    return nn.GroupNorm(math.gcd(32, channels), channels, eps=1e-6)
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, twice, plus a shortcut: (B, C_in, h, w) -> (B, C_out, h, w)."""
+
+    def __init__(self, inputs: int, outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.norm1 = normalisation(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.norm2 = normalisation(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(x), inplace=not torch.is_grad_enabled()))
+        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden), inplace=not torch.is_grad_enabled())))
+        return self.shortcut(x) + hidden
+
+
+class SpatialAttention(nn.Module):
+    """Single-head self-attention over the positions of a map, scale C^-0.5."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = normalisation(channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.proj = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, hw, 3C)
+        query, key, value = qkv.unsqueeze(1).chunk(3, dim=-1)  # (B, 1, hw, C)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return x + self.proj(mixed.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width))
+
+
+class Downsample(nn.Module):
+    """Stride-2 convolution; padded right and bottom by one."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Nearest x2, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+class Stage(nn.Module):
+    """Residual blocks at one resolution, each followed by attention where asked, then a resampling."""
+
+    def __init__(
+        self, inputs: int, outputs: int, blocks: int, *, attention: bool, dropout: float, resample: nn.Module
+    ) -> None:
+        super().__init__()
+        widths = [inputs] + [outputs] * blocks
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, dropout) for a, b in pairwise(widths))
+        self.attention = nn.ModuleList(SpatialAttention(outputs) for _ in range(blocks if attention else 0))
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if self.attention:
+                x = self.attention[index](x)
+        return self.resample(x)
+
+
+class Middle(nn.Sequential):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, *, attention: bool, dropout: float) -> None:
+        super().__init__(
+            ResidualBlock(channels, channels, dropout),
+            SpatialAttention(channels) if attention else nn.Identity(),
+            ResidualBlock(channels, channels, dropout),
+        )
+
+
+class Encoder(nn.Module):
+    """(B, 3, H, W) -> (B, latent, h, w)."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        latent_channels: int,
+        patch: int = 1,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity()
+        widths = [channels * multiplier for multiplier in multipliers]
+        self.conv_in = nn.Conv2d(3 * patch**2, channels, 3, padding=1)
+        last = len(widths) - 1
+        self.stages = nn.ModuleList(
+            Stage(
+                inputs,
+                outputs,
+                blocks,
+                attention=attention and level == last,
+                dropout=dropout,
+                resample=Downsample(outputs) if level < last else nn.Identity(),
+            )
+            for level, (inputs, outputs) in enumerate(pairwise([channels, *widths]))
+        )
+        self.middle = Middle(widths[-1], attention=attention, dropout=dropout)
+        self.norm_out = normalisation(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.conv_in(self.stem(images).contiguous(memory_format=torch.channels_last))
+        for stage in self.stages:
+            hidden = stage(hidden)
+        return self.conv_out(F.silu(self.norm_out(self.middle(hidden))))
+
+
+class Decoder(nn.Module):
+    """(B, latent, h, w) -> (B, 3, H, W), unclamped."""
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        multipliers: tuple[int, ...],
+        blocks: int,
+        latent_channels: int,
+        patch: int = 1,
+        attention: bool = True,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        widths = [channels * multiplier for multiplier in reversed(multipliers)]  # coarse to fine
+        self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
+        self.middle = Middle(widths[0], attention=attention, dropout=dropout)
+        last = len(widths) - 1
+        self.stages = nn.ModuleList(
+            Stage(
+                inputs,
+                outputs,
+                blocks,
+                attention=attention and level == 0,
+                dropout=dropout,
+                resample=Upsample(outputs) if level < last else nn.Identity(),
+            )
+            for level, (inputs, outputs) in enumerate(pairwise([widths[0], *widths]))
+        )
+        self.norm_out = normalisation(widths[-1])
+        self.conv_out = nn.Conv2d(widths[-1], 3 * patch**2, 3, padding=1)
+        self.tail = nn.PixelShuffle(patch) if patch > 1 else nn.Identity()
+
+    def forward(self, latents: Tensor) -> Tensor:
+        hidden = self.middle(self.conv_in(latents.contiguous(memory_format=torch.channels_last)))
+        for stage in self.stages:
+            hidden = stage(hidden)
+        return self.tail(self.conv_out(F.silu(self.norm_out(hidden))))

@@ -1,0 +1,140 @@
+"""Multi-scale residual quantiser: a feature map <-> a pyramid of codebook indices.
+
+Shapes: B batch, C latent channels, V codebook entries, (h, w) the final grid, (h_k, w_k) scale k's.
+Everything here runs in float32 whatever autocast says: a flipped nearest neighbour is a wrong token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.tokenizer.residual import ScaleState, accumulate, downsample, flatten_map, next_scale_inputs
+
+DISTANCE_BYTES = 8 * 2**20
+"""Bound on the (rows, V) distance table held at once: it should stay in cache."""
+
+
+def shared_convolutions(scales: int, convolutions: int = 4) -> tuple[int, ...]:
+    """Which of the shared phi convolutions each scale uses, spread evenly (official code, `quant.py`).
+
+    Scale k sits at (k-1)/(K-1) and takes the nearest of the ticks 1/(3n) ... 1 - 1/(3n); exact integer
+    arithmetic with ties upwards reproduces the official map of ten scales, [0,0,1,1,1,2,2,3,3,3].
+    """
+    if convolutions == 1 or scales == 1:
+        return (0,) * scales
+    n, last = convolutions, scales - 1
+    # Tick i is at (1 + i (3n - 2)/(n - 1)) / 3n; the boundary between ticks i and i+1 is their midpoint.
+    # Position k/last passes it when  2 * 3n * (n-1) * k >= (2 (n-1) + (2i+1) (3n-2)) * last.
+    return tuple(
+        sum(6 * n * (n - 1) * k >= (2 * (n - 1) + (2 * i + 1) * (3 * n - 2)) * last for i in range(n - 1))
+        for k in range(scales)
+    )
+
+
+def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Index of the nearest codebook row by Euclidean distance: (N, C), (V, C) -> (N,) int64, float32."""
+    # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not matter, the last rides along as one more column.
+    table = torch.cat([-2 * codebook, codebook.square().sum(dim=1, keepdim=True)], dim=1)  # (V, C + 1)
+    vectors = F.pad(vectors, (0, 1), value=1.0)
+    chunk = max(1, DISTANCE_BYTES // (4 * len(codebook)))
+    return torch.cat([(part @ table.t()).argmin(dim=1) for part in vectors.split(chunk)])
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Result of quantising a batch of feature maps in training."""
+
+    features: Tensor  # (B, C, h, w), f_hat_K with the straight-through gradient of f
+    tokens: TokenPyramid
+    loss: Tensor  # scalar: mean over scales of beta |sg f_hat_k - f|^2 + |f_hat_k - sg f|^2
+
+
+class ResidualQuantizer(nn.Module):
+    """Codebook, phi convolutions and the operations between features and tokens."""
+
+    def __init__(
+        self, schedule: ScaleSchedule, *, codebook_size: int, channels: int, phi_map: tuple[int, ...], beta: float
+    ) -> None:
+        super().__init__()
+        self.schedule = schedule
+        self.phi_map = phi_map
+        self.beta = beta
+        self.codebook = nn.Parameter(torch.empty(codebook_size, channels))
+        nn.init.uniform_(self.codebook, -1 / codebook_size, 1 / codebook_size)
+        self.phi = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(max(phi_map) + 1))
+
+    def refine(self, scale: int, upsampled: Tensor) -> Tensor:
+        """phi_k(u) = u / 2 + conv(u) / 2, (B, C, h, w) -> same."""
+        return upsampled * 0.5 + self.phi[self.phi_map[scale]](upsampled) * 0.5
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Codebook embeddings of a token map, (B, h_k, w_k) -> (B, C, h_k, w_k)."""
+        return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
+
+    def nearest(self, features: Tensor) -> Tensor:
+        """Nearest codes of a map, (B, C, h_k, w_k) -> (B, h_k, w_k) int64."""
+        batch, channels, height, width = features.shape
+        vectors = features.permute(0, 2, 3, 1).reshape(-1, channels)
+        return nearest_codes(vectors, self.codebook).view(batch, height, width)
+
+    def states(self, tokens: TokenPyramid, start: Tensor | None = None) -> Iterator[ScaleState]:
+        """Accumulate known tokens scale by scale (decoding and teacher forcing)."""
+        zeros = self.zeros(tokens.batch_size) if start is None else start
+        return accumulate(zeros, self.schedule, lambda scale, _: self.lookup(tokens[scale]), self.refine)
+
+    def zeros(self, batch: int) -> Tensor:
+        """The empty accumulation f_hat_0, (batch, C, h, w) float32."""
+        return self.codebook.new_zeros(batch, self.codebook.shape[1], *self.schedule.final)
+
+    def encode(self, features: Tensor) -> TokenPyramid:
+        """(B, C, h, w) -> TokenPyramid (paper, algorithm 1)."""
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            return TokenPyramid.from_maps([tokens for tokens, _ in self._quantize(features.float())], self.schedule)
+
+    def decode(self, tokens: TokenPyramid) -> Tensor:
+        """TokenPyramid -> f_hat_K (B, C, h, w) float32 (paper, algorithm 2)."""
+        with torch.autocast(tokens.packed.device.type, enabled=False):
+            *_, last = self.states(tokens)
+            return last.accumulated
+
+    def teacher_forcing(self, tokens: TokenPyramid) -> Tensor:
+        """Transformer input of scales 2..K, (B, L - h_1 w_1, C) float32."""
+        with torch.no_grad(), torch.autocast(tokens.packed.device.type, enabled=False):
+            return next_scale_inputs(self.states(tokens), self.schedule)
+
+    def forward(self, features: Tensor) -> Quantized:
+        """Quantise with gradients for training, (B, C, h, w) -> Quantized."""
+        with torch.autocast(features.device.type, enabled=False):
+            target = features.float()
+            maps: list[Tensor] = []
+            loss = target.new_zeros(())
+            f_hat = target
+            for tokens, f_hat in self._quantize(target):
+                maps.append(tokens)
+                loss = loss + F.mse_loss(f_hat, target.detach()) + self.beta * F.mse_loss(f_hat.detach(), target)
+            straight_through = target + (f_hat - target).detach()
+            return Quantized(
+                straight_through, TokenPyramid.from_maps(maps, self.schedule), loss / len(self.schedule)
+            )
+
+    def _quantize(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (tokens_k, f_hat_k) per scale. The recursion starts from -f: what it accumulates is minus
+        the residual, rounded as the official subtraction rounds it."""
+        features = features.detach()
+        maps: list[Tensor] = []
+
+        def choose(scale: int, negative_rest: Tensor) -> Tensor:
+            maps.append(self.nearest(downsample(-negative_rest.detach(), self.schedule[scale])))
+            return self.lookup(maps[-1])
+
+        for state in accumulate(-features, self.schedule, choose, self.refine):
+            yield maps[-1], state.accumulated + features
+
+
+__all__ = ["Quantized", "ResidualQuantizer", "flatten_map", "nearest_codes", "shared_convolutions"]

@@ -1,0 +1,133 @@
+"""The multi-scale residual VQVAE: images <-> TokenPyramid (paper, section 3.2).
+
+Shapes: B batch, (H, W) pixels, C latent channels, (h, w) latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nextscale.nn.conv import Decoder, Encoder
+from nextscale.pyramid import ScaleSchedule, Size, TokenPyramid
+from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer, shared_convolutions
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQVAEConfig:
+    """Architecture of the tokenizer. The defaults are the official `vae_ch160v4096z32`."""
+
+    scales: tuple[tuple[int, int], ...] = tuple((s, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
+    "Token-map sizes (height, width), coarse to fine."
+    codebook_size: int = 4096
+    "Entries of the codebook, V."
+    latent_channels: int = 32
+    "Channels of the latent map and width of a codebook entry, C."
+    channels: int = 160
+    "Channels of the first CNN level."
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    "Channel multiplier per resolution level; each level after the first halves the resolution."
+    encoder_blocks: int = 2
+    "Residual blocks per encoder level."
+    decoder_blocks: int = 3
+    "Residual blocks per decoder level."
+    patch: int = 1
+    "Space-to-depth factor of the stem (and pixel-shuffle tail); 2 saves most of a small CNN's work."
+    attention: bool = True
+    "Self-attention at the lowest resolution."
+    dropout: float = 0.0
+    "Dropout inside residual blocks."
+    phi_map: tuple[int, ...] = ()
+    "Which shared phi convolution each scale uses; empty derives the official rule with four."
+    beta: float = 0.25
+    "Weight of the commitment term in the quantiser loss."
+
+    def __post_init__(self) -> None:
+        schedule = ScaleSchedule(self.scales)
+        object.__setattr__(self, "scales", schedule.sizes)
+        if not self.phi_map:
+            object.__setattr__(self, "phi_map", shared_convolutions(len(schedule)))
+        if len(self.phi_map) != len(schedule):
+            raise ValueError(f"phi_map needs one entry per scale ({len(schedule)}), got {len(self.phi_map)}")
+        for name in ("codebook_size", "latent_channels", "channels", "encoder_blocks", "decoder_blocks", "patch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        return ScaleSchedule(self.scales)
+
+    @property
+    def stride(self) -> int:
+        """Pixels per latent position along each side."""
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def image_size(self) -> Size:
+        """Height and width of the images, in pixels."""
+        height, width = self.schedule.final
+        return height * self.stride, width * self.stride
+
+
+class VQVAE(nn.Module):
+    """Tokenizer: encoder, multi-scale residual quantiser, decoder."""
+
+    def __init__(self, config: VQVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.schedule = config.schedule
+        shared = {
+            "channels": config.channels,
+            "multipliers": config.multipliers,
+            "latent_channels": config.latent_channels,
+            "patch": config.patch,
+            "attention": config.attention,
+            "dropout": config.dropout,
+        }
+        self.encoder = Encoder(blocks=config.encoder_blocks, **shared)
+        self.decoder = Decoder(blocks=config.decoder_blocks, **shared)
+        self.quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        self.quantizer = ResidualQuantizer(
+            self.schedule,
+            codebook_size=config.codebook_size,
+            channels=config.latent_channels,
+            phi_map=config.phi_map,
+            beta=config.beta,
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Continuous latents f, (B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
+        height, width = self.config.image_size
+        if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != (height, width):
+            raise ValueError(f"images must be (batch, 3, {height}, {width}), got {tuple(images.shape)}")
+        return self.quant_conv(self.encoder(images))
+
+    def encode(self, images: Tensor) -> TokenPyramid:
+        """Tokenise (B, 3, H, W) in [-1, 1]. Raises ValueError on another shape."""
+        with torch.no_grad():
+            return self.quantizer.encode(self.features(images))
+
+    def decode(self, pyramid: TokenPyramid) -> Tensor:
+        """Images of a pyramid, (B, 3, H, W) in [-1, 1]."""
+        return self.decode_features(self.quantizer.decode(pyramid))
+
+    def decode_features(self, features: Tensor) -> Tensor:
+        """Images of accumulated features f_hat, (B, C, h, w) -> (B, 3, H, W) float32 in [-1, 1]."""
+        dtype = self.post_quant_conv.weight.dtype
+        with torch.no_grad():
+            return self.decoder(self.post_quant_conv(features.to(dtype))).float().clamp(-1, 1)
+
+    def decode_scales(self, pyramid: TokenPyramid) -> Iterator[Tensor]:
+        """The image after each scale, coarse to fine."""
+        with torch.no_grad():
+            for state in self.quantizer.states(pyramid):
+                yield self.decode_features(state.accumulated)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
+        """Reconstruction (unclamped) and quantisation, with gradients, for training."""
+        quantized = self.quantizer(self.features(images))
+        return self.decoder(self.post_quant_conv(quantized.features)), quantized

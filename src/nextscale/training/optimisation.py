@@ -1,0 +1,72 @@
+"""Learning-rate schedule, parameter groups and weight averaging, shared by both stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float = 1e-4
+    "Peak learning rate at a batch of 256; the rate used is this x batch / 256."
+    beta1: float = 0.9
+    "AdamW's first-moment decay."
+    beta2: float = 0.95
+    "AdamW's second-moment decay."
+    weight_decay: float = 0.05
+    "Decoupled weight decay of matrices."
+    clip: float = 2.0
+    "Largest gradient norm; larger gradients are scaled down."
+    warmup: float = 0.02
+    "Share of the steps that warm up, from 0.005 of the peak."
+    flat: float = 0.05
+    "Share of the remaining steps at the peak before the linear decay."
+    final: float = 0.1
+    "Final learning rate as a share of the peak."
+    ema: float = 0.9999
+    "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
+
+
+def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:
+    """Rate at a step (0-based): linear warm-up from 0.005, flat, linear decay (official `lr_control.py`, "lin0")."""
+    peak = config.learning_rate * batch_size / 256
+    warm = config.warmup * steps
+    if step < warm:
+        return peak * (0.005 + 0.995 * step / warm)
+    progress = (step - warm) / max(1.0, steps - 1 - warm)
+    decayed = max(0.0, progress - config.flat) / (1 - config.flat)
+    return peak * (1 - (1 - config.final) * min(1.0, decayed))
+
+
+def build_optimiser(
+    model: nn.Module, config: OptimiserConfig, skip_decay: Callable[[str, Tensor], bool]
+) -> torch.optim.AdamW:
+    """AdamW with two groups: with and without weight decay."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if skip_decay(name, parameter) else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of a model's parameters; early steps average over a shorter memory."""
+
+    def update(averages: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
+        warmed = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(list(averages), list(current), 1 - warmed)
+
+    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # pyright: ignore[reportArgumentType]
