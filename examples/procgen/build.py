@@ -58,9 +58,7 @@ def render(game: str, level: int) -> np.ndarray:
     """A frame of a level, (64, 64, 3) uint8, after a few random actions seeded by the level."""
     from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
 
-    environment = ProcgenGym3Env(
-        num=1, env_name=game, start_level=level, num_levels=1, rand_seed=level, num_threads=0
-    )
+    environment = ProcgenGym3Env(num=1, env_name=game, start_level=level, num_levels=1, rand_seed=level, num_threads=0)
     random = np.random.default_rng([GAMES.index(game), level])
     for action in random.integers(0, ACTIONS, size=random.integers(1, MAX_RANDOM_STEPS + 1)):
         environment.act(np.array([action], dtype=np.int32))

@@ -45,7 +45,13 @@ class VARConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
-        for name, least in (("depth", 1), ("codebook_size", 1), ("latent_channels", 1), ("classes", 0), ("heads", 0)):
+        for name, least in (
+            ("depth", 1),
+            ("codebook_size", 1),
+            ("latent_channels", 1),
+            ("classes", 0),
+            ("heads", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.drop_path >= 1:
@@ -101,9 +107,7 @@ class VAR(nn.Module):
         self.shared_modulation = nn.Linear(width, ROWS * width) if config.shared_adaln else None
         rates = torch.linspace(0, config.drop_path, config.depth).tolist()
         self.blocks = nn.ModuleList(
-            AdaLNBlock(
-                config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln
-            )
+            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
             for rate in rates
         )
         self.head_modulation = nn.Linear(width, 2 * width)

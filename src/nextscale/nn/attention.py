@@ -40,18 +40,14 @@ class KeyValueCache:
         self.end += length
 
 
-def attend(
-    query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float
-) -> Tensor:
+def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:
     """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
 
     On CPU with a mask and gradients, two batched products around a float32 softmax: torch's fused kernel
     spends most of a training step in its backward pass there.
     """
     if mask_LS is None or query_BHLD.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(
-            query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale
-        )
+        return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
     scores_BHLS = (query_BHLD * scale) @ key_BHSD.transpose(-2, -1)
     weights_BHLS = scores_BHLS.float().masked_fill(~mask_LS, -torch.inf).softmax(dim=-1)
     return weights_BHLS.to(value_BHSD.dtype) @ value_BHSD
@@ -76,7 +72,12 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(
-        self, x_BLC: Tensor, *, mask_LS: Tensor | None = None, cache: KeyValueCache | None = None, layer: int = 0
+        self,
+        x_BLC: Tensor,
+        *,
+        mask_LS: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
     ) -> Tensor:
         batch, length, width = x_BLC.shape
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])

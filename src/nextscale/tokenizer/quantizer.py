@@ -59,7 +59,13 @@ class ResidualQuantizer(nn.Module):
     """Codebook, phi convolutions and the operations between features and tokens."""
 
     def __init__(
-        self, schedule: ScaleSchedule, *, codebook_size: int, channels: int, phi_map: tuple[int, ...], beta: float
+        self,
+        schedule: ScaleSchedule,
+        *,
+        codebook_size: int,
+        channels: int,
+        phi_map: tuple[int, ...],
+        beta: float,
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -119,9 +125,28 @@ class ResidualQuantizer(nn.Module):
                 maps.append(tokens)
                 loss = loss + F.mse_loss(f_hat, target.detach()) + self.beta * F.mse_loss(f_hat.detach(), target)
             straight_through = target + (f_hat - target).detach()
-            return Quantized(
-                straight_through, TokenPyramid.from_maps(maps, self.schedule), loss / len(self.schedule)
-            )
+            return Quantized(straight_through, TokenPyramid.from_maps(maps, self.schedule), loss / len(self.schedule))
+
+    def residual_vectors(self, features: Tensor, *, limit: int) -> list[Tensor]:
+        """What each scale has to quantise, up to `limit` random rows of (n, C) per scale, from (B, C, h, w).
+
+        Each scale's residual is left by a stand-in codebook of rows drawn from that scale itself, so it does
+        not depend on the present codebook being any good.
+        """
+        vectors: list[Tensor] = []
+
+        def choose(scale: int, negative_rest: Tensor) -> Tensor:
+            small = downsample(-negative_rest, self.schedule[scale]).permute(0, 2, 3, 1)
+            rows = small.reshape(-1, small.shape[-1])
+            rows = rows[torch.randperm(len(rows), device=rows.device)[:limit]]
+            vectors.append(rows)
+            stand_in = rows[: max(1, len(self.codebook) // len(self.schedule))]
+            nearest = nearest_codes(small.reshape(-1, small.shape[-1]), stand_in)
+            return F.embedding(nearest, stand_in).view_as(small).permute(0, 3, 1, 2)
+
+        for _ in accumulate(-features, self.schedule, choose, self.refine):
+            pass
+        return vectors
 
     def _quantize(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (tokens_k, f_hat_k) per scale. The recursion starts from -f: what it accumulates is minus

@@ -52,7 +52,14 @@ class VQVAEConfig:
             object.__setattr__(self, "phi_map", shared_convolutions(len(schedule)))
         if len(self.phi_map) != len(schedule):
             raise ValueError(f"phi_map needs one entry per scale ({len(schedule)}), got {len(self.phi_map)}")
-        for name in ("codebook_size", "latent_channels", "channels", "encoder_blocks", "decoder_blocks", "patch"):
+        for name in (
+            "codebook_size",
+            "latent_channels",
+            "channels",
+            "encoder_blocks",
+            "decoder_blocks",
+            "patch",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 

@@ -53,7 +53,10 @@ def build_optimiser(
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if skip_decay(name, parameter) else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 

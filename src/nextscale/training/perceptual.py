@@ -55,7 +55,9 @@ class PerceptualDistance(nn.Module):
 
         layers = layers or DEFAULT_LAYERS.get(backbone, ())
         if not layers:
-            raise ValueError(f"name the layers of {backbone} to compare; defaults exist for {', '.join(DEFAULT_LAYERS)}")
+            raise ValueError(
+                f"name the layers of {backbone} to compare; defaults exist for {', '.join(DEFAULT_LAYERS)}"
+            )
         self.extractor = create_feature_extractor(load_backbone(backbone, weights), list(layers)).requires_grad_(False)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))

@@ -1,0 +1,189 @@
+"""Model folders: config.json and model.safetensors per part. Nothing here unpickles.
+
+folder/config.json                     kind, class names, generation defaults
+folder/tokenizer/{config.json, model.safetensors}
+folder/transformer/{config.json, model.safetensors}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from nextscale.config import from_dict, read_json, to_dict
+from nextscale.models.var import VAR, VARConfig
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+
+Module = TypeVar("Module", bound=nn.Module)
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What a model folder says beside its parts."""
+
+    kind: str = "var"
+    class_names: tuple[str, ...] = ()
+    guidance: float = 1.5
+    "Default guidance; it ramps from 0 at the first scale to this at the last."
+    top_k: int = 900
+    top_p: float = 0.96
+
+
+@contextmanager
+def complete_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder that takes `folder`'s place once the block ends without an error."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        yield partial
+        partial.chmod(0o755)
+        replaced = folder.with_name(f".{folder.name}.replaced")
+        shutil.rmtree(replaced, ignore_errors=True)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def complete_file(path: Path) -> Iterator[Path]:
+    """A temporary path that takes `path`'s place once the block ends without an error."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Write one part's config and weights (cast to `dtype` where given)."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, to_dict(config))
+
+
+def load_weights(module: Module, path: Path) -> Module:
+    """Load safetensors as float32. Raises ValueError naming missing, extra or misshapen tensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    check_state(module, state, path)
+    module.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
+    return module.eval()
+
+
+def check_state(module: nn.Module, state: dict[str, Tensor], where: Path) -> None:
+    """Refuse a state dict that does not fit, naming the first tensors that differ."""
+    wanted = module.state_dict()
+    problems = [f"missing {name}" for name in wanted if name not in state]
+    problems += [f"unexpected {name}" for name in state if name not in wanted]
+    problems += [
+        f"{name} is {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(f"{where}: the weights do not fit config.json: {'; '.join(problems[:3])}{more}")
+
+
+def load_tokenizer(folder: Path) -> VQVAE:
+    """The tokenizer of a model folder, run folder or tokenizer folder."""
+    root = find_model(folder)
+    part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
+    config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
+    return load_weights(_channels_last(VQVAE(config)), part / WEIGHTS)
+
+
+def load_transformer(folder: Path) -> VAR:
+    """The transformer of a model folder or run folder."""
+    part = find_model(folder) / "transformer"
+    if not part.is_dir():
+        raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
+    config = from_dict(VARConfig, read_json(part / CONFIG), where=str(part / CONFIG))
+    return load_weights(VAR(config), part / WEIGHTS)
+
+
+def load_config(folder: Path) -> ModelConfig:
+    path = find_model(folder) / CONFIG
+    return from_dict(ModelConfig, read_json(path), where=str(path))
+
+
+def find_model(folder: Path) -> Path:
+    """The model folder in or at `folder`: a run folder keeps its model in `model/`."""
+    for candidate in (folder / "model", folder):
+        if (candidate / CONFIG).is_file():
+            return candidate
+    if not folder.exists():
+        raise ValueError(f"model {folder}: there is no such folder")
+    raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder")
+
+
+def save_model(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    tokenizer: VQVAE,
+    transformer: VAR | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a whole model folder; it appears only when complete."""
+    with complete_folder(folder) as partial:
+        write_json(partial / CONFIG, to_dict(config))
+        save_part(partial / "tokenizer", tokenizer.config, tokenizer, dtype)
+        if transformer is not None:
+            save_part(partial / "transformer", transformer.config, transformer, dtype)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """SHA-256 over the names and values of all weights: the identity of a tokenizer."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _channels_last(tokenizer: VQVAE) -> VQVAE:
+    return tokenizer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+__all__ = ["ModelConfig", "asdict", "complete_file", "complete_folder", "load_tokenizer", "load_transformer"]

@@ -1,0 +1,1 @@
+"""Images in: sources, decoding, cropping and batches that resume exactly."""

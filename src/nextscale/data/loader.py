@@ -1,0 +1,182 @@
+"""Batches of images whose order and augmentation are pure functions of (seed, step, sample).
+
+Nothing here has state to save: a run resumes by asking for batches from a later step, and the global batch
+is the same however many processes share it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nextscale.data.decode import UnreadableImage
+from nextscale.data.source import ImageSource
+from nextscale.data.transform import center_crop, random_crop
+
+logger = logging.getLogger("nextscale.data")
+
+NO_CLASS = -1
+"""Label of an image without a class."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """A batch of images on the CPU."""
+
+    images: Tensor  # (B, 3, H, W) uint8
+    labels: Tensor  # (B,) int64, NO_CLASS without classes
+    indices: Tensor  # (B,) int64, positions in the source
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1]."""
+    return images.float().div(127.5).sub(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float in [-1, 1] -> uint8 0..255, rounded; the inverse of `to_float`."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+@lru_cache(maxsize=2)
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of an epoch, (length,) int64."""
+    return np.random.default_rng([seed, epoch]).permutation(length)
+
+
+def batch_indices(
+    length: int, batch_size: int, step: int, *, seed: int, rank: int = 0, world: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of a step's batch and the epoch of each, both (batch_size // world,) int64.
+
+    Permutations of successive epochs follow one another without a gap, so that any length and batch size
+    go together. Rank r takes its contiguous part of the global batch.
+    """
+    share = batch_size // world
+    positions = np.arange(share, dtype=np.int64) + step * batch_size + rank * share
+    epochs, offsets = np.divmod(positions, length)
+    indices = np.array([epoch_order(length, seed, int(e))[o] for e, o in zip(epochs, offsets, strict=True)])
+    return indices, epochs
+
+
+class Reader:
+    """Reads samples to arrays; replaces unreadable ones by the next readable, up to a limit."""
+
+    def __init__(self, source: ImageSource, *, limit: int = 100) -> None:
+        self.source = source
+        self.limit = limit
+        self.unreadable: dict[int, str] = {}
+
+    def read(self, index: int, crop: Callable[..., np.ndarray]) -> tuple[np.ndarray, int, int] | None:
+        """Pixels (H, W, 3), label and index of a sample, or None where it cannot be read.
+
+        Raises ValueError once more than `limit` images were unreadable, or if all were.
+        """
+        try:
+            image, label = self.source.read(index)
+        except UnreadableImage as error:
+            if index not in self.unreadable:
+                self.unreadable[index] = str(error)
+                logger.warning("skipped unreadable image %s (%d so far)", error, len(self.unreadable))
+            if len(self.unreadable) > self.limit or len(self.unreadable) == len(self.source):
+                some = "; ".join(list(self.unreadable.values())[:3])
+                raise ValueError(
+                    f"{len(self.unreadable)} of {len(self.source)} images cannot be read, more than the "
+                    f"{min(self.limit, len(self.source) - 1)} allowed (first: {some}); remove or replace them"
+                ) from error
+            return None
+        return crop(image), NO_CLASS if label is None else label, index
+
+    def read_next(self, index: int, crop: Callable[..., np.ndarray]) -> tuple[np.ndarray, int, int]:
+        """Like `read`, going on to the following index until one is readable."""
+        while (sample := self.read(index, crop)) is None:
+            index = (index + 1) % len(self.source)
+        return sample
+
+
+def _collate(samples: list[tuple[np.ndarray, int, int]]) -> ImageBatch:
+    pixels = np.stack([pixels for pixels, _, _ in samples])
+    return ImageBatch(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
+        torch.tensor([index for _, _, index in samples], dtype=torch.int64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLoader:
+    """Endless augmented training batches of one process."""
+
+    source: ImageSource
+    size: tuple[int, int]
+    "Height and width in pixels."
+    batch_size: int
+    "Images of all processes together."
+    seed: int = 0
+    rank: int = 0
+    world: int = 1
+    enlarge: float = 1.125
+    "Resize before the random crop, as a multiple of the crop; 1 crops nothing from images of the size."
+    flip: bool = False
+    limit: int = 100
+    "Unreadable images tolerated."
+    threads: int = 2
+
+    def batches(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Batches from step `start` on, read ahead by threads; the order does not depend on them."""
+        reader = Reader(self.source, limit=self.limit)
+
+        def build(step: int) -> ImageBatch:
+            indices, epochs = batch_indices(
+                len(self.source), self.batch_size, step, seed=self.seed, rank=self.rank, world=self.world
+            )
+            return _collate([self._sample(reader, int(i), int(e)) for i, e in zip(indices, epochs, strict=True)])
+
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
+        ahead: deque[Future[ImageBatch]] = deque()
+        step = start
+        try:
+            while True:
+                while len(ahead) < self.threads + 1:
+                    ahead.append(pool.submit(build, step))
+                    step += 1
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _sample(self, reader: Reader, index: int, epoch: int) -> tuple[np.ndarray, int, int]:
+        def crop(image: object) -> np.ndarray:
+            generator = np.random.default_rng([self.seed, epoch, index])
+            return random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)  # pyright: ignore[reportArgumentType]
+
+        return reader.read_next(index, crop)
+
+
+def iterate_images(
+    source: ImageSource,
+    size: tuple[int, int],
+    *,
+    batch_size: int,
+    indices: range | None = None,
+    limit: int = 100,
+) -> Iterator[ImageBatch]:
+    """One pass in order with centre crops, skipping unreadable images; the last batch may be short."""
+    reader = Reader(source, limit=limit)
+    samples: list[tuple[np.ndarray, int, int]] = []
+    for index in indices if indices is not None else range(len(source)):
+        sample = reader.read(index, lambda image: center_crop(image, size))
+        if sample is not None:
+            samples.append(sample)
+        if len(samples) == batch_size:
+            yield _collate(samples)
+            samples = []
+    if samples:
+        yield _collate(samples)

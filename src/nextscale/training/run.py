@@ -1,0 +1,175 @@
+"""A run folder: full config, metrics, resume checkpoints, sample pictures, exported model.
+
+    RUN/config.json  RUN/metrics.jsonl  RUN/tensorboard/  RUN/samples/  RUN/checkpoints/  RUN/model/
+
+Checkpoints are torch files read back with `weights_only`; the exported model is safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from nextscale.checkpoint import complete_file, write_json
+from nextscale.config import read_json
+
+logger = logging.getLogger("nextscale.training")
+
+
+class RunFolder:
+    """Paths and files of a run; only the main process writes."""
+
+    def __init__(self, path: Path, *, main: bool = True, keep: int = 2) -> None:
+        self.path = path
+        self.main = main
+        self.keep = keep
+
+    def start(self, config: dict[str, Any], *, resume: bool) -> None:
+        """Create the folder and record the config.
+
+        Raises ValueError for a folder already in use without `resume`, or resumed with another config.
+        """
+        recorded = self.path / "config.json"
+        if recorded.exists():
+            if not resume:
+                raise ValueError(
+                    f"{self.path}: holds a run already; add --resume to continue it or choose another --out"
+                )
+            before = read_json(recorded)
+            changed = [key for key in config if before.get(key) != config[key] and key not in RESUMABLE]
+            if changed:
+                raise ValueError(
+                    f"{self.path}: cannot resume with another {changed[0]}: "
+                    f"it was {before.get(changed[0])!r}, now {config[changed[0]]!r}"
+                )
+        if not self.main:
+            return
+        try:
+            for name in ("samples", "checkpoints"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            write_json(recorded, config)
+        except OSError as error:
+            raise ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from error
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Write atomically, then drop all but the newest `keep`."""
+        with complete_file(self.path / "checkpoints" / f"step-{step:08d}.pt") as partial:
+            torch.save(state, partial)
+        for old in self.checkpoints()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The newest checkpoint that reads, or None."""
+        for path in reversed(self.checkpoints()):
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # a damaged file raises many kinds; an older one may still be good
+                logger.warning("checkpoint %s cannot be read (%s); trying the one before", path, error)
+        return None
+
+
+RESUMABLE = ("heldout", "out", "keep", "checkpoint_every", "log_every", "sample_every", "compile", "resume")
+"""Settings that may differ between a run and its continuation: they do not change the weights."""
+
+
+class Metrics:
+    """JSON lines and TensorBoard; on resume, later lines than the checkpoint are dropped."""
+
+    def __init__(self, folder: Path, *, start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        if self.path.exists():
+            lines = [line for line in self.path.read_text().splitlines() if line.strip()]
+            kept = [line for line in lines if json.loads(line)["step"] <= start] if start else []
+            self.path.write_text("".join(line + "\n" for line in kept))
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Record numbers and lists of numbers (one per scale) of a step."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, list):
+                for scale, part in enumerate(value):
+                    self.board.add_scalar(f"{name}/scale{scale + 1}", part, step)
+            elif isinstance(value, (int, float)):
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.board.close()
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """An event set by SIGINT or SIGTERM, so that a loop can save and leave between two steps."""
+    stop = threading.Event()
+
+    def request(number: int, frame: FrameType | None) -> None:
+        logger.warning("%s: saving a checkpoint, then stopping", signal.Signals(number).name)
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress:
+    """Steps, speed, and time left: a bar on a terminal, plain lines in a log."""
+
+    def __init__(self, total: int, *, start: int, title: str, enabled: bool = True) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.total, self.first, self.title, self.enabled = total, start, title, enabled
+        self.began = time.monotonic()
+        console = Console(stderr=True)
+        self.bar = None
+        if enabled and console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(title, total=total, completed=start, note="")
+
+    def advance(self, step: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step)
+
+    def note(self, step: int, text: str) -> None:
+        """Show figures: beside the bar, or as a line with the time left."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, note=text)
+        elif self.enabled:
+            spent = time.monotonic() - self.began
+            left = spent / max(1, step - self.first) * (self.total - step)
+            logger.info("%s %d/%d  %s  %.0f s, %.0f s left", self.title, step, self.total, text, spent, left)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()

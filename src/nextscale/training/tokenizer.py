@@ -1,0 +1,320 @@
+"""Stage 1: train the multi-scale VQVAE on images.
+
+Loss: L1 + L2 on pixels, a perceptual distance, and the quantiser's (FACTS of the recipe: the authors'
+single-scale trainer). The codebook starts from encoder outputs and dead codes restart from the batch.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from nextscale.checkpoint import ModelConfig, save_model
+from nextscale.config import to_dict
+from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.data.source import ImageSource, open_source
+from nextscale.pictures import grid, save_image, to_images
+from nextscale.runtime import autocast, resolve_device, resolve_dtype
+from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.training.distributed import launched, reduce_mean, wrap
+from nextscale.training.optimisation import (
+    OptimiserConfig,
+    averaged,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+)
+from nextscale.training.perceptual import PerceptualDistance
+from nextscale.training.run import Metrics, Progress, RunFolder, stop_requests
+
+logger = logging.getLogger("nextscale.training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining:
+    """Everything that reproduces a tokenizer run."""
+
+    data: str
+    "Training images: folder, parquet, WebDataset or hub id."
+    out: str
+    "Run folder to write."
+    heldout: str = ""
+    "Held-out images for PSNR, codebook usage and strips; the first training images where empty."
+    heldout_images: int = 512
+    "Held-out images measured."
+    steps: int = 10_000
+    "Optimiser steps."
+    batch_size: int = 64
+    "Images per step, over all processes."
+    seed: int = 0
+    "Seed of initial weights, order and augmentation."
+    enlarge: float = 1.0
+    "Resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
+    flip: bool = False
+    "Mirror half of the images."
+    l1: float = 1.0
+    "Weight of the absolute pixel error."
+    l2: float = 1.0
+    "Weight of the squared pixel error."
+    perceptual: float = 0.0
+    "Weight of the perceptual distance; 0 needs no backbone."
+    perceptual_backbone: str = "mobilenet_v2"
+    "Torchvision model whose features the perceptual distance compares."
+    perceptual_weights: str = ""
+    "File with the backbone's weights; empty fetches torchvision's."
+    restart_every: int = 100
+    "Steps between restarts of dead codes; none happen in the last fifth of training."
+    restart_below: float = 0.02
+    "A code is dead when it was used less than this share of the average."
+    precision: str = "bf16"
+    "Autocast type: bf16, fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the CNN (slow to start, faster on GPUs)."
+    log_every: int = 50
+    "Steps between metric lines."
+    sample_every: int = 1000
+    "Steps between held-out measurements and pictures."
+    checkpoint_every: int = 500
+    "Steps between checkpoints."
+    keep: int = 2
+    "Checkpoints kept."
+    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(
+            learning_rate=1.2e-3,
+            beta1=0.9,
+            beta2=0.95,
+            weight_decay=0.005,
+            clip=1.0,
+            flat=0.3,
+            final=0.02,
+            ema=0.999,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+            "heldout_images",
+            "keep",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+class TokenizerLoss(nn.Module):
+    """Weighted sum of the reconstruction, perceptual and quantiser losses."""
+
+    def __init__(self, config: TokenizerTraining) -> None:
+        super().__init__()
+        self.config = config
+        weights = Path(config.perceptual_weights) if config.perceptual_weights else None
+        self.distance = PerceptualDistance(config.perceptual_backbone, weights=weights) if config.perceptual else None
+
+    def forward(
+        self, images: Tensor, reconstructed: Tensor, quantizer_loss: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total and named parts, all scalars."""
+        error = reconstructed.float() - images
+        parts = {"l1": error.abs().mean(), "l2": error.square().mean(), "quantizer": quantizer_loss}
+        total = self.config.l1 * parts["l1"] + self.config.l2 * parts["l2"] + quantizer_loss
+        if self.distance is not None:
+            parts["perceptual"] = self.distance(reconstructed, images)
+            total = total + self.config.perceptual * parts["perceptual"]
+        return total, {"loss": total.detach()} | {name: part.detach() for name, part in parts.items()}
+
+
+def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
+    """Train and export RUN/model; returns that folder. Raises ValueError for unusable settings or data."""
+    processes = launched()
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.precision, device)
+    source = open_source(config.data)
+    heldout = open_source(config.heldout) if config.heldout else source
+    run = RunFolder(Path(config.out), main=processes.is_main, keep=config.keep)
+    run.start(to_dict(config), resume=resume)
+
+    torch.manual_seed(config.seed)
+    model = VQVAE(config.model).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    criterion = TokenizerLoss(config).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimiser = build_optimiser(model, config.optimiser, lambda name, p: p.ndim < 2 or name.endswith("codebook"))
+    average = averaged(model, config.optimiser.ema)
+    first = 0
+    usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
+    state = run.load_checkpoint() if resume else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        usage.counts = state["usage"].to(device)
+        first = state["step"]
+        logger.info("resumed at step %d", first)
+    if config.compile:
+        model.encoder.compile()
+        model.decoder.compile()
+    training = wrap(model, processes)
+    loader = ImageLoader(
+        source=source, size=config.model.image_size, batch_size=config.batch_size, seed=config.seed,
+        rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip,
+    )  # fmt: skip
+    metrics = Metrics(run.path, start=first) if processes.is_main else None
+    progress = Progress(config.steps, start=first, title="tokenizer", enabled=processes.is_main)
+    batches = loader.batches(first)
+    began, since = time.monotonic(), first
+
+    with stop_requests() as stop:
+        for step in range(first, config.steps):
+            images = to_float(next(batches).images.to(device)).contiguous(memory_format=torch.channels_last)
+            torch.manual_seed(hash((config.seed, step, processes.rank)))
+            if step == 0:
+                with autocast(device, dtype), torch.no_grad():
+                    start_codebook(model, model.features(images))
+            set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
+            with autocast(device, dtype):
+                reconstructed, quantized = training(images)
+                loss, parts = criterion(images, reconstructed, quantized.loss)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            average.update_parameters(model)
+            usage.add(quantized.tokens)
+
+            done = step + 1
+            if done % config.restart_every == 0:
+                usage.reduce()
+                if done <= 0.8 * config.steps:
+                    restarted = restart_dead_codes(model, optimiser, usage, images, config.restart_below)
+                    average.module.quantizer.codebook.data[restarted] = model.quantizer.codebook.data[restarted]
+                    parts["restarted"] = restarted.sum()
+                parts |= usage.summary()
+                usage.reset()
+            if done % config.log_every == 0 or done == config.steps:
+                values = {name: reduce_mean(value) for name, value in parts.items()}
+                values["gradient_norm"] = float(norm)
+                values["images_per_second"] = (done - since) * config.batch_size / (time.monotonic() - began)
+                began, since = time.monotonic(), done
+                if metrics is not None:
+                    metrics.write(done, values)
+                note = f"loss {values['loss']:.4f}  L1 {values['l1']:.4f}  {values['images_per_second']:.0f} images/s"
+                progress.note(done, note)
+            progress.advance(done)
+            leaving = stop.is_set() or done == config.steps
+            if metrics is not None and (done % config.checkpoint_every == 0 or leaving):
+                run.save_checkpoint(
+                    done,
+                    {
+                        "step": done,
+                        "model": model.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "usage": usage.counts,
+                    },
+                )
+            if metrics is not None and (done % config.sample_every == 0 or done == config.steps):
+                measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")
+                metrics.write(done, measured)
+                logger.info("held out at step %d: %s", done, describe(measured))
+                save_model(
+                    run.path / "model",
+                    ModelConfig(kind="tokenizer", class_names=source.class_names),
+                    tokenizer=average.module,
+                )
+            if stop.is_set():
+                break
+    batches.close()
+    progress.close()
+    if metrics is not None:
+        metrics.close()
+    if stop.is_set() and step + 1 < config.steps:
+        raise KeyboardInterrupt
+    return run.path / "model"
+
+
+def start_codebook(model: VQVAE, features: Tensor) -> None:
+    """Fill the codebook with encoder outputs: each scale gives its share of residual vectors of a batch.
+
+    `features` (B, C, h, w). Without this start most codes never win a single vector.
+    """
+    quantizer = model.quantizer
+    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+        vectors = torch.cat(quantizer.residual_vectors(features.float(), limit=4096))
+        picks = torch.randint(len(vectors), (len(quantizer.codebook),), device=vectors.device)
+        jitter = torch.randn_like(quantizer.codebook) * vectors.std() * 0.01
+        quantizer.codebook.copy_(vectors[picks] + jitter)
+    broadcast(quantizer.codebook)
+
+
+def restart_dead_codes(
+    model: VQVAE, optimiser: torch.optim.Optimizer, usage: CodebookUsage, images: Tensor, below: float
+) -> Tensor:
+    """Move codes used less than `below` x the average onto residual vectors of the batch; (V,) bool of those."""
+    quantizer = model.quantizer
+    totals = usage.counts.sum(dim=0).float()
+    dead = totals < below * totals.mean()
+    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+        features = model.features(images).float()
+    with torch.no_grad():
+        vectors = torch.cat(quantizer.residual_vectors(features, limit=4096))
+        picks = torch.randint(len(vectors), (len(quantizer.codebook),), device=vectors.device)
+        quantizer.codebook[dead] = vectors[picks][dead]
+        for value in optimiser.state[quantizer.codebook].values():
+            if isinstance(value, Tensor) and value.shape == quantizer.codebook.shape:
+                value[dead] = 0
+    broadcast(quantizer.codebook)
+    return dead
+
+
+def broadcast(parameter: Tensor) -> None:
+    """Give every process the main one's value."""
+    if dist.is_initialized():
+        dist.broadcast(parameter.data, 0)
+
+
+@torch.no_grad()
+def measure(
+    model: VQVAE, heldout: ImageSource, config: TokenizerTraining, device: torch.device, picture: Path
+) -> dict[str, Any]:
+    """Held-out PSNR, mean squared error after each scale and codebook usage; writes a sheet of strips."""
+    model.eval()
+    usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
+    count = min(config.heldout_images, len(heldout))
+    errors: list[Tensor] = []
+    dtype = resolve_dtype(config.precision, device)
+    for number, batch in enumerate(
+        iterate_images(heldout, config.model.image_size, batch_size=64, indices=range(count))
+    ):
+        images = to_float(batch.images.to(device))
+        with autocast(device, dtype):
+            tokens = model.encode(images)
+            stages = torch.stack(list(model.decode_scales(tokens)))  # (K, B, 3, H, W)
+        usage.add(tokens)
+        errors.append((stages - images).square().flatten(2).mean(dim=2))
+        if number == 0:
+            strips = torch.cat([images[:8, None], stages[:, :8].transpose(0, 1)], dim=1).flatten(0, 1)
+            save_image(grid(to_images(strips), columns=len(stages) + 1), picture)
+    model.train()
+    squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
+    psnr = (10 * torch.log10(4 / squared)).mean(dim=1)
+    summary = {f"heldout_{name}": value for name, value in usage.summary().items()}
+    plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in summary.items()}
+    return {"heldout_psnr": float(psnr[-1]), "heldout_psnr_after": psnr.tolist(), **plain}
+
+
+def describe(measured: dict[str, Any]) -> str:
+    perplexity = ", ".join(f"{value:.0f}" for value in measured["heldout_perplexity"])
+    return f"PSNR {measured['heldout_psnr']:.2f} dB, codes used {measured['heldout_used']:.1%}, perplexity {perplexity}"
