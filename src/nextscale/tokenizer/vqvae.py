@@ -106,6 +106,11 @@ class VQVAE(nn.Module):
             beta=config.beta,
         )
 
+    def set_decoder_dtype(self, dtype: torch.dtype) -> None:
+        """Run the decoder in a lower precision; encoder and quantiser stay float32, so tokens do not change."""
+        self.decoder.to(dtype)
+        self.post_quant_conv.to(dtype)
+
     def features(self, images: Tensor) -> Tensor:
         """Continuous latents f, (B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
         height, width = self.config.image_size

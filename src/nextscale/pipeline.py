@@ -1,0 +1,218 @@
+"""Load a model, then generate and reconstruct: what users import."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextscale.checkpoint import ModelConfig, load_config, load_tokenizer, load_transformer, save_model
+from nextscale.models.var import VAR
+from nextscale.pictures import to_images
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.runtime import image_generator, resolve_device, resolve_dtype
+from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.tokenizer.vqvae import VQVAE
+
+ClassLike = str | int | None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Images of a call and their tokens."""
+
+    images: list[Image.Image]
+    tokens: TokenPyramid
+    classes: list[int]
+    seeds: list[int]
+
+
+@dataclass(frozen=True)
+class GenerationStep:
+    """One finished scale of a running generation."""
+
+    scale: int
+    tokens: Tensor  # (B, h_k, w_k) int64
+    accumulated: Tensor  # (B, C, h, w) float32
+    tokenizer: VQVAE
+
+    def preview(self) -> list[Image.Image]:
+        """The images as they stand after this scale."""
+        return to_images(decode_each(self.tokenizer, self.accumulated))
+
+
+class VARPipeline:
+    """A tokenizer, a transformer and the model's defaults, ready to use."""
+
+    def __init__(self, tokenizer: VQVAE, transformer: VAR, config: ModelConfig) -> None:
+        if tokenizer.schedule != transformer.schedule:
+            raise ValueError(
+                f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
+            )
+        self.tokenizer = tokenizer
+        self.transformer = transformer
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path = "demo", *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    ) -> VARPipeline:
+        """Load `demo`, a model or run folder, or a hub id.
+
+        `dtype` is a torch dtype or one of auto, fp32, bf16, fp16. Raises ValueError in one line when there is
+        no such model or its files do not fit together.
+        """
+        target = resolve_device(device)
+        folder = locate(model)
+        compute = resolve_dtype(dtype, target)
+        pipeline = cls(load_tokenizer(folder), load_transformer(folder), load_config(folder))
+        pipeline.tokenizer.to(target).set_decoder_dtype(compute)
+        pipeline.transformer.to(target, compute)
+        return pipeline
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors per part; it appears only when complete."""
+        save_model(Path(folder), self.config, tokenizer=self.tokenizer, transformer=self.transformer)
+
+    @property
+    def device(self) -> torch.device:
+        return self.transformer.head.weight.device
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        return self.transformer.schedule
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; numbers where the model has none."""
+        return self.config.class_names or tuple(str(index) for index in range(self.transformer.config.classes))
+
+    def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
+        """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
+        if classes is None or isinstance(classes, (str, int)):
+            classes = [classes]
+        if len(classes) == 0:
+            raise ValueError("no classes given; name at least one, or None for unconditional")
+        return [self._class_id(name) for name in classes]
+
+    def _class_id(self, name: ClassLike) -> int:
+        if name is None:
+            return self.transformer.config.unconditional
+        names, count = self.class_names, self.transformer.config.classes
+        if isinstance(name, str) and name.strip().casefold() in (lowered := [n.casefold() for n in names]):
+            return lowered.index(name.strip().casefold())
+        if isinstance(name, int) or re.fullmatch(r"-?\d+", name.strip()):
+            if 0 <= int(name) < count:
+                return int(name)
+            raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names[:20])}"
+        raise ValueError(f"class {name!r} is not known; {hint}")
+
+    @torch.inference_mode()
+    def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+        """Teacher-forcing logits of every token, (B, L, V) float32."""
+        ids = self.class_ids(classes)
+        repeated = torch.tensor([ids[i % len(ids)] for i in range(pyramid.batch_size)], device=self.device)
+        return self.transformer(self.tokenizer.quantizer.teacher_forcing(pyramid.to(self.device)), repeated)
+
+    @torch.inference_mode()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
+        return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
+
+    def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
+        """The model's default settings with those given put over them; None keeps the default."""
+        base = SamplingConfig(guidance=self.config.guidance, top_k=self.config.top_k, top_p=self.config.top_p)
+        return replace(base, **{name: value for name, value in settings.items() if value is not None})
+
+    def generate_steps(
+        self,
+        classes: Sequence[ClassLike] | ClassLike,
+        *,
+        seeds: Sequence[int],
+        config: SamplingConfig | None = None,
+        hook: SamplingHook | None = None,
+        **settings: float | int | bool | None,
+    ) -> Iterator[GenerationStep]:
+        """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
+        ids = self.class_ids(classes)
+        repeated = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
+        steps = sample_scales(
+            self.transformer,
+            self.tokenizer.quantizer,
+            repeated,
+            generators=[image_generator(seed) for seed in seeds],
+            config=config or self.sampling(**settings),
+            hook=hook,
+        )
+        return (self._step(sample) for sample in steps)
+
+    def _step(self, sample: ScaleSample) -> GenerationStep:
+        return GenerationStep(sample.scale, sample.tokens, sample.accumulated, self.tokenizer)
+
+    def generate(
+        self,
+        classes: Sequence[ClassLike] | ClassLike,
+        *,
+        seeds: Sequence[int] = (0,),
+        batch_size: int = 16,
+        config: SamplingConfig | None = None,
+        **settings: float | int | bool | None,
+    ) -> Generation:
+        """Generate one image per seed: image i has class `classes[i mod n]`.
+
+        Settings are those of `SamplingConfig` (guidance, top_k, top_p, temperature, smooth); the model's
+        defaults hold for the others. Raises ValueError for unknown classes and settings out of range.
+        """
+        if len(seeds) == 0:
+            raise ValueError("no seeds given; expected one per image")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        ids = self.class_ids(classes)
+        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
+        settled = config or self.sampling(**settings)
+        images: list[Image.Image] = []
+        packed: list[Tensor] = []
+        for start in range(0, len(seeds), batch_size):
+            part = slice(start, start + batch_size)
+            classes_or_none = [None if c == self.transformer.config.unconditional else c for c in chosen[part]]
+            steps = list(self.generate_steps(classes_or_none, seeds=seeds[part], config=settled))
+            packed.append(TokenPyramid.from_maps([step.tokens for step in steps], self.schedule).packed.cpu())
+            images += steps[-1].preview()
+        return Generation(images, TokenPyramid(torch.cat(packed), self.schedule), chosen, list(seeds))
+
+
+def decode_each(tokenizer: VQVAE, accumulated: Tensor) -> Tensor:
+    """Decode one image at a time: memory stays bounded and pixels do not depend on the batch."""
+    with torch.inference_mode():
+        return torch.cat([tokenizer.decode_features(features) for features in accumulated.split(1)])
+
+
+def locate(model: str | Path) -> Path:
+    """Folder of a model by name (`demo`), path or hub id. Raises ValueError when there is none."""
+    if str(model) == "demo":
+        with as_file(files("nextscale") / "assets" / "demo") as folder:
+            return folder
+    path = Path(model)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ValueError(f"model {model}: is a file; expected a folder with config.json, `demo` or a hub id")
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(model)):
+        raise ValueError(f"model {str(model)!r} is not known; expected `demo`, a model or run folder, or a hub id")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:  # the hub client raises many kinds: offline, not found, gated
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"model {model}: no such folder, and the hub does not give it ({reason})") from error

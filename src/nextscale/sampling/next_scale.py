@@ -1,0 +1,198 @@
+"""Generation scale by scale: the recursion of `tokenizer.residual` with a transformer that chooses.
+
+Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale k, V codebook entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextscale.models.var import VAR
+from nextscale.sampling.filters import draw, filter_logits, guidance_ramp, guide, gumbel_noise, keep_thresholds
+from nextscale.tokenizer.quantizer import ResidualQuantizer
+from nextscale.tokenizer.residual import accumulate, downsample, flatten_map
+
+NEAR_TIE = 5e-4
+"""Scores closer than this are decided again in isolation; float32 rounding moves them by some 1e-5."""
+NEAR_TIE_MASS = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How tokens are drawn."""
+
+    guidance: float = 1.5
+    "Classifier-free guidance at the last scale; ramps from 0 at the first. 0 is off."
+    top_k: int = 900
+    "Keep the k most likely tokens; 0 is off."
+    top_p: float = 0.96
+    "Keep the likeliest tokens that hold this probability together; 0 is off."
+    temperature: float = 1.0
+    "Divides the guided logits."
+    smooth: bool = False
+    "Soft mixtures of codes (official more_smooth): nicer pictures, not for metrics."
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must be between 0 and 1, got {self.top_p}; 0 is off")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 is off")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not -1e4 < self.guidance < 1e4:
+            raise ValueError(f"guidance must be a number such as 1.5, got {self.guidance}")
+
+
+class SamplingHook:
+    """Sees, and may replace, what each scale produces. Subclass and override what is needed."""
+
+    def tokens(self, scale: int, tokens: Tensor) -> Tensor:
+        """Drawn tokens (B, h_k, w_k)."""
+        return tokens
+
+    def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
+        """Codebook embeddings (B, C, h_k, w_k) before they are upsampled and added."""
+        return embeddings
+
+    def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
+        """Running sum (B, C, h, w) after this scale."""
+        return accumulated
+
+
+@dataclass(frozen=True)
+class ScaleSample:
+    """One finished scale."""
+
+    scale: int
+    tokens: Tensor  # (B, h_k, w_k) int64
+    accumulated: Tensor  # (B, C, h, w) float32
+
+
+class GuidedLogits:
+    """Guided logits of one scale after another for a fixed batch of classes; owns the key-value cache."""
+
+    def __init__(self, model: VAR, classes: Tensor, guidance: float) -> None:
+        self.model = model
+        self.guidance = guidance
+        self.batch = len(classes)
+        both = torch.cat([classes, torch.full_like(classes, model.config.unconditional)]) if guidance else classes
+        self.condition = model.condition(both)
+        self.cache = model.new_cache(len(both))
+
+    def __call__(self, scale: int, accumulated: Tensor) -> Tensor:
+        """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w)."""
+        latents = None
+        if scale > 0:
+            latents = flatten_map(downsample(accumulated, self.model.schedule[scale]))
+            latents = torch.cat([latents, latents]) if self.guidance else latents
+        logits = self.model.step(scale, latents, self.condition, self.cache)
+        if not self.guidance:
+            return logits
+        strength = self.guidance * guidance_ramp(scale, len(self.model.schedule))
+        return guide(logits[: self.batch], logits[self.batch :], strength)
+
+
+@torch.inference_mode()
+def sample_scales(
+    model: VAR,
+    quantizer: ResidualQuantizer,
+    classes: Tensor,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+    hook: SamplingHook | None = None,
+) -> Iterator[ScaleSample]:
+    """Generate a batch coarse to fine, yielding after every scale.
+
+    `classes` (B,) int64, one generator per image. In float32 without a hook, near ties are decided by
+    logits computed for that image alone, so that the tokens do not depend on the batch.
+    """
+    assert len(classes) == len(generators)
+    hook_or_none, hook = hook, hook or SamplingHook()
+    isolate = hook_or_none is None and not config.smooth and model.head.weight.dtype == torch.float32
+    scales = len(model.schedule)
+    guided = GuidedLogits(model, classes, config.guidance)
+    maps: list[Tensor] = []
+
+    def choose(scale: int, accumulated: Tensor) -> Tensor:
+        logits = guided(scale, accumulated) / config.temperature
+        noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
+        if config.smooth:
+            mixture = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, scales))
+            tokens, embeddings = mixture.argmax(dim=-1), mixture @ quantizer.codebook
+        else:
+            tokens = draw(filter_logits(logits, top_k=config.top_k, top_p=config.top_p), noise)
+            if isolate:
+                for image in near_ties(logits, noise, config).nonzero().flatten().tolist():
+                    tokens[image] = isolated_draw(
+                        model, quantizer, classes[image : image + 1], [m[image : image + 1] for m in maps],
+                        noise[image : image + 1], config,
+                    )  # fmt: skip
+            embeddings = None
+        size = model.schedule[scale]
+        maps.append(hook.tokens(scale, tokens.unflatten(1, size)))
+        if embeddings is None:
+            chosen = quantizer.lookup(maps[-1])
+        else:
+            chosen = embeddings.transpose(1, 2).unflatten(2, size)
+        return hook.embeddings(scale, chosen)
+
+    steps = accumulate(quantizer.zeros(len(classes)), model.schedule, choose, quantizer.refine)
+    state = next(steps)
+    while True:
+        accumulated = hook.accumulated(state.scale, state.accumulated)
+        yield ScaleSample(state.scale, maps[-1], accumulated)
+        try:
+            state = steps.send(accumulated)
+        except StopIteration:
+            return
+
+
+def smooth_mixture(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig, *, ratio: float) -> Tensor:
+    """Gumbel-softmax weights over the codebook, (B, L, V) (official `more_smooth`)."""
+    filtered = filter_logits(logits_BLV, top_k=config.top_k, top_p=config.top_p)
+    temperature = max(0.27 * (1 - 0.95 * ratio), 0.005)
+    return ((filtered * (1 + ratio) + noise_BLV) / temperature).softmax(dim=-1)
+
+
+def near_ties(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig) -> Tensor:
+    """Which images have a position whose draw rounding could change, (B,) bool.
+
+    A draw is safe when, with slightly looser filters, the best score leads by the margin and that token
+    also passes slightly tighter filters.
+    """
+    top_p = config.top_p
+    loose_p = min(1.0, top_p + NEAR_TIE_MASS) if top_p else 0.0
+    tight_p = max(NEAR_TIE_MASS, top_p - NEAR_TIE_MASS) if top_p else 0.0
+    margin = NEAR_TIE / config.temperature
+    loose, tight = keep_thresholds(logits_BLV, top_k=config.top_k, top_ps=[loose_p, tight_p])
+    scores = (logits_BLV + noise_BLV).masked_fill(logits_BLV < loose - margin, -torch.inf)
+    best = scores.topk(min(2, scores.shape[-1]), dim=-1)
+    winner = logits_BLV.gather(-1, best.indices[..., :1])
+    unsafe = (winner < tight + margin).squeeze(-1) & (tight.squeeze(-1) > -torch.inf)
+    if best.values.shape[-1] == 2:
+        unsafe |= best.values[..., 0] - best.values[..., 1] < margin
+    return unsafe.any(dim=-1)
+
+
+def isolated_draw(
+    model: VAR,
+    quantizer: ResidualQuantizer,
+    classes: Tensor,
+    maps: Sequence[Tensor],
+    noise: Tensor,
+    config: SamplingConfig,
+) -> Tensor:
+    """Draw the scale after `maps` for one image from logits computed for it alone, (1, h_k w_k)."""
+    guided = GuidedLogits(model, classes, config.guidance)
+    accumulated = quantizer.zeros(1)
+    known = accumulate(accumulated, model.schedule, lambda scale, _: quantizer.lookup(maps[scale]), quantizer.refine)
+    for scale in range(len(maps)):
+        guided(scale, accumulated)
+        accumulated = next(known).accumulated
+    logits = guided(len(maps), accumulated) / config.temperature
+    return draw(filter_logits(logits, top_k=config.top_k, top_p=config.top_p), noise)[0]
