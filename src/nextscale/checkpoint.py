@@ -8,13 +8,7 @@ folder/transformer/{config.json, model.safetensors}
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.config import from_dict, read_json, to_dict
+from nextscale.files import complete_folder, write_json
 from nextscale.models.var import VAR, VARConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -42,49 +37,9 @@ class ModelConfig:
     top_p: float = 0.96
 
 
-@contextmanager
-def complete_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes `folder`'s place once the block ends without an error."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    try:
-        yield partial
-        partial.chmod(0o755)
-        replaced = folder.with_name(f".{folder.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
-    """A temporary path that takes `path`'s place once the block ends without an error."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-
-
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Write one part's config and weights (cast to `dtype` where given)."""
+    """Write one part's config and weights (cast to `dtype` where given). Raises OSError when the disk is full."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +47,10 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in module.state_dict().items()
     }
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
     write_json(folder / CONFIG, to_dict(config))
 
 
@@ -184,6 +142,3 @@ def fingerprint(module: nn.Module) -> str:
 
 def _channels_last(tokenizer: VQVAE) -> VQVAE:
     return tokenizer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
-__all__ = ["ModelConfig", "asdict", "complete_file", "complete_folder", "load_tokenizer", "load_transformer"]

@@ -16,6 +16,23 @@ def to_dict(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
+def essential(config: Any) -> dict[str, Any]:
+    """The settings that make a config: those that neither are defaults nor follow from the others."""
+    values = to_dict(config)
+    for field in dataclasses.fields(config):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default is dataclasses.MISSING:
+            continue
+        try:
+            if dataclasses.replace(config, **{field.name: default}) == config:
+                del values[field.name]
+        except ValueError:
+            pass  # the others do not go with the default
+    return values
+
+
 def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config") -> Config:
     """Build a config from a dictionary, refusing unknown and missing keys by name.
 

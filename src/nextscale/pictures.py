@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from nextscale.checkpoint import complete_file
 from nextscale.data.loader import to_uint8
+from nextscale.files import complete_file
 
 
 def to_images(batch: Tensor) -> list[Image.Image]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from nextscale.data.decode import UnreadableImage
@@ -75,7 +76,7 @@ class Reader:
         self.limit = limit
         self.unreadable: dict[int, str] = {}
 
-    def read(self, index: int, crop: Callable[..., np.ndarray]) -> tuple[np.ndarray, int, int] | None:
+    def read(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int] | None:
         """Pixels (H, W, 3), label and index of a sample, or None where it cannot be read.
 
         Raises ValueError once more than `limit` images were unreadable, or if all were.
@@ -95,7 +96,7 @@ class Reader:
             return None
         return crop(image), NO_CLASS if label is None else label, index
 
-    def read_next(self, index: int, crop: Callable[..., np.ndarray]) -> tuple[np.ndarray, int, int]:
+    def read_next(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int]:
         """Like `read`, going on to the following index until one is readable."""
         while (sample := self.read(index, crop)) is None:
             index = (index + 1) % len(self.source)
@@ -130,7 +131,7 @@ class ImageLoader:
     "Unreadable images tolerated."
     threads: int = 2
 
-    def batches(self, start: int = 0) -> Iterator[ImageBatch]:
+    def batches(self, start: int = 0) -> Generator[ImageBatch, None, None]:
         """Batches from step `start` on, read ahead by threads; the order does not depend on them."""
         reader = Reader(self.source, limit=self.limit)
 
@@ -153,9 +154,9 @@ class ImageLoader:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _sample(self, reader: Reader, index: int, epoch: int) -> tuple[np.ndarray, int, int]:
-        def crop(image: object) -> np.ndarray:
+        def crop(image: Image.Image) -> np.ndarray:
             generator = np.random.default_rng([self.seed, epoch, index])
-            return random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)  # pyright: ignore[reportArgumentType]
+            return random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
 
         return reader.read_next(index, crop)
 
@@ -165,14 +166,23 @@ def iterate_images(
     size: tuple[int, int],
     *,
     batch_size: int,
-    indices: range | None = None,
-    limit: int = 100,
+    indices: Iterable[int] | None = None,
+    crop: Callable[[Image.Image, int], np.ndarray] | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[ImageBatch]:
-    """One pass in order with centre crops, skipping unreadable images; the last batch may be short."""
-    reader = Reader(source, limit=limit)
+    """One pass in order, skipping unreadable images; the last batch may be short.
+
+    `crop` maps an image and its index to (H, W, 3) uint8; without it the centre is cropped. Passes that share
+    a `reader` share its count of unreadable images.
+    """
+    reader = reader or Reader(source)
     samples: list[tuple[np.ndarray, int, int]] = []
     for index in indices if indices is not None else range(len(source)):
-        sample = reader.read(index, lambda image: center_crop(image, size))
+
+        def cropped(image: Image.Image, index: int = index) -> np.ndarray:
+            return center_crop(image, size) if crop is None else crop(image, index)
+
+        sample = reader.read(index, cropped)
         if sample is not None:
             samples.append(sample)
         if len(samples) == batch_size:

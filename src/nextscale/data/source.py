@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from nextscale.data.decode import UnreadableImage, decode_rgb
@@ -21,7 +22,7 @@ class ImageSource:
     """Images and labels by index; rows stay on disk (memory-mapped) until read."""
 
     rows: Any  # a datasets.Dataset, or paths
-    labels: Sequence[int] | None
+    labels: Sequence[int] | np.ndarray | None
     class_names: tuple[str, ...]
     image_column: str = "image"
     "Column of `rows` with encoded images; unused for plain paths."
@@ -87,7 +88,7 @@ def _open_folder(folder: Path) -> ImageSource:
         if files:
             return _open_datasets(builder, files)
     flat = [entry for entry in entries if _is_image(entry)]
-    folders = {entry.name: _images_below(entry) for entry in entries if entry.is_dir()}
+    folders = {entry.name: images_below(entry) for entry in entries if entry.is_dir()}
     classes = {name: files for name, files in folders.items() if files}
     if flat and classes:
         raise ValueError(
@@ -110,7 +111,8 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
-def _images_below(folder: Path) -> list[Path]:
+def images_below(folder: Path) -> list[Path]:
+    """All image files at any depth, sorted."""
     return sorted(path for path in folder.rglob("*") if _is_image(path))
 
 
@@ -152,16 +154,14 @@ def _from_rows(rows: Any, where: str) -> ImageSource:
     return ImageSource(rows.select_columns([image]), labels, names, image)
 
 
-def _labels(rows: Any, column: str | None, where: str) -> tuple[Sequence[int] | None, tuple[str, ...]]:
+def _labels(rows: Any, column: str | None, where: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Class ids and names of a label column: ClassLabel, integers, strings or json with a `label`."""
     import datasets
-    import numpy as np
 
     if column is None:
         return None, ()
-    values = rows.with_format(None)[column]
+    values: list[Any] = list(rows.with_format(None)[column])
     feature = rows.features[column]
-    values = list(values)
     if column == "json":
         values = [value.get("label") if isinstance(value, dict) else None for value in values]
     if any(value is None for value in values):

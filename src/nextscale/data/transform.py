@@ -15,7 +15,7 @@ def _cover(image: Image.Image, height: int, width: int) -> Image.Image:
 
 def _crop(image: Image.Image, top: int, left: int, size: tuple[int, int]) -> np.ndarray:
     height, width = size
-    return np.asarray(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)  # a writable copy
 
 
 def center_crop(image: Image.Image, size: tuple[int, int]) -> np.ndarray:

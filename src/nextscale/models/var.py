@@ -106,7 +106,7 @@ class VAR(nn.Module):
         self.word_embedding = nn.Linear(config.latent_channels, width)
         self.shared_modulation = nn.Linear(width, ROWS * width) if config.shared_adaln else None
         rates = torch.linspace(0, config.drop_path, config.depth).tolist()
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
             AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
             for rate in rates
         )
@@ -134,10 +134,9 @@ class VAR(nn.Module):
             self.head.weight.mul_(head)
             self.head_modulation.weight.mul_(0.5)
             for block in self.blocks:
-                assert isinstance(block, AdaLNBlock)
                 shrink = (2 * self.config.depth) ** 0.5
                 block.attention.proj.weight.div_(shrink)
-                block.feed_forward[2].weight.div_(shrink)
+                block.feed_forward.get_submodule("2").get_parameter("weight").div_(shrink)
                 rows = block.offset if block.modulation is None else block.modulation.weight.unflatten(0, (ROWS, -1))
                 assert rows is not None
                 if block.offset is not None:

@@ -7,7 +7,7 @@ refined. Shapes: B batch, C latent channels, (h, w) the final grid, (h_k, w_k) t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,7 +44,9 @@ def upsample(embeddings: Tensor, size: Size) -> Tensor:
     return F.interpolate(embeddings, size=size, mode="bicubic")
 
 
-def accumulate(start: Tensor, schedule: ScaleSchedule, choose: Choose, refine: Refine) -> Iterator[ScaleState]:
+def accumulate(
+    start: Tensor, schedule: ScaleSchedule, choose: Choose, refine: Refine
+) -> Generator[ScaleState, Tensor | None, None]:
     """Run the scales coarse to fine from `start` (B, C, h, w), yielding after each.
 
     A caller may replace what a scale accumulated by sending a (B, C, h, w) tensor into the generator.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +68,17 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+class Average(AveragedModel, Generic[Module]):
+    """torch's AveragedModel that knows what it averages."""
+
+    module: Module  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+def averaged(model: Module, decay: float) -> Average[Module]:
     """Exponential moving average of a model's parameters; early steps average over a shorter memory."""
 
     def update(averages: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
         warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averages), list(current), 1 - warmed)
+        torch._foreach_lerp_(list(averages), list(current), 1 - warmed)  # pyright: ignore[reportPrivateImportUsage]
 
-    return AveragedModel(model, multi_avg_fn=torch.no_grad()(update))  # pyright: ignore[reportArgumentType]
+    return Average(model, multi_avg_fn=torch.no_grad()(update))  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,6 @@ import json
 import logging
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 
 import torch
 
-from nextscale.checkpoint import complete_file, write_json
 from nextscale.config import read_json
+from nextscale.files import complete_file, unwritable, write_json
 
 logger = logging.getLogger("nextscale.training")
 
@@ -59,16 +58,19 @@ class RunFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
             write_json(recorded, config)
         except OSError as error:
-            raise ValueError(f"{self.path}: cannot be written ({error.strerror}); choose another --out") from error
+            raise unwritable(self.path, error) from error
 
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*.pt"))
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
-        """Write atomically, then drop all but the newest `keep`."""
+        """Write atomically, then drop all but the newest `keep`. Raises ValueError when it cannot be written."""
         with complete_file(self.path / "checkpoints" / f"step-{step:08d}.pt") as partial:
-            torch.save(state, partial)
+            try:
+                torch.save(state, partial)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(str(error).splitlines()[0]) from error
         for old in self.checkpoints()[: -self.keep]:
             old.unlink(missing_ok=True)
 
@@ -101,8 +103,11 @@ class Metrics:
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Record numbers and lists of numbers (one per scale) of a step."""
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         for name, value in values.items():
             if isinstance(value, list):
                 for scale, part in enumerate(value):
@@ -132,44 +137,3 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class Progress:
-    """Steps, speed, and time left: a bar on a terminal, plain lines in a log."""
-
-    def __init__(self, total: int, *, start: int, title: str, enabled: bool = True) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.total, self.first, self.title, self.enabled = total, start, title, enabled
-        self.began = time.monotonic()
-        console = Console(stderr=True)
-        self.bar = None
-        if enabled and console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console)
-            self.bar.start()
-            self.task = self.bar.add_task(title, total=total, completed=start, note="")
-
-    def advance(self, step: int) -> None:
-        if self.bar is not None:
-            self.bar.update(self.task, completed=step)
-
-    def note(self, step: int, text: str) -> None:
-        """Show figures: beside the bar, or as a line with the time left."""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=step, note=text)
-        elif self.enabled:
-            spent = time.monotonic() - self.began
-            left = spent / max(1, step - self.first) * (self.total - step)
-            logger.info("%s %d/%d  %s  %.0f s, %.0f s left", self.title, step, self.total, text, spent, left)
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()

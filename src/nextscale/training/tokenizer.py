@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from nextscale.config import to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.pictures import grid, save_image, to_images
+from nextscale.progress import Progress
 from nextscale.runtime import autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
@@ -33,7 +35,7 @@ from nextscale.training.optimisation import (
     set_learning_rate,
 )
 from nextscale.training.perceptual import PerceptualDistance
-from nextscale.training.run import Metrics, Progress, RunFolder, stop_requests
+from nextscale.training.run import Metrics, RunFolder, stop_requests
 
 logger = logging.getLogger("nextscale.training")
 
@@ -122,8 +124,9 @@ class TokenizerLoss(nn.Module):
     def __init__(self, config: TokenizerTraining) -> None:
         super().__init__()
         self.config = config
-        weights = Path(config.perceptual_weights) if config.perceptual_weights else None
-        self.distance = PerceptualDistance(config.perceptual_backbone, weights=weights) if config.perceptual else None
+        self.distance = None
+        if config.perceptual:
+            self.distance = PerceptualDistance(config.perceptual_backbone, weights=config.perceptual_weights)
 
     def forward(
         self, images: Tensor, reconstructed: Tensor, quantizer_loss: Tensor
@@ -173,10 +176,9 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     )  # fmt: skip
     metrics = Metrics(run.path, start=first) if processes.is_main else None
     progress = Progress(config.steps, start=first, title="tokenizer", enabled=processes.is_main)
-    batches = loader.batches(first)
-    began, since = time.monotonic(), first
+    began, since, done = time.monotonic(), first, first
 
-    with stop_requests() as stop:
+    with stop_requests() as stop, closing(loader.batches(first)) as batches:
         for step in range(first, config.steps):
             images = to_float(next(batches).images.to(device)).contiguous(memory_format=torch.channels_last)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
@@ -236,11 +238,10 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 )
             if stop.is_set():
                 break
-    batches.close()
     progress.close()
     if metrics is not None:
         metrics.close()
-    if stop.is_set() and step + 1 < config.steps:
+    if stop.is_set() and done < config.steps:
         raise KeyboardInterrupt
     return run.path / "model"
 

@@ -1,0 +1,77 @@
+"""The command line. Commands are imported only when they run, so that help is quick."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from nextscale import __version__
+
+DONE, FAILED, WRONG_INPUT = 0, 1, 2
+UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+
+app = App(
+    name="nextscale",
+    help="Visual autoregressive modelling: train, sample, edit and measure next-scale image models.",
+    version=__version__,
+)
+app.command("nextscale.cli.generate:generate", help="Generate images; without options, 16 of the demo model.")
+app.command("nextscale.cli.reconstruct:reconstruct", help="Encode and decode images; --scales shows every scale.")
+app.command("nextscale.cli.tokenize:tokenize", help="Write a token cache to train transformers from.")
+app.command("nextscale.cli.info:info", help="Say what a model is made of.")
+train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (stage 2).")
+train.command("nextscale.cli.train:train_tokenizer_command", name="tokenizer", help="Stage 1: the multi-scale VQVAE.")
+train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2: the next-scale transformer.")
+app.command(train)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 done, 2 the input is wrong (one line on stderr), 1 otherwise."""
+    start_logging()
+    try:
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return complain(str(error))
+    except ValueError as error:
+        return complain(str(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        return complain(f"{error.filename or 'output'}: cannot be written ({error.strerror}); choose another place")
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def complain(message: str) -> int:
+    """One line on stderr, whatever the message."""
+    print("nextscale: " + " ".join(message.split()), file=sys.stderr)
+    return WRONG_INPUT
+
+
+def start_logging() -> None:
+    """Our log lines on stderr, through the console of the progress bars where it is a terminal."""
+    logger = logging.getLogger("nextscale")
+    if logger.handlers:
+        return
+    if sys.stderr.isatty():
+        from rich.logging import RichHandler
+
+        from nextscale.progress import stderr_console
+
+        handler: logging.Handler = RichHandler(console=stderr_console(), show_path=False, show_level=False)
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def run() -> None:
+    """Entry point of the `nextscale` script."""
+    sys.exit(main())

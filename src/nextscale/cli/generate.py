@@ -1,0 +1,149 @@
+"""`nextscale generate`: class-conditional images, a grid and a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.files import complete_folder, write_json
+
+if TYPE_CHECKING:
+    from nextscale.pipeline import ClassLike, Generation, VARPipeline
+
+GRID_IMAGES = 256
+"""Images the grid shows at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateOptions:
+    """Settings of `nextscale generate`."""
+
+    model: str = "demo"
+    "demo, a model or run folder, or a hub id."
+    classes: str = "all"
+    "Class names or ids with commas, all, or none (unconditional). Image i has class i mod n."
+    count: int = 16
+    "Images to generate."
+    seed: int = 0
+    "Seed of the first image; image i has seed + i."
+    out: str = "out/generate"
+    "Folder for 000000.png ..., grid.png and manifest.jsonl."
+    guidance: float | None = None
+    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
+    top_k: int | None = None
+    "Keep the k most likely tokens; 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    temperature: float = 1.0
+    "Divides the logits."
+    smooth: bool = False
+    "Soft mixtures of codes: smoother pictures, not for metrics."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16. In fp32 an image never depends on its batch."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 16
+    "Images at once."
+    json: str = ""
+    "File for the results."
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+@accepts(GenerateOptions)
+def generate(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Generate images; without options, 16 of the demo model."""
+    options = settle(GenerateOptions, given, file=config)
+    from nextscale.sampling.next_scale import SamplingConfig
+
+    SamplingConfig(**sampling_settings(options))  # complain before a large model is loaded
+    began = time.monotonic()
+    with complete_folder(Path(options.out)) as folder:
+        from nextscale.pipeline import VARPipeline
+
+        pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+        entries = write_images(pipeline, options, folder)
+    seconds = time.monotonic() - began
+    if options.json:
+        write_json(Path(options.json), {"out": options.out, "seconds": round(seconds, 3), "images": entries})
+    print(f"{options.count} images in {seconds:.1f} s: {Path(options.out) / 'grid.png'}")
+
+
+def sampling_settings(options: GenerateOptions) -> dict[str, Any]:
+    """The sampler's settings among the options; those left to the model are absent."""
+    names = ("guidance", "top_k", "top_p", "temperature", "smooth")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
+    """Generate batch by batch into a folder; returns the manifest's entries."""
+    from nextscale.pictures import grid
+    from nextscale.progress import Progress
+
+    sampling = pipeline.sampling(**sampling_settings(options))
+    precision = str(pipeline.transformer.head.weight.dtype).removeprefix("torch.")
+    settings = asdict(sampling) | {"precision": precision}
+    classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))
+    progress = Progress(options.count, title="images", line_seconds=10)
+    entries: list[dict[str, Any]] = []
+    shown = []
+    try:
+        for start in range(0, options.count, options.batch_size):
+            numbers = range(start, min(start + options.batch_size, options.count))
+            wanted: list[ClassLike] = [known(pipeline, classes[number % len(classes)]) for number in numbers]
+            batch = pipeline.generate(
+                wanted,
+                seeds=[options.seed + number for number in numbers],
+                batch_size=options.batch_size,
+                config=sampling,
+            )
+            entries += write_batch(pipeline, batch, numbers.start, folder, options.model, settings)
+            shown += batch.images[: GRID_IMAGES - len(shown)]
+            progress.advance(numbers.stop)
+    finally:
+        progress.close()
+    grid(shown).save(folder / "grid.png")
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
+    return entries
+
+
+def write_batch(
+    pipeline: VARPipeline, batch: Generation, first: int, folder: Path, model: str, settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Save a batch's images; one manifest entry each."""
+    entries = []
+    for number, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True), first):
+        path = folder / f"{number:06d}.png"
+        image.save(path)
+        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
+        entry = {"file": path.name, "class": name, "class_id": label if name is not None else None, "seed": seed}
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        entries.append(entry | {"settings": settings, "model": model, "sha256": digest})
+    return entries
+
+
+def chosen_classes(pipeline: VARPipeline, text: str) -> list[ClassLike]:
+    """Classes from text: all, none, or names and ids with commas."""
+    count = pipeline.transformer.config.classes
+    if text == "all":
+        return list(range(count)) or [None]
+    if text == "none" and "none" not in pipeline.class_names:
+        return [None]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise ValueError("--classes is empty; expected names or ids with commas, all, or none")
+    return list(parts)
+
+
+def known(pipeline: VARPipeline, label: int) -> int | None:
+    """A class id as `generate` takes it: None for the unconditional class."""
+    return None if label == pipeline.transformer.config.unconditional else label

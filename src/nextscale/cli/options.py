@@ -1,0 +1,153 @@
+"""Config dataclasses as flat flags: preset, then --config file, then flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from cyclopts import Parameter
+
+from nextscale.config import essential, from_dict
+
+Config = TypeVar("Config")
+Command = TypeVar("Command", bound=Callable[..., None])
+SHORT_HELP = "YAML or JSON file with settings; flags override it."
+ConfigFile = Annotated[str, Parameter(help=SHORT_HELP, show_default=False)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One leaf of a config: its place, type and help."""
+
+    path: tuple[str, ...]
+    hint: Any
+    help: str
+    default: Any
+
+    @property
+    def name(self) -> str:
+        return self.path[-1]
+
+
+def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
+    """All leaves of a config dataclass, groups (nested dataclasses) opened."""
+    from docstring_parser import parse_from_object
+
+    texts = {param.arg_name: param.description or "" for param in parse_from_object(cls).params}
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        default = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if dataclasses.is_dataclass(hints[field.name]):
+            for setting in settings(hints[field.name], (*prefix, field.name)):
+                value = default if default is dataclasses.MISSING else getattr(default, setting.name)
+                yield dataclasses.replace(setting, default=value)
+        else:
+            yield Setting((*prefix, field.name), hints[field.name], texts.get(field.name, ""), default)
+
+
+def flags(cls: type, *, hidden: tuple[str, ...] = ()) -> Any:
+    """Annotation of optional flags for every setting of a config but the hidden ones."""
+    fields = []
+    for setting in settings(cls):
+        if setting.name in hidden:
+            continue
+        shown = "" if setting.default in (dataclasses.MISSING, None, "", ()) else f" [default: {show(setting.default)}]"
+        hint = next((kind for kind in (bool, int, float) if kind in (setting.hint, *get_args(setting.hint))), str)
+        if get_origin(setting.hint) is tuple:
+            hint = str
+        annotation = Annotated[hint | None, Parameter(help=setting.help + shown, show_default=False)]
+        fields.append((setting.name, annotation, dataclasses.field(default=None)))
+    made = dataclasses.make_dataclass(f"{cls.__name__}Flags", fields, kw_only=True)
+    made.__module__ = cls.__module__  # cyclopts opens no class that says it is the standard library's
+    return Annotated[made | None, Parameter(name="*")]
+
+
+def accepts(cls: type, *, hidden: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Decorator: the command's `given` parameter takes every setting of a config as a flat flag."""
+
+    def annotate(command: Command) -> Command:
+        command.__annotations__["given"] = flags(cls, hidden=hidden)
+        return command
+
+    return annotate
+
+
+def show(value: Any) -> str:
+    """A default the way it is typed: scales and lists with commas."""
+    if isinstance(value, tuple):
+        return ",".join("x".join(map(str, dict.fromkeys(v))) if isinstance(v, tuple) else str(v) for v in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settle(cls: type[Config], given: Any, *, file: str = "", base: dict[str, Any] | None = None) -> Config:
+    """The config of `base` (nested values), overridden by a settings file, overridden by the flags given.
+
+    Raises ValueError naming an unknown setting, one that is missing, or one of the wrong type.
+    """
+    known = {setting.name: setting for setting in settings(cls)}
+    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    values: dict[str, Any] = {
+        name: essential(make()) for name, make in factories.items() if make is not dataclasses.MISSING
+    }
+    values |= base or {}
+    if file:
+        place(values, read_settings(file), known, file)
+    chosen = vars(given) if given is not None else {}
+    place(values, {name: value for name, value in chosen.items() if value is not None}, known, "command line")
+    for setting in known.values():
+        if len(setting.path) == 1 and setting.default is dataclasses.MISSING and setting.name not in values:
+            raise ValueError(f"--{setting.name} is missing; {setting.help}")
+    return from_dict(cls, values, where="settings")
+
+
+def place(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting], where: str) -> None:
+    """Put flat or grouped settings into nested `values`."""
+    groups = {setting.path[0] for setting in known.values() if len(setting.path) > 1}
+    for name, value in new.items():
+        name = name.replace("-", "_")
+        if name in groups and isinstance(value, dict):
+            place(values, value, known, f"{where}, {name}")
+        elif name in known:
+            *group, leaf = known[name].path
+            inside = values.setdefault(group[0], {}) if group else values
+            inside[leaf] = convert(known[name], value, where)
+        else:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"{where}: setting {name!r} is not known; {hint}")
+
+
+def convert(setting: Setting, value: Any, where: str) -> Any:
+    """Text forms of a value: 1e-3 (YAML reads text), 1,2,3 and 1x2,2x4 for lists and scales."""
+    try:
+        if isinstance(value, str) and setting.hint in (int, float):
+            return setting.hint(value)
+        if isinstance(value, (str, int)) and get_origin(setting.hint) is tuple:
+            if setting.name == "scales":
+                from nextscale.pyramid import parse_schedule
+
+                return parse_schedule(str(value)).sizes
+            return tuple(int(part) for part in str(value).split(",") if part.strip())
+    except ValueError as error:
+        raise ValueError(f"{where}: {setting.name}: {error}") from error
+    return value
+
+
+def read_settings(file: str) -> dict[str, Any]:
+    """A YAML mapping (JSON is YAML). Raises ValueError naming the file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {file}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {file}: not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {file}: expected a mapping of settings, got {type(values).__name__}")
+    return values

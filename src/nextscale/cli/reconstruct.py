@@ -1,0 +1,115 @@
+"""`nextscale reconstruct`: images through the tokenizer and back."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.files import complete_folder, write_json
+
+if TYPE_CHECKING:
+    from nextscale.data.source import ImageSource
+    from nextscale.tokenizer.vqvae import VQVAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructOptions:
+    """Settings of `nextscale reconstruct`."""
+
+    model: str = "demo"
+    "demo, a model, run or tokenizer folder, or a hub id."
+    out: str = "out/reconstruct"
+    "Folder for the reconstructions, grid.png and manifest.jsonl."
+    scales: bool = False
+    "Write a strip per image: the original, then the picture after each scale."
+    precision: str = "auto"
+    "Decoder precision: auto, fp32, bf16, fp16."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    json: str = ""
+    "File for the results."
+
+
+@accepts(ReconstructOptions)
+def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> None:
+    """Encode and decode images; --scales shows what every scale adds.
+
+    Parameters
+    ----------
+    images
+        Image files and folders of images.
+    """
+    options = settle(ReconstructOptions, given, file=config)
+    paths = image_files(images)
+    with complete_folder(Path(options.out)) as folder:
+        from nextscale.checkpoint import load_tokenizer
+        from nextscale.data.source import ImageSource
+        from nextscale.pipeline import locate
+        from nextscale.runtime import resolve_device, resolve_dtype
+
+        device = resolve_device(options.device)
+        tokenizer = load_tokenizer(locate(options.model)).to(device)
+        tokenizer.set_decoder_dtype(resolve_dtype(options.precision, device))
+        entries = write_reconstructions(tokenizer, ImageSource(paths, None, ()), folder, strips=options.scales)
+    if options.json:
+        write_json(Path(options.json), {"out": options.out, "images": entries})
+    mean = sum(entry["psnr"] for entry in entries) / len(entries)
+    print(f"{len(entries)} images, mean PSNR {mean:.2f} dB: {Path(options.out) / 'grid.png'}")
+
+
+def image_files(images: Sequence[str]) -> list[Path]:
+    """All images named, folders opened. Raises ValueError for what is not there or holds none."""
+    from nextscale.data.source import images_below
+
+    if not images:
+        raise ValueError("no images given; expected image files or folders of images")
+    paths: list[Path] = []
+    for image in map(Path, images):
+        if image.is_dir():
+            found = images_below(image)
+            if not found:
+                raise ValueError(f"{image}: the folder holds no images")
+            paths += found
+        elif image.is_file():
+            paths.append(image)
+        else:
+            raise ValueError(f"{image}: there is no such file or folder")
+    return paths
+
+
+def write_reconstructions(tokenizer: VQVAE, source: ImageSource, folder: Path, *, strips: bool) -> list[dict[str, Any]]:
+    """Reconstruct every image; a file that is not an image is an error."""
+    import torch
+
+    from nextscale.data.loader import to_float
+    from nextscale.data.transform import center_crop
+    from nextscale.pictures import grid, to_images
+    from nextscale.progress import Progress
+
+    device = tokenizer.quantizer.codebook.device
+    progress = Progress(len(source), title="images", line_seconds=10)
+    entries: list[dict[str, Any]] = []
+    shown = []
+    for number in range(len(source)):
+        pixels = torch.from_numpy(center_crop(source.read(number)[0], tokenizer.config.image_size))
+        image = to_float(pixels.permute(2, 0, 1)[None].to(device))
+        stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
+        name = f"{number:06d}.png"
+        pictures = to_images(torch.cat([image, stages]))
+        (grid(pictures, columns=len(pictures)) if strips else pictures[-1]).save(folder / name)
+        shown += (pictures if strips else [pictures[0], pictures[-1]]) if number < 64 else []
+        error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+        psnr = [round(10 * math.log10(4 / value), 3) for value in error.tolist()]
+        entries.append({"file": name, "source": source.name(number), "psnr": psnr[-1], "psnr_after_scale": psnr})
+        progress.advance(number + 1)
+    progress.close()
+    columns = len(tokenizer.schedule) + 1 if strips else 2 * max(1, math.isqrt(len(shown) // 2))
+    grid(shown, columns=columns).save(folder / "grid.png")
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
+    return entries

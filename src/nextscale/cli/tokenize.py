@@ -1,0 +1,82 @@
+"""`nextscale tokenize`: images to a token cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.files import write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeOptions:
+    """Settings of `nextscale tokenize`."""
+
+    data: str
+    "Images: folder, parquet, WebDataset or hub id."
+    tokenizer: str = "demo"
+    "Tokenizer: demo, or a model, run or tokenizer folder."
+    out: str = "out/tokens"
+    "Folder for the tokens."
+    views: int = 1
+    "Augmentations kept of each image; the first is the centre crop."
+    enlarge: float = 1.125
+    "Resize before the random crop of further views, as a multiple of the crop."
+    flip: bool = False
+    "Mirror half of the further views."
+    seed: int = 0
+    "Seed of the further views."
+    precision: str = "bf16"
+    "Precision of the encoder: auto, fp32, bf16. Nearest codes are always found in fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 64
+    "Images at once."
+    limit: int = 100
+    "Unreadable images tolerated."
+    resume: bool = False
+    "Continue an interrupted run; does nothing where it is complete."
+    json: str = ""
+    "File for the results."
+
+    def __post_init__(self) -> None:
+        for name in ("views", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+
+
+@accepts(TokenizeOptions)
+def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Write a token cache to train transformers from."""
+    options = settle(TokenizeOptions, given, file=config)
+    from nextscale.checkpoint import load_tokenizer
+    from nextscale.config import to_dict
+    from nextscale.data.source import open_source
+    from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
+    from nextscale.pipeline import locate
+    from nextscale.progress import Progress
+    from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
+
+    retain_freed_memory()
+    device = resolve_device(options.device)
+    dtype = resolve_dtype(options.precision, device)
+    tokenizer = load_tokenizer(locate(options.tokenizer)).to(device)
+    source = open_source(options.data)
+    progress = Progress(len(source), title="tokenised", line_seconds=15)
+    described = TokenCacheConfig(
+        data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
+        views=options.views, enlarge=options.enlarge, flip=options.flip, seed=options.seed,
+    )  # fmt: skip
+    try:
+        folder = write_tokens(
+            tokenizer, source, Path(options.out), described, resume=options.resume,
+            batch_size=options.batch_size, dtype=dtype, limit=options.limit, advance=progress.advance,
+        )  # fmt: skip
+    finally:
+        progress.close()
+    made = open_tokens(folder).config
+    if options.json:
+        write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
+    print(f"{made.images} images, {made.views} view(s) of {tokenizer.schedule.length} tokens: {folder}")

@@ -1,0 +1,1 @@
+"""Metrics: features, Frechet distance, class accuracy, reconstruction error."""

@@ -1,0 +1,67 @@
+"""Progress of long work on stderr: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+logger = logging.getLogger("nextscale")
+
+
+@lru_cache(maxsize=1)
+def stderr_console() -> Console:
+    """The one console that bars and log lines share."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+class Progress:
+    """How many of `total` are done, and the time left.
+
+    In a log, `note` writes a line, and so does `advance` every `line_seconds` where that is given.
+    """
+
+    def __init__(
+        self, total: int, *, title: str, start: int = 0, enabled: bool = True, line_seconds: float | None = None
+    ) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self.total, self.first, self.title, self.enabled = total, start, title, enabled
+        self.line_seconds = line_seconds
+        self.began = self.last_line = time.monotonic()
+        console = stderr_console()
+        self.bar = None
+        if enabled and console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = Bar(*columns, TextColumn("{task.fields[note]}"), console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(title, total=total, completed=start, note="")
+
+    def advance(self, done: int) -> None:
+        """Move to `done` of the total."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
+        elif self.line_seconds is not None and time.monotonic() - self.last_line > self.line_seconds:
+            self.note(done, "")
+
+    def note(self, done: int, text: str) -> None:
+        """Show figures: beside the bar, or as a line with the time left."""
+        self.last_line = time.monotonic()
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, note=text)
+        elif self.enabled:
+            spent = self.last_line - self.began
+            left = spent / max(1, done - self.first) * (self.total - done)
+            parts = [f"{self.title} {done}/{self.total}", text, f"{spent:.0f} s, {left:.0f} s left"]
+            logger.info("  ".join(part for part in parts if part))
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()

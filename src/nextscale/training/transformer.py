@@ -1,0 +1,309 @@
+"""Stage 2: train a transformer on token pyramids, from a token cache or from images tokenised on the way.
+
+Recipe: paper, section 4 and appendix; the loop is the same for every model kind (see `objective`).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, save_model
+from nextscale.config import to_dict
+from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.data.source import ImageSource, open_source
+from nextscale.data.tokens import (
+    TokenBatch,
+    TokenCache,
+    cached_batches,
+    encoded_batches,
+    is_token_cache,
+    open_tokens,
+)
+from nextscale.models.var import VAR, VARConfig
+from nextscale.pictures import grid, save_image
+from nextscale.pipeline import VARPipeline, locate
+from nextscale.progress import Progress
+from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import autocast, resolve_device, resolve_dtype
+from nextscale.tokenizer.vqvae import VQVAE
+from nextscale.training.distributed import launched, reduce_mean, wrap
+from nextscale.training.objective import NextScaleObjective, Objective, drop_classes, mean_figures
+from nextscale.training.optimisation import (
+    OptimiserConfig,
+    averaged,
+    build_optimiser,
+    learning_rate,
+    set_learning_rate,
+)
+from nextscale.training.run import Metrics, RunFolder, stop_requests
+
+logger = logging.getLogger("nextscale.training")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerTraining:
+    """Everything that reproduces a transformer run."""
+
+    data: str
+    "Training tokens (a folder of nextscale tokenize) or images (folder, parquet, WebDataset, hub id)."
+    tokenizer: str
+    "Tokenizer: a model, run or tokenizer folder, or demo."
+    out: str
+    "Run folder to write."
+    heldout: str = ""
+    "Held-out tokens or images for loss and accuracy; none are measured where empty."
+    heldout_images: int = 1024
+    "Held-out images measured."
+    steps: int = 10_000
+    "Optimiser steps."
+    batch_size: int = 64
+    "Images per step, over all processes."
+    seed: int = 0
+    "Seed of initial weights, order, augmentation and class dropout."
+    class_dropout: float = 0.1
+    "Share of samples trained without their class, which guidance needs."
+    label_smoothing: float = 0.0
+    "Label smoothing of the cross-entropy."
+    enlarge: float = 1.125
+    "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
+    flip: bool = False
+    "For images: mirror half of them."
+    guidance: float = 1.5
+    "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
+    top_k: int = 900
+    "Top-k the trained model uses by default; 0 is off."
+    top_p: float = 0.96
+    "Top-p the trained model uses by default; 0 is off."
+    precision: str = "bf16"
+    "Autocast type: bf16, fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the transformer: half a minute to start, then up to 1.6 times faster on CPU."
+    log_every: int = 50
+    "Steps between metric lines."
+    sample_every: int = 1000
+    "Steps between held-out measurements, sample grids and exports."
+    checkpoint_every: int = 500
+    "Steps between checkpoints."
+    keep: int = 2
+    "Checkpoints kept."
+    tokenizer_fingerprint: str = ""
+    "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
+    model: VARConfig = field(default_factory=lambda: VARConfig(depth=6))
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "log_every",
+            "sample_every",
+            "checkpoint_every",
+            "heldout_images",
+            "keep",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("class_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+
+def train_transformer(config: TransformerTraining, *, resume: bool = False) -> Path:
+    """Train and export RUN/model; returns that folder. Raises ValueError for unusable settings or data."""
+    processes = launched()
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.precision, device)
+    tokenizer = load_tokenizer(locate(config.tokenizer)).to(device).requires_grad_(False)
+    source = open_tokens_or_images(config.data, tokenizer)
+    heldout = open_tokens_or_images(config.heldout, tokenizer) if config.heldout else None
+    names = class_names(source)
+    fitted = replace(
+        config.model,
+        scales=tokenizer.config.scales,
+        codebook_size=tokenizer.config.codebook_size,
+        latent_channels=tokenizer.config.latent_channels,
+        classes=len(names),
+    )
+    identity = fingerprint(tokenizer)
+    if config.tokenizer_fingerprint not in ("", identity):
+        raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
+    config = replace(config, model=fitted, tokenizer_fingerprint=identity)
+    run = RunFolder(Path(config.out), main=processes.is_main, keep=config.keep)
+    run.start(to_dict(config), resume=resume)
+
+    torch.manual_seed(config.seed)
+    objective: Objective = NextScaleObjective(fitted, tokenizer, label_smoothing=config.label_smoothing)
+    model = objective.build().to(device)
+    optimiser = build_optimiser(model, config.optimiser, objective.no_decay)
+    average = averaged(model, config.optimiser.ema)
+    first = 0
+    state = run.load_checkpoint() if resume else None
+    if state is not None:
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+        logger.info("resumed at step %d", first)
+    if config.compile:
+        model.compile()
+    training = wrap(model, processes)
+    metrics = Metrics(run.path, start=first) if processes.is_main else None
+    progress = Progress(config.steps, start=first, title="transformer", enabled=processes.is_main)
+    began, since, done = time.monotonic(), first, first
+
+    with stop_requests() as stop, closing(training_batches(source, config, tokenizer, first, dtype)) as batches:
+        for step in range(first, config.steps):
+            batch = next(batches)
+            torch.manual_seed(hash((config.seed, step, processes.rank)))
+            chosen = drop_classes(
+                batch.labels, batch.chance, rate=config.class_dropout, unconditional=fitted.unconditional
+            ).to(device)
+            set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
+            with autocast(device, dtype):
+                loss, figures = objective.loss(training, batch.tokens.to(device), chosen)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            average.update_parameters(model)
+
+            done = step + 1
+            if done % config.log_every == 0 or done == config.steps:
+                values = {name: reduce_mean(value) for name, value in figures.items()}
+                values["gradient_norm"] = float(norm)
+                values["images_per_second"] = (done - since) * config.batch_size / (time.monotonic() - began)
+                began, since = time.monotonic(), done
+                if metrics is not None:
+                    metrics.write(done, values)
+                progress.note(done, describe(values) + f"  {values['images_per_second']:.0f} images/s")
+            progress.advance(done)
+            leaving = stop.is_set() or done == config.steps
+            if metrics is not None and (done % config.checkpoint_every == 0 or leaving):
+                run.save_checkpoint(
+                    done,
+                    {
+                        "step": done,
+                        "model": model.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                    },
+                )
+            if metrics is not None and (done % config.sample_every == 0 or done == config.steps):
+                if heldout is not None:
+                    measured = measure(objective, average.module, heldout, config, tokenizer, fitted.unconditional)
+                    metrics.write(done, {f"heldout_{name}": value for name, value in measured.items()})
+                    logger.info("held out at step %d: %s", done, describe(measured))
+                export(average.module, tokenizer, names, config, run, done)
+            if stop.is_set():
+                break
+    progress.close()
+    if metrics is not None:
+        metrics.close()
+    if stop.is_set() and done < config.steps:
+        raise KeyboardInterrupt
+    return run.path / "model"
+
+
+def open_tokens_or_images(data: str, tokenizer: VQVAE) -> TokenCache | ImageSource:
+    """A token cache that this tokenizer made, or images. Raises ValueError."""
+    return open_tokens(data, tokenizer=tokenizer) if is_token_cache(data) else open_source(data)
+
+
+def class_names(source: TokenCache | ImageSource) -> tuple[str, ...]:
+    return source.config.class_names if isinstance(source, TokenCache) else source.class_names
+
+
+def training_batches(
+    source: TokenCache | ImageSource, config: TransformerTraining, tokenizer: VQVAE, start: int, dtype: torch.dtype
+) -> Generator[TokenBatch, None, None]:
+    """Endless batches of this process from step `start`."""
+    processes = launched()
+    rank, world = processes.rank, processes.world
+    if isinstance(source, TokenCache):
+        yield from cached_batches(
+            source, batch_size=config.batch_size, seed=config.seed, rank=rank, world=world, start=start
+        )
+    else:
+        loader = ImageLoader(
+            source=source, size=tokenizer.config.image_size, batch_size=config.batch_size, seed=config.seed,
+            rank=rank, world=world, enlarge=config.enlarge, flip=config.flip,
+        )  # fmt: skip
+        yield from encoded_batches(tokenizer, loader, dtype=dtype, start=start)
+
+
+@torch.no_grad()
+def measure(
+    objective: Objective,
+    model: nn.Module,
+    heldout: TokenCache | ImageSource,
+    config: TransformerTraining,
+    tokenizer: VQVAE,
+    unconditional: int,
+) -> dict[str, Any]:
+    """Loss and accuracy of held-out images with their class, in evaluation mode."""
+    model.eval()
+    device = tokenizer.quantizer.codebook.device
+    dtype = resolve_dtype(config.precision, device)
+    figures: list[dict[str, Tensor]] = []
+    sizes: list[int] = []
+    for tokens, labels in heldout_batches(heldout, tokenizer, min(config.heldout_images, len(heldout)), dtype):
+        classes = labels.masked_fill(labels < 0, unconditional).to(device)
+        with autocast(device, dtype):
+            figures.append(objective.loss(model, tokens.to(device), classes)[1])
+        sizes.append(len(labels))
+    model.train()
+    return {name: value.tolist() for name, value in mean_figures(figures, sizes).items()}
+
+
+def heldout_batches(
+    source: TokenCache | ImageSource, tokenizer: VQVAE, count: int, dtype: torch.dtype
+) -> Iterator[tuple[TokenPyramid, Tensor]]:
+    """The first `count` images as tokens and labels, in batches."""
+    if isinstance(source, TokenCache):
+        for start in range(0, count, 64):
+            yield source.batch(np.arange(start, min(start + 64, count)))
+        return
+    device = tokenizer.quantizer.codebook.device
+    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=range(count)):
+        with autocast(device, dtype):
+            yield tokenizer.encode(to_float(batch.images.to(device))), batch.labels
+
+
+def export(
+    model: nn.Module,
+    tokenizer: VQVAE,
+    names: tuple[str, ...],
+    config: TransformerTraining,
+    run: RunFolder,
+    step: int,
+) -> None:
+    """Write RUN/model and a grid of samples, up to 16 classes in 4 or more images."""
+    assert isinstance(model, VAR)
+    described = ModelConfig(
+        kind="var", class_names=names, guidance=config.guidance, top_k=config.top_k, top_p=config.top_p
+    )
+    save_model(run.path / "model", described, tokenizer=tokenizer, transformer=model)
+    pipeline = VARPipeline(tokenizer, model.eval(), described)
+    classes = list(range(min(16, len(names)))) or [None]
+    generation = pipeline.generate(classes, seeds=range(16))
+    save_image(grid(generation.images), run.path / "samples" / f"{step:08d}.png")
+    model.train()
+
+
+def describe(values: dict[str, Any]) -> str:
+    return (
+        f"loss {values['loss']:.4f} (last scale {values['loss_last']:.4f})  "
+        f"accuracy {values['accuracy']:.2%} (last {values['accuracy_last']:.2%})"
+    )
