@@ -88,7 +88,7 @@ def load_tokenizer(folder: Path) -> VQVAE:
     root = find_model(folder)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_weights(_channels_last(VQVAE(config)), part / WEIGHTS)
+    return load_weights(VQVAE(config), part / WEIGHTS)
 
 
 def load_transformer(folder: Path) -> VAR:
@@ -138,7 +138,3 @@ def fingerprint(module: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _channels_last(tokenizer: VQVAE) -> VQVAE:
-    return tokenizer.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

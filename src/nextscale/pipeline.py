@@ -73,7 +73,8 @@ class VARPipeline:
         target = resolve_device(device)
         folder = locate(model)
         compute = resolve_dtype(dtype, target)
-        pipeline = cls(load_tokenizer(folder), load_transformer(folder), load_config(folder))
+        transformer, config = load_transformer(folder), load_config(folder)
+        pipeline = cls(load_tokenizer(folder), transformer, config)
         pipeline.tokenizer.to(target).set_decoder_dtype(compute)
         pipeline.transformer.to(target, compute)
         return pipeline
@@ -117,14 +118,14 @@ class VARPipeline:
         hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names[:20])}"
         raise ValueError(f"class {name!r} is not known; {hint}")
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
         """Teacher-forcing logits of every token, (B, L, V) float32."""
         ids = self.class_ids(classes)
         repeated = torch.tensor([ids[i % len(ids)] for i in range(pyramid.batch_size)], device=self.device)
         return self.transformer(self.tokenizer.quantizer.teacher_forcing(pyramid.to(self.device)), repeated)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
         return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
@@ -193,7 +194,7 @@ class VARPipeline:
 
 def decode_each(tokenizer: VQVAE, accumulated: Tensor) -> Tensor:
     """Decode one image at a time: memory stays bounded and pixels do not depend on the batch."""
-    with torch.inference_mode():
+    with torch.no_grad():
         return torch.cat([tokenizer.decode_features(features) for features in accumulated.split(1)])
 
 
@@ -203,9 +204,9 @@ def locate(model: str | Path) -> Path:
         with as_file(files("nextscale") / "assets" / "demo") as folder:
             return folder
     path = Path(model)
-    if path.is_dir():
+    if path.is_dir() and str(model):
         return path
-    if path.exists():
+    if path.exists() and str(model):
         raise ValueError(f"model {model}: is a file; expected a folder with config.json, `demo` or a hub id")
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(model)):
         raise ValueError(f"model {str(model)!r} is not known; expected `demo`, a model or run folder, or a hub id")

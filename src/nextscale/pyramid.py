@@ -76,7 +76,9 @@ class ScaleSchedule:
 
     def levels(self) -> Tensor:
         """Scale index of every position, (L,) int64."""
-        return torch.repeat_interleave(torch.arange(len(self)), torch.tensor(self.lengths))
+        # On the CPU even where a model is being built on another device, such as meta.
+        scales, lengths = torch.arange(len(self), device="cpu"), torch.tensor(self.lengths, device="cpu")
+        return torch.repeat_interleave(scales, lengths)
 
     def mask(self) -> Tensor:
         """Block-wise causal attention mask, (L, L) bool: True where query (row) may see key (column)."""
@@ -91,7 +93,7 @@ class ScaleSchedule:
 
 
 def _as_size(size: int | Sequence[int]) -> Size:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
         raise ValueError(f"a scale size is a positive integer or a (height, width) pair, got {size!r}")
     return pair[0], pair[1]

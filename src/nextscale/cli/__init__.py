@@ -18,6 +18,7 @@ app = App(
     name="nextscale",
     help="Visual autoregressive modelling: train, sample, edit and measure next-scale image models.",
     version=__version__,
+    suppress_keyboard_interrupt=False,
 )
 app.command("nextscale.cli.generate:generate", help="Generate images; without options, 16 of the demo model.")
 app.command("nextscale.cli.reconstruct:reconstruct", help="Encode and decode images; --scales shows every scale.")
@@ -54,6 +55,14 @@ def complain(message: str) -> int:
     return WRONG_INPUT
 
 
+class StderrHandler(logging.StreamHandler):
+    """Writes to whatever `sys.stderr` is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def start_logging() -> None:
     """Our log lines on stderr, through the console of the progress bars where it is a terminal."""
     logger = logging.getLogger("nextscale")
@@ -66,7 +75,7 @@ def start_logging() -> None:
 
         handler: logging.Handler = RichHandler(console=stderr_console(), show_path=False, show_level=False)
     else:
-        handler = logging.StreamHandler()
+        handler = StderrHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

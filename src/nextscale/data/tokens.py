@@ -136,7 +136,7 @@ def _shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("shard-*") if re.fullmatch(r"shard-\d{5,}", path.name))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def write_tokens(
     tokenizer: VQVAE,
     source: ImageSource,

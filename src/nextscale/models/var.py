@@ -105,7 +105,7 @@ class VAR(nn.Module):
         self.level_embedding = nn.Embedding(len(schedule), width)
         self.word_embedding = nn.Linear(config.latent_channels, width)
         self.shared_modulation = nn.Linear(width, ROWS * width) if config.shared_adaln else None
-        rates = torch.linspace(0, config.drop_path, config.depth).tolist()
+        rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
         self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
             AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
             for rate in rates

@@ -96,7 +96,7 @@ class GuidedLogits:
         return guide(logits[: self.batch], logits[self.batch :], strength)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample_scales(
     model: VAR,
     quantizer: ResidualQuantizer,

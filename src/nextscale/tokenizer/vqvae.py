@@ -105,6 +105,7 @@ class VQVAE(nn.Module):
             phi_map=config.phi_map,
             beta=config.beta,
         )
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
         """Run the decoder in a lower precision; encoder and quantiser stay float32, so tokens do not change."""

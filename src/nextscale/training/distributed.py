@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +20,20 @@ def launched() -> Processes:
             torch.cuda.set_device(processes.local_rank)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return processes
+
+
+def main_decides(action: Callable[[], None], processes: Processes) -> None:
+    """Run on the main process while the others wait; a ValueError is raised on all of them."""
+    outcome: list[str | None] = [None]
+    if processes.is_main:
+        try:
+            action()
+        except ValueError as error:
+            outcome = [str(error)]
+    if dist.is_initialized():
+        dist.broadcast_object_list(outcome, 0)
+    if outcome[0] is not None:
+        raise ValueError(outcome[0])
 
 
 def wrap(model: nn.Module, processes: Processes) -> nn.Module:

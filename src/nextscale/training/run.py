@@ -28,9 +28,8 @@ logger = logging.getLogger("nextscale.training")
 class RunFolder:
     """Paths and files of a run; only the main process writes."""
 
-    def __init__(self, path: Path, *, main: bool = True, keep: int = 2) -> None:
+    def __init__(self, path: Path, *, keep: int = 2) -> None:
         self.path = path
-        self.main = main
         self.keep = keep
 
     def start(self, config: dict[str, Any], *, resume: bool) -> None:
@@ -51,8 +50,6 @@ class RunFolder:
                     f"{self.path}: cannot resume with another {changed[0]}: "
                     f"it was {before.get(changed[0])!r}, now {config[changed[0]]!r}"
                 )
-        if not self.main:
-            return
         try:
             for name in ("samples", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ from nextscale.progress import Progress
 from nextscale.runtime import autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-from nextscale.training.distributed import launched, reduce_mean, wrap
+from nextscale.training.distributed import launched, main_decides, reduce_mean, wrap
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
@@ -148,11 +148,11 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     dtype = resolve_dtype(config.precision, device)
     source = open_source(config.data)
     heldout = open_source(config.heldout) if config.heldout else source
-    run = RunFolder(Path(config.out), main=processes.is_main, keep=config.keep)
-    run.start(to_dict(config), resume=resume)
+    run = RunFolder(Path(config.out), keep=config.keep)
+    main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
-    model = VQVAE(config.model).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = VQVAE(config.model).to(device)
     criterion = TokenizerLoss(config).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = build_optimiser(model, config.optimiser, lambda name, p: p.ndim < 2 or name.endswith("codebook"))
     average = averaged(model, config.optimiser.ema)

@@ -36,7 +36,7 @@ from nextscale.progress import Progress
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.distributed import launched, reduce_mean, wrap
+from nextscale.training.distributed import launched, main_decides, reduce_mean, wrap
 from nextscale.training.objective import NextScaleObjective, Objective, drop_classes, mean_figures
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -140,8 +140,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     if config.tokenizer_fingerprint not in ("", identity):
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
     config = replace(config, model=fitted, tokenizer_fingerprint=identity)
-    run = RunFolder(Path(config.out), main=processes.is_main, keep=config.keep)
-    run.start(to_dict(config), resume=resume)
+    run = RunFolder(Path(config.out), keep=config.keep)
+    main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
     objective: Objective = NextScaleObjective(fitted, tokenizer, label_smoothing=config.label_smoothing)

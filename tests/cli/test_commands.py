@@ -1,0 +1,194 @@
+"""The commands, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from nextscale.cli import main
+from toys import CLASS_NAMES
+
+Make = Callable[..., Path]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def manifest(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+
+
+def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "a" / "b"
+    arguments = ["generate", "--model", str(model_folder), "--classes", "red,0", "--count", "5", "--seed", "7"]
+    assert main([*arguments, "--out", str(out), "--json", str(tmp_path / "r.json")]) == 0
+    assert sorted(files(out)) == [*(f"{i:06d}.png" for i in range(5)), "grid.png", "manifest.jsonl"]
+    entries = manifest(out)
+    assert [entry["class"] for entry in entries] == ["red", "blue", "red", "blue", "red"]
+    assert [entry["seed"] for entry in entries] == [7, 8, 9, 10, 11]
+    assert entries[0]["settings"] == {
+        "guidance": 2.0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "smooth": False, "precision": "float32",
+    }  # fmt: skip
+    for entry in entries:
+        assert entry["sha256"] == sha256((out / entry["file"]).read_bytes()).hexdigest()
+        assert entry["model"] == str(model_folder)
+    assert json.loads((tmp_path / "r.json").read_text())["images"] == entries
+    assert str(out / "grid.png") in capsys.readouterr().out
+    assert main([*arguments, "--out", str(tmp_path / "again"), "--batch-size", "2"]) == 0
+    assert files(tmp_path / "again") == files(out)
+
+
+def test_generate_into_a_folder_in_use_leaves_other_files(model_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    for _ in range(2):
+        assert main(["generate", "--model", str(model_folder), "--count", "1", "--out", str(tmp_path / "out")]) == 0
+    assert sorted(files(tmp_path / "out")) == ["000000.png", "grid.png", "manifest.jsonl", "thesis.txt"]
+
+
+def test_all_classes_and_none(model_folder: Path, tmp_path: Path) -> None:
+    common = ["generate", "--model", str(model_folder), "--count", "4", "--guidance", "0"]
+    assert main([*common, "--out", str(tmp_path / "all")]) == 0
+    assert [entry["class"] for entry in manifest(tmp_path / "all")] == [*CLASS_NAMES, "blue"]
+    assert main([*common, "--classes", "none", "--out", str(tmp_path / "none")]) == 0
+    assert [entry["class"] for entry in manifest(tmp_path / "none")] == [None] * 4
+
+
+def test_settings_from_a_file_and_flags_over_it(model_folder: Path, tmp_path: Path) -> None:
+    settings = {"model": str(model_folder), "count": 3, "top-k": 2, "guidance": 1, "out": str(tmp_path / "out")}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["generate", "--config", str(tmp_path / "s.yaml"), "--count", "2"]) == 0
+    entries = manifest(tmp_path / "out")
+    assert len(entries) == 2
+    assert entries[0]["settings"]["top_k"] == 2
+    assert entries[0]["settings"]["guidance"] == 1.0
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_reconstruct(model_folder: Path, image_folder: Make, tmp_path: Path, scales: bool, capsys) -> None:
+    folder, out = image_folder(per_class=2, side=20), tmp_path / "out"
+    single = folder / "red" / "000.png"
+    arguments = ["reconstruct", str(folder / "blue"), str(single), "--model", str(model_folder), "--out", str(out)]
+    assert main([*arguments, *(["--scales"] if scales else [])]) == 0
+    entries = manifest(out)
+    assert [Path(entry["source"]).parent.name for entry in entries] == ["blue", "blue", "red"]
+    assert all(len(entry["psnr_after_scale"]) == 4 for entry in entries)
+    width = 5 * 16 + 4 * 2 if scales else 16
+    assert Image.open(out / "000002.png").size == (width, 16)
+    assert "mean PSNR" in capsys.readouterr().out
+
+
+def test_info(model_folder: Path, tmp_path: Path, capsys) -> None:
+    assert main(["info", str(model_folder), "--json", str(tmp_path / "i.json")]) == 0
+    values = json.loads((tmp_path / "i.json").read_text())
+    assert values["scales"] == ["1x1", "2x2", "3x3", "4x4"]
+    assert values["classes"] == list(CLASS_NAMES)
+    assert values["codebook"] == "32 x 8"
+    text = capsys.readouterr().out
+    assert values["tokenizer_fingerprint"][:20] in text.replace("\n", "")
+
+
+TOKENIZER = [
+    "train", "tokenizer", "--preset", "tiny-16", "--batch-size", "4", "--log-every", "2",
+    "--heldout-images", "4", "--precision", "fp32",
+]  # fmt: skip
+VAR = [
+    "train", "var", "--preset", "tiny", "--heads", "1", "--steps", "4", "--batch-size", "4", "--log-every", "2",
+    "--precision", "fp32",
+]  # fmt: skip
+
+
+def test_both_stages_tokenize_and_generate(image_folder: Make, tmp_path: Path, capsys) -> None:
+    data, one, two, tokens = str(image_folder()), tmp_path / "one", tmp_path / "two", tmp_path / "tokens"
+    settings = ["--steps", "4", "--scales", "1,2,4", "--learning-rate", "1e-3"]
+    assert main([*TOKENIZER, "--data", data, "--out", str(one), *settings]) == 0
+    recorded = json.loads((one / "config.json").read_text())
+    assert recorded["model"]["scales"] == [[1, 1], [2, 2], [4, 4]]
+    assert recorded["optimiser"]["learning_rate"] == 1e-3
+    assert recorded["optimiser"]["ema"] == 0.999, "what is not said keeps stage 1's defaults"
+    arguments = ["tokenize", "--tokenizer", str(one), "--data", data, "--out", str(tokens), "--views", "2"]
+    assert main([*arguments, "--json", str(tmp_path / "t.json")]) == 0
+    assert json.loads((tmp_path / "t.json").read_text())["images"] == 24
+    assert main([*arguments, "--resume"]) == 0
+    assert main([*VAR, "--data", str(tokens), "--tokenizer", str(one), "--out", str(two)]) == 0
+    assert (
+        main(["generate", "--model", str(two), "--classes", "green", "--count", "2", "--out", str(tmp_path / "g")]) == 0
+    )
+    assert [entry["class"] for entry in manifest(tmp_path / "g")] == ["green", "green"]
+    capsys.readouterr()
+    # A run's own config reproduces it.
+    assert main(["train", "var", "--config", str(two / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    assert files(two / "model") == files(tmp_path / "again" / "model")
+    assert main([*VAR, "--data", str(tokens), "--tokenizer", str(one), "--out", str(two), "--resume"]) == 0
+    assert main([*VAR, "--data", str(tokens), "--tokenizer", str(one), "--out", str(two)]) == 2
+    assert "holds a run already; add --resume" in capsys.readouterr().err
+
+
+def test_help_names_every_setting_with_its_default(capsys) -> None:
+    assert main(["train", "tokenizer", "--help"]) == 0
+    text = capsys.readouterr().out
+    for flag in ("--codebook-size", "--perceptual-backbone", "--learning-rate", "--scales", "--preset", "--resume"):
+        assert flag in text
+    assert main(["generate", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "[default: 16]" in text
+    assert "[default: None]" not in text
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "nextscale", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def test_the_entry_point_and_its_status(model_folder: Path, tmp_path: Path) -> None:
+    done = run("generate", "--model", str(model_folder), "--count", "1", "--out", str(tmp_path / "o"))
+    assert done.returncode == 0, done.stderr
+    wrong = run("generate", "--model", str(model_folder), "--count", "0", "--out", str(tmp_path / "p"))
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    assert not (tmp_path / "p").exists()
+
+
+def test_stopping_a_run_saves_it_and_resume_finishes_it(image_folder: Make, tmp_path: Path) -> None:
+    data, out = str(image_folder()), tmp_path / "run"
+    arguments = [*TOKENIZER, "--data", data, "--out", str(out), "--steps", "400"]
+    process = subprocess.Popen([sys.executable, "-m", "nextscale", *arguments], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "tokenizer 4/400" in line:
+            process.terminate()
+            break
+    assert process.wait(timeout=60) == 1
+    assert "stopped" in process.stderr.read()
+    saved = list((out / "checkpoints").iterdir())
+    assert len(saved) == 1
+    stopped_at = int(saved[0].stem.removeprefix("step-"))
+    assert 4 <= stopped_at < 400
+    short = [*arguments, "--resume"]
+    done = subprocess.Popen([sys.executable, "-m", "nextscale", *short], stderr=subprocess.PIPE, text=True)
+    assert done.stderr is not None
+    first = next(line for line in done.stderr if "resumed" in line)
+    assert f"resumed at step {stopped_at}" in first
+    done.kill()
+    done.wait()
+
+
+def test_importing_and_help_are_light() -> None:
+    """Nothing heavy is imported before it is needed: not torch for help, not datasets for the package."""
+    code = "import sys, nextscale; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    code = (
+        "import sys; from nextscale.cli import main; main(['--help']); "
+        "assert not {'torch', 'datasets', 'torchvision', 'gradio'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert "generate" in done.stdout

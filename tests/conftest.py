@@ -1,0 +1,54 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+import pytest
+
+from nextscale.models.var import VAR
+from nextscale.pipeline import VARPipeline
+from nextscale.tokenizer.vqvae import VQVAE
+from toys import CLASS_NAMES, make_pipeline, make_tokenizer, make_transformer, toy_image
+
+
+@pytest.fixture
+def tokenizer() -> VQVAE:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def transformer() -> VAR:
+    return make_transformer()
+
+
+@pytest.fixture
+def pipeline() -> VARPipeline:
+    return make_pipeline()
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, pipeline: VARPipeline) -> Path:
+    pipeline.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of toy images, one subfolder per class (none with `flat`)."""
+
+    def make(name: str = "images", *, per_class: int = 8, flat: bool = False, side: int = 16) -> Path:
+        folder = tmp_path / name
+        for label, title in enumerate(CLASS_NAMES):
+            for index in range(per_class):
+                path = folder / (f"{title}{index:03d}.png" if flat else f"{title}/{index:03d}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                toy_image(label, index, side).save(path)
+        return folder
+
+    return make

@@ -1,0 +1,94 @@
+"""Metrics on problems with known answers."""
+
+import math
+
+import pytest
+import torch
+
+from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
+from nextscale.evaluation.features import FeatureNetwork
+from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
+from nextscale.evaluation.reconstruction import psnr
+
+
+def gaussian(mean: list[float], covariance: list[list[float]]) -> FeatureStatistics:
+    return FeatureStatistics(torch.tensor(mean).double(), torch.tensor(covariance).double(), 100)
+
+
+def test_frechet_distance_of_known_gaussians() -> None:
+    a = gaussian([0, 0], [[1, 0], [0, 4]])
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(a, gaussian([3, 4], [[1, 0], [0, 4]])) == pytest.approx(25)
+    assert frechet_distance(a, gaussian([0, 0], [[9, 0], [0, 1]])) == pytest.approx((1 - 3) ** 2 + (2 - 1) ** 2)
+    # Correlated against independent: tr((S_a S_b)^(1/2)) from the 2x2 closed form sqrt(tr + 2 sqrt(det)).
+    one, two = torch.tensor([[2.0, 1], [1, 2]]), torch.tensor([[1.0, 0], [0, 3]])
+    product = one @ two
+    root = math.sqrt(product.trace() + 2 * math.sqrt(torch.det(product)))
+    expected = float(one.trace() + two.trace()) - 2 * root
+    assert frechet_distance(gaussian([0, 0], one.tolist()), gaussian([0, 0], two.tolist())) == pytest.approx(expected)
+
+
+def test_frechet_distance_of_singular_covariances_is_finite() -> None:
+    features = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    statistics = FeatureStatistics.of(features)
+    assert frechet_distance(statistics, statistics) == pytest.approx(0, abs=1e-4)
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    features = torch.randn(50, 4)
+    statistics = FeatureStatistics.of(features)
+    torch.testing.assert_close(statistics.mean, features.double().mean(0))
+    import numpy as np
+
+    assert np.allclose(statistics.covariance.numpy(), np.cov(features.double().numpy(), rowvar=False))
+    with pytest.raises(ValueError, match="at least two"):
+        FeatureStatistics.of(features[:1])
+
+
+def test_nearest_class_mean() -> None:
+    features = torch.tensor([[0.0, 0], [0, 2], [10, 0], [10, 2]])
+    labels = torch.tensor([0, 0, 1, 1])
+    means = class_means(features, labels, 2)
+    assert means.tolist() == [[0, 1], [10, 1]]
+    predicted = nearest_mean(torch.tensor([[1.0, 1], [9, 5], [4, 0]]), means)
+    assert predicted.tolist() == [0, 1, 0]
+    assert accuracy(predicted, torch.tensor([0, 1, 1])) == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="every one of 3 classes"):
+        class_means(features, labels, 3)
+
+
+def test_psnr_of_known_errors() -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    noisy = images.clone()
+    noisy[1] += 0.2  # a hundredth of the squared range
+    assert psnr(images, noisy)[1].item() == pytest.approx(20, abs=1e-4)
+    assert psnr(images, torch.stack([noisy, noisy])).shape == (2, 2)
+
+
+def test_features_of_a_backbone_with_weights_from_a_file(tmp_path) -> None:
+    from torchvision.models import mobilenet_v2
+
+    torch.manual_seed(0)
+    network = mobilenet_v2().eval()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    extractor = FeatureNetwork("mobilenet_v2", weights=tmp_path / "w.pth")
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    features = extractor.extract([images[:2], images[2:]])
+    assert features.shape == (3, 1280)
+    normal = ((images + 1) / 2 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    with torch.no_grad():
+        expected = network.features(normal).mean(dim=(2, 3))
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_unknown_backbones_and_unfit_weights_are_explained(tmp_path) -> None:
+    with pytest.raises(ValueError, match="not a torchvision model"):
+        FeatureNetwork("mobilenet_v9")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth: not a state dict of torchvision's mobilenet_v2"):
+        FeatureNetwork(weights=tmp_path / "w.pth")
+    (tmp_path / "x.pth").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"x\.pth: not a state dict"):
+        FeatureNetwork(weights=tmp_path / "x.pth")

@@ -1,0 +1,73 @@
+"""Configs to and from plain dictionaries."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nextscale.config import essential, from_dict, read_json, to_dict
+from nextscale.models.var import VARConfig
+from nextscale.presets import named, tokenizer_presets, transformer_presets
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.training.tokenizer import TokenizerTraining
+
+
+@pytest.mark.parametrize("name", sorted(tokenizer_presets()))
+def test_tokenizer_presets_round_trip_and_shrink(name: str) -> None:
+    config = tokenizer_presets()[name]
+    assert from_dict(VQVAEConfig, json.loads(json.dumps(to_dict(config)))) == config
+    assert from_dict(VQVAEConfig, essential(config)) == config
+
+
+@pytest.mark.parametrize("name", sorted(transformer_presets()))
+def test_transformer_presets_round_trip_and_shrink(name: str) -> None:
+    config = transformer_presets()[name]
+    assert from_dict(VARConfig, to_dict(config)) == config
+    assert from_dict(VARConfig, essential(config)) == config
+
+
+@pytest.mark.parametrize("name", [n for n in tokenizer_presets() if n.startswith(("small", "tiny"))])
+def test_small_tokenizers_build(name: str) -> None:
+    assert VQVAE(named(tokenizer_presets(), name)).schedule.final[0] > 1
+
+
+def test_essential_leaves_out_what_depth_derives() -> None:
+    assert essential(VARConfig(depth=12)) == {"depth": 12}
+    assert essential(VARConfig(depth=12, heads=3)) == {"depth": 12, "heads": 3}
+
+
+def test_nested_groups_round_trip() -> None:
+    config = TokenizerTraining(data="d", out="o", steps=3)
+    assert from_dict(TokenizerTraining, to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"depht": 3}, "unknown setting 'depht'"),
+        ({"depth": "three"}, "depth: expected int"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"drop_path": 1.0}, "drop_path must be below 1"),
+        ([1], "expected a mapping"),
+    ],
+)
+def test_wrong_settings_are_named(values: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_dict(VARConfig, values)  # pyright: ignore[reportArgumentType]
+
+
+def test_missing_setting_is_named() -> None:
+    with pytest.raises(ValueError, match="setting 'data' is missing"):
+        from_dict(TokenizerTraining, {"out": "o"})
+
+
+def test_unknown_preset_lists_the_names() -> None:
+    with pytest.raises(ValueError, match="expected one of .*small-64"):
+        named(tokenizer_presets(), "big")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", ""])
+def test_unreadable_json_names_the_file(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.json").write_text(text)
+    with pytest.raises(ValueError, match=r"c\.json"):
+        read_json(tmp_path / "c.json")

@@ -1,0 +1,135 @@
+"""The multi-scale quantiser against a brute-force reference."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from nextscale import ScaleSchedule, TokenPyramid
+from nextscale.tokenizer.quantizer import ResidualQuantizer, nearest_codes, shared_convolutions
+from toys import make_tokenizer
+
+
+def make(sizes: list, codes: int = 17, channels: int = 5) -> ResidualQuantizer:
+    schedule = ScaleSchedule(sizes)
+    torch.manual_seed(0)
+    quantizer = ResidualQuantizer(
+        schedule, codebook_size=codes, channels=channels, phi_map=shared_convolutions(len(schedule)), beta=0.25
+    )
+    torch.nn.init.normal_(quantizer.codebook)
+    return quantizer
+
+
+def brute_force(quantizer: ResidualQuantizer, features: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Algorithm 1 of the paper, one vector at a time: token maps and accumulated features per scale."""
+    rest, total = features.clone(), torch.zeros_like(features)
+    size = quantizer.schedule.final
+    maps, sums = [], []
+    for scale, (h, w) in enumerate(quantizer.schedule):
+        small = F.interpolate(rest, size=(h, w), mode="area")
+        tokens = torch.empty(len(features), h, w, dtype=torch.long)
+        embedded = torch.empty_like(small)
+        for b in range(len(features)):
+            for y in range(h):
+                for x in range(w):
+                    distances = [(small[b, :, y, x] - code).square().sum().item() for code in quantizer.codebook]
+                    tokens[b, y, x] = min(range(len(distances)), key=distances.__getitem__)
+                    embedded[b, :, y, x] = quantizer.codebook[tokens[b, y, x]]
+        up = embedded if (h, w) == size else F.interpolate(embedded, size=size, mode="bicubic")
+        refined = 0.5 * up + 0.5 * quantizer.phi[quantizer.phi_map[scale]](up)
+        rest, total = rest - refined, total + refined
+        maps.append(tokens)
+        sums.append(total)
+    return maps, sums
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3], [(1, 2), (2, 4)], [2, 2, 2], [3], [(2, 1), (3, 3), (3, 3)]])
+def test_encode_and_decode_equal_brute_force(sizes: list) -> None:
+    quantizer = make(sizes)
+    features = torch.randn(2, 5, *quantizer.schedule.final)
+    with torch.no_grad():
+        maps, sums = brute_force(quantizer, features)
+        tokens = quantizer.encode(features)
+        assert all(torch.equal(a, b) for a, b in zip(tokens, maps, strict=True))
+        torch.testing.assert_close(quantizer.decode(tokens), sums[-1])
+        for state, total in zip(quantizer.states(tokens), sums, strict=True):
+            torch.testing.assert_close(state.accumulated, total)
+
+
+def test_teacher_forcing_is_the_downsampled_sum_of_coarser_scales() -> None:
+    quantizer = make([1, 2, 4])
+    with torch.no_grad():
+        tokens = quantizer.encode(torch.randn(2, 5, 4, 4))
+        states = [state.accumulated for state in quantizer.states(tokens)]
+        inputs = quantizer.teacher_forcing(tokens)
+    second = F.interpolate(states[0], size=(2, 2), mode="area").flatten(2).transpose(1, 2)
+    third = states[1].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(inputs, torch.cat([second, third], dim=1))
+
+
+def test_training_loss_and_straight_through_gradient() -> None:
+    quantizer = make([1, 2, 3])
+    features = torch.randn(2, 5, 3, 3, requires_grad=True)
+    result = quantizer(features)
+    _, sums = brute_force(quantizer, features.detach())
+    expected = sum((1 + 0.25) * F.mse_loss(total, features.detach()) for total in sums) / 3
+    torch.testing.assert_close(result.loss.detach(), expected.detach())
+    torch.testing.assert_close(result.features.detach(), sums[-1].detach())
+    (gradient,) = torch.autograd.grad(result.features.sum(), features, retain_graph=True)
+    torch.testing.assert_close(gradient, torch.ones_like(features))  # passes straight through
+    pulled, codes = torch.autograd.grad(result.loss, [features, quantizer.codebook])
+    commitment = sum(0.25 * 2 * (features.detach() - total) / features.numel() for total in sums) / 3
+    torch.testing.assert_close(pulled, commitment.detach())
+    assert codes.abs().sum() > 0
+
+
+def test_official_convolution_map_of_ten_scales() -> None:
+    assert shared_convolutions(10) == (0, 0, 1, 1, 1, 2, 2, 3, 3, 3)
+
+
+@given(st.integers(1, 20), st.integers(1, 5))
+def test_convolution_maps_rise_from_the_first_to_the_last(scales: int, convolutions: int) -> None:
+    chosen = shared_convolutions(scales, convolutions)
+    assert len(chosen) == scales
+    assert list(chosen) == sorted(chosen)
+    assert chosen[0] == 0
+    assert scales == 1 or chosen[-1] == convolutions - 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 50), st.integers(1, 40), st.integers(1, 8), st.integers(0, 999))
+def test_nearest_codes_are_nearest(vectors: int, codes: int, channels: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z, table = torch.randn(vectors, channels, generator=generator), torch.randn(codes, channels, generator=generator)
+    distances = torch.cdist(z.double(), table.double())
+    chosen = distances.gather(1, nearest_codes(z, table)[:, None])[:, 0]
+    torch.testing.assert_close(chosen, distances.min(dim=1).values, atol=1e-5, rtol=0)
+
+
+def test_tokens_do_not_depend_on_autocast() -> None:
+    quantizer = make([1, 2, 4])
+    features = torch.randn(3, 5, 4, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = quantizer.encode(features)
+    assert torch.equal(low.packed, quantizer.encode(features).packed)
+
+
+def test_encoding_of_a_whole_image_does_not_depend_on_the_batch() -> None:
+    tokenizer = make_tokenizer()
+    images = torch.rand(5, 3, *tokenizer.config.image_size) * 2 - 1
+    together = tokenizer.encode(images)
+    alone = torch.cat([tokenizer.encode(image[None]).packed for image in images])
+    assert (together.packed == alone).float().mean() > 0.99  # convolutions may round differently
+
+
+def test_residual_vectors_come_from_every_scale() -> None:
+    quantizer = make([1, 2, 4])
+    vectors = quantizer.residual_vectors(torch.randn(6, 5, 4, 4), limit=10)
+    assert [len(rows) for rows in vectors] == [6, 10, 10]
+    assert all(rows.shape[1] == 5 for rows in vectors)
+
+
+def test_pyramid_of_another_schedule_is_refused() -> None:
+    with pytest.raises(ValueError, match="packed tokens"):
+        TokenPyramid(torch.zeros(1, 3, dtype=torch.long), make([1, 2]).schedule)

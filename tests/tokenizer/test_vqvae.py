@@ -1,0 +1,61 @@
+"""Images to pyramids and back."""
+
+import pytest
+import torch
+
+from nextscale.tokenizer.usage import CodebookUsage
+from toys import make_tokenizer
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({}, (16, 16)),
+        ({"patch": 1}, (8, 8)),
+        ({"scales": ((1, 2), (2, 4), (3, 6))}, (12, 24)),
+        ({"scales": ((4, 4),)}, (16, 16)),
+        ({"scales": ((2, 2), (4, 4), (4, 4))}, (16, 16)),
+        ({"attention": True, "multipliers": (1, 1, 2)}, (32, 32)),
+    ],
+)
+def test_shapes_of_any_schedule(changes: dict, size: tuple[int, int]) -> None:
+    tokenizer = make_tokenizer(**changes)
+    assert tokenizer.config.image_size == size
+    images = torch.rand(2, 3, *size) * 2 - 1
+    pyramid = tokenizer.encode(images)
+    decoded = tokenizer.decode(pyramid)
+    assert decoded.shape == images.shape
+    assert decoded.abs().max() <= 1
+    stages = list(tokenizer.decode_scales(pyramid))
+    assert len(stages) == len(tokenizer.schedule)
+    torch.testing.assert_close(stages[-1], decoded)
+    rebuilt, quantized = tokenizer(images)
+    assert rebuilt.shape == images.shape
+    assert torch.equal(quantized.tokens.packed, pyramid.packed)
+
+
+def test_wrong_image_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"images must be \(batch, 3, 16, 16\)"):
+        make_tokenizer().encode(torch.zeros(1, 3, 8, 8))
+
+
+def test_low_precision_decoder_leaves_tokens_alone() -> None:
+    tokenizer, plain = make_tokenizer(), make_tokenizer()
+    tokenizer.set_decoder_dtype(torch.bfloat16)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert torch.equal(tokenizer.encode(images).packed, plain.encode(images).packed)
+    pyramid = plain.encode(images)
+    torch.testing.assert_close(tokenizer.decode(pyramid), plain.decode(pyramid), atol=0.05, rtol=0)
+
+
+def test_usage_and_perplexity_of_known_counts(tokenizer) -> None:
+    usage = CodebookUsage(len(tokenizer.schedule), 32)
+    pyramid = tokenizer.encode(torch.rand(4, 3, 16, 16) * 2 - 1)
+    usage.add(pyramid)
+    assert usage.counts.sum(dim=1).tolist() == [4 * length for length in tokenizer.schedule.lengths]
+    usage.reset()
+    usage.counts[0, :8] = 5  # uniform over eight codes
+    usage.counts[1, 3] = 7  # one code only
+    assert usage.perplexity()[:3].tolist() == pytest.approx([8, 1, 1])
+    assert usage.used() == 8 / 32
+    assert usage.summary()["used_per_scale"].tolist() == [0.25, 1 / 32, 0, 0]

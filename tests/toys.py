@@ -1,0 +1,61 @@
+"""Small models and images that tests build from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nextscale.checkpoint import ModelConfig
+from nextscale.models.var import VAR, VARConfig
+from nextscale.pipeline import VARPipeline
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+
+SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
+CLASS_NAMES = ("blue", "green", "red")
+
+
+def tokenizer_config(**changes: object) -> VQVAEConfig:
+    settings: dict = {
+        "scales": SCALES, "codebook_size": 32, "latent_channels": 8, "channels": 16, "multipliers": (1, 2),
+        "encoder_blocks": 1, "decoder_blocks": 1, "patch": 2, "attention": False,
+    }  # fmt: skip
+    return VQVAEConfig(**settings | changes)
+
+
+def transformer_config(**changes: object) -> VARConfig:
+    settings: dict = {"depth": 2, "scales": SCALES, "codebook_size": 32, "latent_channels": 8, "classes": 3}
+    return VARConfig(**settings | changes)
+
+
+def make_tokenizer(seed: int = 0, **changes: object) -> VQVAE:
+    """A tokenizer whose codes are spread like its features, so that many of them are used."""
+    torch.manual_seed(seed)
+    model = VQVAE(tokenizer_config(**changes))
+    torch.nn.init.normal_(model.quantizer.codebook, std=0.3)
+    return model.eval()
+
+
+def make_transformer(seed: int = 0, **changes: object) -> VAR:
+    """A transformer whose weights all matter: the initial rule leaves heads and branches nearly silent."""
+    torch.manual_seed(seed)
+    model = VAR(transformer_config(**changes))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.25 if parameter.ndim > 1 else 0.1)
+    return model.eval()
+
+
+def make_pipeline(seed: int = 0, **changes: object) -> VARPipeline:
+    classes = changes.get("classes", 3)
+    names = CLASS_NAMES if classes == 3 else ()
+    config = ModelConfig(class_names=names, guidance=2.0, top_k=8, top_p=0.9)
+    return VARPipeline(make_tokenizer(seed), make_transformer(seed, **changes), config)
+
+
+def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
+    """A square of the class's colour at a random place, on noise."""
+    rng = np.random.default_rng([label, index])
+    pixels = rng.integers(0, 60, (side, side, 3), dtype=np.uint8)
+    top, left = rng.integers(0, side // 2, 2)
+    pixels[top : top + side // 2, left : left + side // 2, 2 - label % 3] = 230
+    return Image.fromarray(pixels)

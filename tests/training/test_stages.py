@@ -1,0 +1,213 @@
+"""Both stages end to end on toy images: learning, exact repetition, exact resume, several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextscale import VARPipeline
+from nextscale.checkpoint import ModelConfig, load_tokenizer, load_transformer, save_model
+from nextscale.data.source import open_source
+from nextscale.data.tokens import TokenCacheConfig, write_tokens
+from nextscale.training import run as run_module
+from nextscale.training import tokenizer as stage1
+from nextscale.training import transformer as stage2
+from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
+from nextscale.training.transformer import TransformerTraining, train_transformer
+from toys import make_tokenizer, tokenizer_config, transformer_config
+
+Make = Callable[..., Path]
+FAST = OptimiserConfig(learning_rate=2e-2, ema=0.9, warmup=0.05)
+
+
+def stage1_config(data: Path, out: Path, **changes: object) -> TokenizerTraining:
+    settings: dict = {
+        "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "restart_every": 3,
+        "heldout_images": 8, "precision": "fp32", "device": "cpu", "model": tokenizer_config(), "optimiser": FAST,
+    }  # fmt: skip
+    return TokenizerTraining(data=str(data), out=str(out), **settings | changes)
+
+
+def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: object) -> TransformerTraining:
+    settings: dict = {
+        "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "enlarge": 1.0,
+        "heldout_images": 8, "precision": "fp32", "device": "cpu", "optimiser": FAST,
+        "model": transformer_config(drop_path=0.1),
+    }  # fmt: skip
+    return TransformerTraining(data=str(data), tokenizer=str(tokenizer), out=str(out), **settings | changes)
+
+
+def lines(run: Path, *, timing: bool = False) -> list[dict]:
+    read = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return read if timing else [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, module: object, step: int) -> None:
+    """Ask for a stop when the loop reports a step, as a signal would."""
+
+    class Stopping(run_module.Metrics):
+        def write(self, done: int, values: dict) -> None:
+            super().write(done, values)
+            if done == step:
+                os.kill(os.getpid(), 15)
+
+    monkeypatch.setattr(module, "Metrics", Stopping)
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Path:
+    save_model(tmp_path / "tokenizer", ModelConfig(kind="tokenizer"), tokenizer=make_tokenizer())
+    return tmp_path / "tokenizer"
+
+
+def test_stage1_repeats_and_resumes_exactly(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder()
+    first, second, third = (stage1_config(data, tmp_path / name) for name in "abc")
+    train_tokenizer(first)
+    train_tokenizer(second)
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    interrupt_at(monkeypatch, stage1, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(third)
+    monkeypatch.undo()
+    assert lines(tmp_path / "c")[-1]["step"] == 6
+    train_tokenizer(third, resume=True)
+    assert lines(tmp_path / "c") == lines(tmp_path / "a")
+    a, c = (load_tokenizer(tmp_path / name).state_dict() for name in "ac")
+    assert all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_stage1_records_health_and_pictures(tmp_path: Path, image_folder: Make) -> None:
+    train_tokenizer(stage1_config(image_folder(), tmp_path / "run"))
+    logged = [line for line in lines(tmp_path / "run", timing=True) if "perplexity" in line]
+    assert len(logged[0]["perplexity"]) == len(logged[0]["used_per_scale"]) == 4
+    assert {"loss", "l1", "l2", "quantizer", "gradient_norm", "images_per_second"} <= set(logged[0])
+    measured = [line for line in lines(tmp_path / "run") if "heldout_psnr" in line]
+    assert [line["step"] for line in measured] == [6, 12]
+    assert len(measured[0]["heldout_psnr_after"]) == 4
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000006.png", "00000012.png"]
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert recorded["model"]["codebook_size"] == 32
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, image_folder: Make) -> None:
+    config = stage1_config(image_folder(), tmp_path / "run", steps=30, model=tokenizer_config(codebook_size=64))
+    train_tokenizer(config)
+    logged = [line for line in lines(tmp_path / "run") if "restarted" in line]
+    assert logged
+    assert logged[-1]["step"] <= 24, "no restarts in the last fifth"
+    measured = lines(tmp_path / "run")[-1]
+    assert measured["heldout_used"] > 0.5
+    assert min(measured["heldout_perplexity"][1:]) > 2
+
+
+def test_stage2_repeats_and_resumes_exactly(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder()
+    first, second, third = (stage2_config(data, tokenizer_folder, tmp_path / name, heldout=str(data)) for name in "abc")
+    train_transformer(first)
+    train_transformer(second)
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    interrupt_at(monkeypatch, stage2, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train_transformer(third)
+    monkeypatch.undo()
+    train_transformer(third, resume=True)
+    assert lines(tmp_path / "c") == lines(tmp_path / "a")
+    a, c = (load_transformer(tmp_path / name).state_dict() for name in "ac")
+    assert all(torch.equal(a[name], c[name]) for name in a)
+    line = lines(tmp_path / "a")[0]
+    assert {"loss", "loss_last", "accuracy", "accuracy_last", "gradient_norm"} <= set(line)
+    assert len(line["loss_per_scale"]) == len(line["accuracy_per_scale"]) == 4
+    assert "heldout_loss" in lines(tmp_path / "a")[-1]
+    assert (tmp_path / "a" / "samples" / "00000012.png").is_file()
+
+
+def test_stage2_from_a_token_cache_learns(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    tokenizer, data = load_tokenizer(tokenizer_folder), image_folder(per_class=4)
+    described = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=32)
+    tokens = write_tokens(tokenizer, open_source(data), tmp_path / "tokens", described)
+    # The same twelve images again and again: a model that works learns them by heart.
+    config = stage2_config(
+        tokens, tokenizer_folder, tmp_path / "run", steps=120, batch_size=12, log_every=10, sample_every=120,
+        heldout=str(tokens), class_dropout=0.0, model=transformer_config(drop_path=0.0),
+    )  # fmt: skip
+    model = train_transformer(config)
+    losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    assert lines(tmp_path / "run")[-1]["heldout_loss"] < 0.6 * losses[0]
+    pipeline = VARPipeline.from_pretrained(model)
+    assert pipeline.class_names == ("blue", "green", "red")
+    assert len(pipeline.generate("red", seeds=[0]).images) == 1
+
+
+def test_stage2_without_classes(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder(flat=True)
+    model = train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "run", steps=2))
+    pipeline = VARPipeline.from_pretrained(model)
+    assert pipeline.transformer.config.classes == 0
+    assert len(pipeline.generate(None, seeds=[0, 1]).images) == 2
+
+
+def test_stage2_refuses_foreign_tokens_and_tokenizers(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    data = image_folder()
+    other = make_tokenizer(seed=1)
+    described = TokenCacheConfig(scales=other.config.scales, codebook_size=32)
+    foreign = write_tokens(other, open_source(data), tmp_path / "foreign", described)
+    with pytest.raises(ValueError, match="made by another tokenizer"):
+        train_transformer(stage2_config(foreign, tokenizer_folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    config = stage2_config(data, tokenizer_folder, tmp_path / "run", tokenizer_fingerprint="0" * 64)
+    with pytest.raises(ValueError, match="its weights are not those"):
+        train_transformer(config)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "keep"])
+def test_settings_out_of_range_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        replace(stage1_config(tmp_path, tmp_path), **{name: 0})
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        replace(stage2_config(tmp_path, tmp_path, tmp_path), **{name: 0})
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from training.test_stages import stage1_config, stage2_config
+from nextscale.training.tokenizer import train_tokenizer
+from nextscale.training.transformer import train_transformer
+data, out = Path({data!r}), Path({out!r})
+train_tokenizer(stage1_config(data, out / "one", steps=4))
+train_transformer(stage2_config(data, Path({tokenizer!r}), out / "two", steps=4))
+"""
+
+
+def test_two_processes_train_like_one(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data, tests = image_folder(), Path(__file__).parents[1]
+    losses = {}
+    for world in (1, 2):
+        script = tmp_path / f"train{world}.py"
+        text = SCRIPT.format(tests=str(tests), data=str(data), out=str(tmp_path / str(world)), tokenizer=str(tokenizer_folder))  # fmt: skip # noqa: E501
+        script.write_text(text)
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", script]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses[world] = [line["loss"] for line in lines(tmp_path / str(world) / "two")]
+    # Drop-path draws per process, everything else is shared: nearly the same losses.
+    assert losses[2] == pytest.approx(losses[1], rel=0.05)
+    assert (tmp_path / "2" / "one" / "model" / "config.json").is_file()
