@@ -1,0 +1,27 @@
+#!/bin/sh
+# Train the demo model: both stages on Procgen. Stop it at any moment and start it again: it continues.
+#
+#     sh examples/procgen/train_demo.sh [DATA [RUNS [PERCEPTUAL_WEIGHTS]]]
+#
+# DATA is what examples/procgen/build.py wrote. PERCEPTUAL_WEIGHTS is torchvision's MobileNetV2 ImageNet file;
+# without it torchvision fetches it.
+set -eu
+data=${1:-data/procgen}
+runs=${2:-out/runs}
+weights=${3:-}
+
+nextscale train tokenizer --preset small-64 --data "$data/train" --heldout "$data/heldout" \
+    --steps 5000 --batch-size 64 --learning-rate 2e-3 --l1 1 --l2 4 --perceptual 0.12 \
+    --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 \
+    --out "$runs/procgen-tokenizer" --resume
+
+for split in train heldout; do
+    nextscale tokenize --tokenizer "$runs/procgen-tokenizer" --data "$data/$split" \
+        --out "$runs/procgen-tokens/$split" --resume
+done
+
+nextscale train var --preset small --tokenizer "$runs/procgen-tokenizer" \
+    --data "$runs/procgen-tokens/train" --heldout "$runs/procgen-tokens/heldout" \
+    --steps 12000 --batch-size 64 --learning-rate 4.8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    --guidance 1.5 --top-k 0 --top-p 0.97 \
+    --out "$runs/procgen" --resume
