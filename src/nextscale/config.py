@@ -88,6 +88,13 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
+def require_at_least(config: Any, least: int, *names: str) -> None:
+    """Raises ValueError naming the first of these settings that is below `least`."""
+    for name in names:
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises ValueError naming the file when it is not one."""
     try:

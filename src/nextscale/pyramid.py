@@ -93,10 +93,10 @@ class ScaleSchedule:
 
 
 def _as_size(size: int | Sequence[int]) -> Size:
-    pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side >= 1 for side in pair):
-        raise ValueError(f"a scale size is a positive integer or a (height, width) pair, got {size!r}")
-    return pair[0], pair[1]
+    match tuple(size) if isinstance(size, (tuple, list)) else (size, size):
+        case (int(height), int(width)) if height >= 1 and width >= 1:
+            return height, width
+    raise ValueError(f"a scale size is a positive integer or a (height, width) pair, got {size!r}")
 
 
 def parse_schedule(text: str) -> ScaleSchedule:

@@ -34,10 +34,10 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--classes", "gren"], "class 'gren' is not known; did you mean green"),
         (["--classes", "12"], "class 12 does not exist; ids go from 0 to 2"),
         (["--classes", ","], "--classes is empty"),
-        (["--count", "0"], "--count must be at least 1, got 0"),
-        (["--count", "-3"], "--count must be at least 1"),
+        (["--count", "0"], "count must be at least 1, got 0"),
+        (["--count", "-3"], "count must be at least 1"),
         (["--count", "many"], "--count"),
-        (["--batch-size", "0"], "--batch-size must be at least 1"),
+        (["--batch-size", "0"], "batch_size must be at least 1"),
         (["--top-p", "2"], "top_p must be between 0 and 1, got 2"),
         (["--top-k", "-1"], "top_k must be at least 0"),
         (["--temperature", "0"], "temperature must be above 0"),
@@ -140,10 +140,7 @@ def test_a_folder_of_corrupt_images(tmp_path: Path, image_folder: Make, model_fo
         ["train", "var", "--preset", "tiny", "--tokenizer", str(model_folder)],
     ):
         out = tmp_path / command[0] / command[1]
-        refused([*command, "--data", str(folder), "--out", str(out)], "6 of 6 images cannot be read", capsys)
-        assert not list(out.rglob("*.arrow"))
-        assert not list(out.rglob("*.safetensors"))
-        assert not list(out.rglob("*.pt"))
+        refused([*command, "--data", str(folder), "--out", str(out)], "6 of 6 images cannot be read", capsys, tmp_path)
 
 
 def test_reconstruct(tmp_path: Path, model_folder: Path, capsys) -> None:

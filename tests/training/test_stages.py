@@ -15,9 +15,8 @@ from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, load_tokenizer, load_transformer, save_model
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
+from nextscale.training import loop
 from nextscale.training import run as run_module
-from nextscale.training import tokenizer as stage1
-from nextscale.training import transformer as stage2
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -49,7 +48,7 @@ def lines(run: Path, *, timing: bool = False) -> list[dict]:
     return read if timing else [{k: v for k, v in line.items() if k != "images_per_second"} for line in read]
 
 
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, module: object, step: int) -> None:
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ask for a stop when the loop reports a step, as a signal would."""
 
     class Stopping(run_module.Metrics):
@@ -58,7 +57,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, module: object, step: int) -> 
             if done == step:
                 os.kill(os.getpid(), 15)
 
-    monkeypatch.setattr(module, "Metrics", Stopping)
+    monkeypatch.setattr(loop, "Metrics", Stopping)
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def test_stage1_repeats_and_resumes_exactly(
     train_tokenizer(first)
     train_tokenizer(second)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
-    interrupt_at(monkeypatch, stage1, 6)
+    interrupt_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         train_tokenizer(third)
     monkeypatch.undo()
@@ -119,7 +118,7 @@ def test_stage2_repeats_and_resumes_exactly(
     train_transformer(first)
     train_transformer(second)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
-    interrupt_at(monkeypatch, stage2, 6)
+    interrupt_at(monkeypatch, 6)
     with pytest.raises(KeyboardInterrupt):
         train_transformer(third)
     monkeypatch.undo()

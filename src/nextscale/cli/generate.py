@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import require_at_least
 from nextscale.files import complete_folder, write_json
 
 if TYPE_CHECKING:
@@ -53,9 +54,7 @@ class GenerateOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        for name in ("count", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        require_at_least(self, 1, "count", "batch_size")
 
 
 @accepts(GenerateOptions)

@@ -36,7 +36,11 @@ def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
     """All leaves of a config dataclass, groups (nested dataclasses) opened."""
     from docstring_parser import parse_from_object
 
-    texts = {param.arg_name: param.description or "" for param in parse_from_object(cls).params}
+    texts = {
+        param.arg_name: param.description or ""
+        for base in reversed(cls.__mro__[:-1])
+        for param in parse_from_object(base).params
+    }
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         default = field.default

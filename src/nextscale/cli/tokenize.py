@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import require_at_least
 from nextscale.files import write_json
 
 
@@ -42,9 +43,7 @@ class TokenizeOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        for name in ("views", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        require_at_least(self, 1, "views", "batch_size")
 
 
 @accepts(TokenizeOptions)

@@ -103,6 +103,11 @@ class Reader:
         return sample
 
 
+def require_readable(source: ImageSource, *, limit: int = 100) -> None:
+    """Raises ValueError when the first `limit` images cannot be read: said before anything is written."""
+    Reader(source, limit=limit).read_next(0, np.asarray)
+
+
 def _collate(samples: list[tuple[np.ndarray, int, int]]) -> ImageBatch:
     pixels = np.stack([pixels for pixels, _, _ in samples])
     return ImageBatch(

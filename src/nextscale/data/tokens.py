@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.checkpoint import fingerprint
-from nextscale.config import from_dict, read_json, to_dict
-from nextscale.data.loader import ImageLoader, Reader, batch_indices, iterate_images, to_float
+from nextscale.config import from_dict, read_json, require_at_least, to_dict
+from nextscale.data.loader import ImageLoader, Reader, batch_indices, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.transform import center_crop, random_crop
 from nextscale.files import complete_folder, write_json
@@ -60,8 +60,7 @@ class TokenCacheConfig:
     "Images held, unreadable ones not counted; 0 while unfinished."
 
     def __post_init__(self) -> None:
-        if self.views < 1:
-            raise ValueError(f"views must be at least 1, got {self.views}")
+        require_at_least(self, 1, "views")
 
 
 @dataclass(frozen=True)
@@ -167,6 +166,7 @@ def write_tokens(
         codebook_size=tokenizer.config.codebook_size,
         class_names=source.class_names,
     )
+    require_readable(source)
     if _start(out, config, resume=resume):
         return out
     features = datasets.Features(
@@ -188,8 +188,6 @@ def write_tokens(
         total += len(datasets.load_from_disk(str(shard)))
         if advance is not None:
             advance(indices.stop)
-    if total == 0:
-        raise ValueError(f"data {config.data}: holds no readable images")
     write_json(out / CONFIG, to_dict(replace(config, images=total)))
     (out / UNFINISHED).unlink()
     return out

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
+from nextscale.config import require_at_least
 from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.pyramid import ScaleSchedule
@@ -45,15 +46,8 @@ class VARConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
-        for name, least in (
-            ("depth", 1),
-            ("codebook_size", 1),
-            ("latent_channels", 1),
-            ("classes", 0),
-            ("heads", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_at_least(self, 1, "depth", "codebook_size", "latent_channels")
+        require_at_least(self, 0, "classes", "heads")
         if self.drop_path >= 1:
             raise ValueError(f"drop_path must be below 1, got {self.drop_path}")
         if self.heads == 0:

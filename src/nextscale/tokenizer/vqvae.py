@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nextscale.config import require_at_least
 from nextscale.nn.conv import Decoder, Encoder
 from nextscale.pyramid import ScaleSchedule, Size, TokenPyramid
 from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer, shared_convolutions
@@ -52,16 +53,9 @@ class VQVAEConfig:
             object.__setattr__(self, "phi_map", shared_convolutions(len(schedule)))
         if len(self.phi_map) != len(schedule):
             raise ValueError(f"phi_map needs one entry per scale ({len(schedule)}), got {len(self.phi_map)}")
-        for name in (
-            "codebook_size",
-            "latent_channels",
-            "channels",
-            "encoder_blocks",
-            "decoder_blocks",
-            "patch",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        require_at_least(
+            self, 1, "codebook_size", "latent_channels", "channels", "encoder_blocks", "decoder_blocks", "patch"
+        )
 
     @property
     def schedule(self) -> ScaleSchedule:

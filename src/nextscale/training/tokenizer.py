@@ -7,7 +7,6 @@ single-scale trainer). The codebook starts from encoder outputs and dead codes r
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.config import to_dict
-from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.config import require_at_least, to_dict
+from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.pictures import grid, save_image, to_images
-from nextscale.progress import Progress
 from nextscale.runtime import autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-from nextscale.training.distributed import launched, main_decides, reduce_mean, wrap
+from nextscale.training.distributed import launched, main_decides, wrap
+from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
@@ -35,33 +34,15 @@ from nextscale.training.optimisation import (
     set_learning_rate,
 )
 from nextscale.training.perceptual import PerceptualDistance
-from nextscale.training.run import Metrics, RunFolder, stop_requests
+from nextscale.training.run import RunFolder, stop_requests
 
 logger = logging.getLogger("nextscale.training")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTraining:
+class TokenizerTraining(LoopConfig):
     """Everything that reproduces a tokenizer run."""
 
-    data: str
-    "Training images: folder, parquet, WebDataset or hub id."
-    out: str
-    "Run folder to write."
-    heldout: str = ""
-    "Held-out images for PSNR, codebook usage and strips; the first training images where empty."
-    heldout_images: int = 512
-    "Held-out images measured."
-    steps: int = 10_000
-    "Optimiser steps."
-    batch_size: int = 64
-    "Images per step, over all processes."
-    seed: int = 0
-    "Seed of initial weights, order and augmentation."
-    enlarge: float = 1.0
-    "Resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
-    flip: bool = False
-    "Mirror half of the images."
     l1: float = 1.0
     "Weight of the absolute pixel error."
     l2: float = 1.0
@@ -76,20 +57,6 @@ class TokenizerTraining:
     "Steps between restarts of dead codes; none happen in the last fifth of training."
     restart_below: float = 0.02
     "A code is dead when it was used less than this share of the average."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    compile: bool = False
-    "Compile the CNN (slow to start, faster on GPUs)."
-    log_every: int = 50
-    "Steps between metric lines."
-    sample_every: int = 1000
-    "Steps between held-out measurements and pictures."
-    checkpoint_every: int = 500
-    "Steps between checkpoints."
-    keep: int = 2
-    "Checkpoints kept."
     model: VQVAEConfig = field(default_factory=VQVAEConfig)
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
@@ -105,17 +72,9 @@ class TokenizerTraining:
     )
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "log_every",
-            "sample_every",
-            "checkpoint_every",
-            "heldout_images",
-            "keep",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
+        require_at_least(self, 1, "restart_every")
+        require_at_least(self, 0, "l1", "l2", "perceptual", "restart_below")
 
 
 class TokenizerLoss(nn.Module):
@@ -147,6 +106,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     source = open_source(config.data)
+    require_readable(source)
     heldout = open_source(config.heldout) if config.heldout else source
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
@@ -160,11 +120,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
     state = run.load_checkpoint() if resume else None
     if state is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
+        first = restore(state, model, optimiser, average)
         usage.counts = state["usage"].to(device)
-        first = state["step"]
         logger.info("resumed at step %d", first)
     if config.compile:
         model.encoder.compile()
@@ -174,9 +131,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
         source=source, size=config.model.image_size, batch_size=config.batch_size, seed=config.seed,
         rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip,
     )  # fmt: skip
-    metrics = Metrics(run.path, start=first) if processes.is_main else None
-    progress = Progress(config.steps, start=first, title="tokenizer", enabled=processes.is_main)
-    began, since, done = time.monotonic(), first, first
+    journal = Journal(run.path, config, start=first, title="tokenizer", main=processes.is_main)
+    done = first
 
     with stop_requests() as stop, closing(loader.batches(first)) as batches:
         for step in range(first, config.steps):
@@ -189,11 +145,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             with autocast(device, dtype):
                 reconstructed, quantized = training(images)
                 loss, parts = criterion(images, reconstructed, quantized.loss)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            average.update_parameters(model)
+            norm = optimise(loss, model, optimiser, average, config.optimiser.clip)
             usage.add(quantized.tokens)
 
             done = step + 1
@@ -205,42 +157,20 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                     parts["restarted"] = restarted.sum()
                 parts |= usage.summary()
                 usage.reset()
-            if done % config.log_every == 0 or done == config.steps:
-                values = {name: reduce_mean(value) for name, value in parts.items()}
-                values["gradient_norm"] = float(norm)
-                values["images_per_second"] = (done - since) * config.batch_size / (time.monotonic() - began)
-                began, since = time.monotonic(), done
-                if metrics is not None:
-                    metrics.write(done, values)
-                note = f"loss {values['loss']:.4f}  L1 {values['l1']:.4f}  {values['images_per_second']:.0f} images/s"
-                progress.note(done, note)
-            progress.advance(done)
+            journal.step(done, parts, norm, lambda v: f"loss {v['loss']:.4f}  L1 {v['l1']:.4f}")
             leaving = stop.is_set() or done == config.steps
-            if metrics is not None and (done % config.checkpoint_every == 0 or leaving):
-                run.save_checkpoint(
-                    done,
-                    {
-                        "step": done,
-                        "model": model.state_dict(),
-                        "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        "usage": usage.counts,
-                    },
-                )
-            if metrics is not None and (done % config.sample_every == 0 or done == config.steps):
+            if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
+                state = resume_state(done, model, optimiser, average) | {"usage": usage.counts}
+                run.save_checkpoint(done, state)
+            if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
                 measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")
-                metrics.write(done, measured)
+                journal.write(done, measured)
                 logger.info("held out at step %d: %s", done, describe(measured))
-                save_model(
-                    run.path / "model",
-                    ModelConfig(kind="tokenizer", class_names=source.class_names),
-                    tokenizer=average.module,
-                )
+                described = ModelConfig(kind="tokenizer", class_names=source.class_names)
+                save_model(run.path / "model", described, tokenizer=average.module)
             if stop.is_set():
                 break
-    progress.close()
-    if metrics is not None:
-        metrics.close()
+    journal.close()
     if stop.is_set() and done < config.steps:
         raise KeyboardInterrupt
     return run.path / "model"

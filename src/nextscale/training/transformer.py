@@ -6,7 +6,6 @@ Recipe: paper, section 4 and appendix; the loop is the same for every model kind
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, save_model
 from nextscale.config import to_dict
-from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import (
     TokenBatch,
@@ -32,11 +31,11 @@ from nextscale.data.tokens import (
 from nextscale.models.var import VAR, VARConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline, locate
-from nextscale.progress import Progress
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.distributed import launched, main_decides, reduce_mean, wrap
+from nextscale.training.distributed import launched, main_decides, wrap
+from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
 from nextscale.training.objective import NextScaleObjective, Objective, drop_classes, mean_figures
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -45,76 +44,34 @@ from nextscale.training.optimisation import (
     learning_rate,
     set_learning_rate,
 )
-from nextscale.training.run import Metrics, RunFolder, stop_requests
+from nextscale.training.run import RunFolder, stop_requests
 
 logger = logging.getLogger("nextscale.training")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerTraining:
+class TransformerTraining(LoopConfig):
     """Everything that reproduces a transformer run."""
 
-    data: str
-    "Training tokens (a folder of nextscale tokenize) or images (folder, parquet, WebDataset, hub id)."
     tokenizer: str
     "Tokenizer: a model, run or tokenizer folder, or demo."
-    out: str
-    "Run folder to write."
-    heldout: str = ""
-    "Held-out tokens or images for loss and accuracy; none are measured where empty."
-    heldout_images: int = 1024
-    "Held-out images measured."
-    steps: int = 10_000
-    "Optimiser steps."
-    batch_size: int = 64
-    "Images per step, over all processes."
-    seed: int = 0
-    "Seed of initial weights, order, augmentation and class dropout."
     class_dropout: float = 0.1
     "Share of samples trained without their class, which guidance needs."
     label_smoothing: float = 0.0
     "Label smoothing of the cross-entropy."
-    enlarge: float = 1.125
-    "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
-    flip: bool = False
-    "For images: mirror half of them."
     guidance: float = 1.5
     "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
     top_k: int = 900
     "Top-k the trained model uses by default; 0 is off."
     top_p: float = 0.96
     "Top-p the trained model uses by default; 0 is off."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    compile: bool = False
-    "Compile the transformer: half a minute to start, then up to 1.6 times faster on CPU."
-    log_every: int = 50
-    "Steps between metric lines."
-    sample_every: int = 1000
-    "Steps between held-out measurements, sample grids and exports."
-    checkpoint_every: int = 500
-    "Steps between checkpoints."
-    keep: int = 2
-    "Checkpoints kept."
     tokenizer_fingerprint: str = ""
     "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
     model: VARConfig = field(default_factory=lambda: VARConfig(depth=6))
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "log_every",
-            "sample_every",
-            "checkpoint_every",
-            "heldout_images",
-            "keep",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        super().__post_init__()
         for name in ("class_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -151,17 +108,13 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     first = 0
     state = run.load_checkpoint() if resume else None
     if state is not None:
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
+        first = restore(state, model, optimiser, average)
         logger.info("resumed at step %d", first)
     if config.compile:
         model.compile()
     training = wrap(model, processes)
-    metrics = Metrics(run.path, start=first) if processes.is_main else None
-    progress = Progress(config.steps, start=first, title="transformer", enabled=processes.is_main)
-    began, since, done = time.monotonic(), first, first
+    journal = Journal(run.path, config, start=first, title="transformer", main=processes.is_main)
+    done = first
 
     with stop_requests() as stop, closing(training_batches(source, config, tokenizer, first, dtype)) as batches:
         for step in range(first, config.steps):
@@ -173,44 +126,22 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
             set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
             with autocast(device, dtype):
                 loss, figures = objective.loss(training, batch.tokens.to(device), chosen)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.optimiser.clip)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            average.update_parameters(model)
+            norm = optimise(loss, model, optimiser, average, config.optimiser.clip)
 
             done = step + 1
-            if done % config.log_every == 0 or done == config.steps:
-                values = {name: reduce_mean(value) for name, value in figures.items()}
-                values["gradient_norm"] = float(norm)
-                values["images_per_second"] = (done - since) * config.batch_size / (time.monotonic() - began)
-                began, since = time.monotonic(), done
-                if metrics is not None:
-                    metrics.write(done, values)
-                progress.note(done, describe(values) + f"  {values['images_per_second']:.0f} images/s")
-            progress.advance(done)
+            journal.step(done, figures, norm, describe)
             leaving = stop.is_set() or done == config.steps
-            if metrics is not None and (done % config.checkpoint_every == 0 or leaving):
-                run.save_checkpoint(
-                    done,
-                    {
-                        "step": done,
-                        "model": model.state_dict(),
-                        "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                    },
-                )
-            if metrics is not None and (done % config.sample_every == 0 or done == config.steps):
+            if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
+                run.save_checkpoint(done, resume_state(done, model, optimiser, average))
+            if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
                 if heldout is not None:
                     measured = measure(objective, average.module, heldout, config, tokenizer, fitted.unconditional)
-                    metrics.write(done, {f"heldout_{name}": value for name, value in measured.items()})
+                    journal.write(done, {f"heldout_{name}": value for name, value in measured.items()})
                     logger.info("held out at step %d: %s", done, describe(measured))
                 export(average.module, tokenizer, names, config, run, done)
             if stop.is_set():
                 break
-    progress.close()
-    if metrics is not None:
-        metrics.close()
+    journal.close()
     if stop.is_set() and done < config.steps:
         raise KeyboardInterrupt
     return run.path / "model"
@@ -218,7 +149,11 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
 def open_tokens_or_images(data: str, tokenizer: VQVAE) -> TokenCache | ImageSource:
     """A token cache that this tokenizer made, or images. Raises ValueError."""
-    return open_tokens(data, tokenizer=tokenizer) if is_token_cache(data) else open_source(data)
+    if is_token_cache(data):
+        return open_tokens(data, tokenizer=tokenizer)
+    source = open_source(data)
+    require_readable(source)
+    return source
 
 
 def class_names(source: TokenCache | ImageSource) -> tuple[str, ...]:
