@@ -11,9 +11,9 @@ runs=${2:-out/runs}
 weights=${3:-}
 
 nextscale train tokenizer --preset small-64 --data "$data/train" --heldout "$data/heldout" \
-    --steps 5000 --batch-size 64 --learning-rate 2e-3 --l1 1 --l2 4 --perceptual 0.12 \
+    --steps 3600 --batch-size 64 --learning-rate 2e-3 --l1 1 --l2 4 --perceptual 0.12 \
     --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 \
-    --out "$runs/procgen-tokenizer" --resume
+    --export bf16 --out "$runs/procgen-tokenizer" --resume
 
 for split in train heldout; do
     nextscale tokenize --tokenizer "$runs/procgen-tokenizer" --data "$data/$split" \
@@ -22,6 +22,6 @@ done
 
 nextscale train var --preset small --tokenizer "$runs/procgen-tokenizer" \
     --data "$runs/procgen-tokens/train" --heldout "$runs/procgen-tokens/heldout" \
-    --steps 12000 --batch-size 64 --learning-rate 4.8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    --steps 10000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
     --guidance 1.5 --top-k 0 --top-p 0.97 \
-    --out "$runs/procgen" --resume
+    --export bf16 --out "$runs/procgen" --resume

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
-from nextscale.checkpoint import ModelConfig, load_tokenizer, load_transformer, save_model
+from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_transformer, save_model
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
 from nextscale.training import loop
@@ -149,6 +149,18 @@ def test_stage2_from_a_token_cache_learns(tmp_path: Path, image_folder: Make, to
     pipeline = VARPipeline.from_pretrained(model)
     assert pipeline.class_names == ("blue", "green", "red")
     assert len(pipeline.generate("red", seeds=[0]).images) == 1
+
+
+def test_half_precision_exports_give_one_tokenizer(tmp_path: Path, image_folder: Make) -> None:
+    data = image_folder()
+    train_tokenizer(stage1_config(data, tmp_path / "one", steps=2, export="bf16"))
+    train_transformer(stage2_config(data, tmp_path / "one", tmp_path / "two", steps=2, export="bf16"))
+    one, two = (load_tokenizer(tmp_path / name) for name in ("one", "two"))
+    assert fingerprint(one) == fingerprint(two), "rounded once, not twice"
+    sizes = [(tmp_path / "one" / f"model/tokenizer/{name}").stat().st_size for name in ("model.safetensors",)]
+    assert sizes[0] < 2.5 * sum(p.numel() for p in one.parameters())
+    with pytest.raises(ValueError, match="export 'int3' is not known"):
+        stage1_config(data, tmp_path, export="int3")
 
 
 def test_stage2_without_classes(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nextscale.config import require_at_least
 from nextscale.progress import Progress
+from nextscale.runtime import PRECISIONS
 from nextscale.training.distributed import reduce_mean
 from nextscale.training.optimisation import Average
 from nextscale.training.run import Metrics
@@ -54,10 +55,14 @@ class LoopConfig:
     "Steps between checkpoints."
     keep: int = 2
     "Checkpoints kept."
+    export: str = "fp32"
+    "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16."
 
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
         require_at_least(self, 1, *names)
+        if self.export not in PRECISIONS:
+            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
         if self.enlarge < 1:
             raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
 

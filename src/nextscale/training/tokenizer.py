@@ -21,7 +21,7 @@ from nextscale.config import require_at_least, to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.pictures import grid, save_image, to_images
-from nextscale.runtime import autocast, resolve_device, resolve_dtype
+from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.distributed import launched, main_decides, wrap
@@ -167,7 +167,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 journal.write(done, measured)
                 logger.info("held out at step %d: %s", done, describe(measured))
                 described = ModelConfig(kind="tokenizer", class_names=source.class_names)
-                save_model(run.path / "model", described, tokenizer=average.module)
+                save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
             if stop.is_set():
                 break
     journal.close()

@@ -32,7 +32,7 @@ from nextscale.models.var import VAR, VARConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline, locate
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import autocast, resolve_device, resolve_dtype
+from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.distributed import launched, main_decides, wrap
 from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
@@ -229,7 +229,8 @@ def export(
     described = ModelConfig(
         kind="var", class_names=names, guidance=config.guidance, top_k=config.top_k, top_p=config.top_p
     )
-    save_model(run.path / "model", described, tokenizer=tokenizer, transformer=model)
+    dtype = PRECISIONS[config.export]
+    save_model(run.path / "model", described, tokenizer=tokenizer, transformer=model, dtype=dtype)
     pipeline = VARPipeline(tokenizer, model.eval(), described)
     classes = list(range(min(16, len(names)))) or [None]
     generation = pipeline.generate(classes, seeds=range(16))
