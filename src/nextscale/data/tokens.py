@@ -166,7 +166,7 @@ def write_tokens(
         codebook_size=tokenizer.config.codebook_size,
         class_names=source.class_names,
     )
-    require_readable(source)
+    require_readable(source, limit=limit)
     if _start(out, config, resume=resume):
         return out
     features = datasets.Features(

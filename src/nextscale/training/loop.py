@@ -41,6 +41,8 @@ class LoopConfig:
     "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
     flip: bool = False
     "For images: mirror half of them."
+    limit: int = 100
+    "Unreadable images tolerated; they are named, counted and replaced by the next."
     precision: str = "bf16"
     "Autocast type: bf16, fp32."
     device: str = "auto"
@@ -61,6 +63,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
         require_at_least(self, 1, *names)
+        require_at_least(self, 0, "limit")
         if self.export not in PRECISIONS:
             raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
         if self.enlarge < 1:

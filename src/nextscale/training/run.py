@@ -81,7 +81,7 @@ class RunFolder:
         return None
 
 
-RESUMABLE = ("heldout", "out", "keep", "checkpoint_every", "log_every", "sample_every", "compile", "export")
+RESUMABLE = ("heldout", "out", "keep", "checkpoint_every", "log_every", "sample_every", "compile", "export", "limit")
 """Settings that may differ between a run and its continuation: they do not change the weights."""
 
 

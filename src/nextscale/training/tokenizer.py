@@ -106,7 +106,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     source = open_source(config.data)
-    require_readable(source)
+    require_readable(source, limit=config.limit)
     heldout = open_source(config.heldout) if config.heldout else source
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
@@ -129,7 +129,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     training = wrap(model, processes)
     loader = ImageLoader(
         source=source, size=config.model.image_size, batch_size=config.batch_size, seed=config.seed,
-        rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip,
+        rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip, limit=config.limit,
     )  # fmt: skip
     journal = Journal(run.path, config, start=first, title="tokenizer", main=processes.is_main)
     done = first

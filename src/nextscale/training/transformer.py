@@ -83,8 +83,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     tokenizer = load_tokenizer(locate(config.tokenizer)).to(device).requires_grad_(False)
-    source = open_tokens_or_images(config.data, tokenizer)
-    heldout = open_tokens_or_images(config.heldout, tokenizer) if config.heldout else None
+    source = open_tokens_or_images(config.data, tokenizer, config.limit)
+    heldout = open_tokens_or_images(config.heldout, tokenizer, config.limit) if config.heldout else None
     names = class_names(source)
     fitted = replace(
         config.model,
@@ -147,12 +147,12 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     return run.path / "model"
 
 
-def open_tokens_or_images(data: str, tokenizer: VQVAE) -> TokenCache | ImageSource:
+def open_tokens_or_images(data: str, tokenizer: VQVAE, limit: int) -> TokenCache | ImageSource:
     """A token cache that this tokenizer made, or images. Raises ValueError."""
     if is_token_cache(data):
         return open_tokens(data, tokenizer=tokenizer)
     source = open_source(data)
-    require_readable(source)
+    require_readable(source, limit=limit)
     return source
 
 
@@ -173,7 +173,7 @@ def training_batches(
     else:
         loader = ImageLoader(
             source=source, size=tokenizer.config.image_size, batch_size=config.batch_size, seed=config.seed,
-            rank=rank, world=world, enlarge=config.enlarge, flip=config.flip,
+            rank=rank, world=world, enlarge=config.enlarge, flip=config.flip, limit=config.limit,
         )  # fmt: skip
         yield from encoded_batches(tokenizer, loader, dtype=dtype, start=start)
 
