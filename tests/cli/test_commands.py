@@ -141,6 +141,8 @@ def test_help_names_every_setting_with_its_default(capsys) -> None:
     text = capsys.readouterr().out
     assert "[default: 16]" in text
     assert "[default: None]" not in text
+    assert main(["train", "var", "--help"]) == 0
+    assert "Blocks; width is 64 x depth" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def run(*arguments: str, **options: object) -> subprocess.CompletedProcess:

@@ -47,8 +47,9 @@ def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         if dataclasses.is_dataclass(hints[field.name]):
+            chosen = essential(default) if dataclasses.is_dataclass(default) else {}
             for setting in settings(hints[field.name], (*prefix, field.name)):
-                value = default if default is dataclasses.MISSING else getattr(default, setting.name)
+                value = getattr(default, setting.name) if setting.name in chosen else setting.default
                 yield dataclasses.replace(setting, default=value)
         else:
             yield Setting((*prefix, field.name), hints[field.name], texts.get(field.name, ""), default)

@@ -21,6 +21,7 @@ from nextscale.config import require_at_least, to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.pictures import grid, save_image, to_images
+from nextscale.presets import tokenizer_presets
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
@@ -57,7 +58,7 @@ class TokenizerTraining(LoopConfig):
     "Steps between restarts of dead codes; none happen in the last fifth of training."
     restart_below: float = 0.02
     "A code is dead when it was used less than this share of the average."
-    model: VQVAEConfig = field(default_factory=VQVAEConfig)
+    model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
             learning_rate=1.2e-3,

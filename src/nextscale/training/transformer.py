@@ -31,6 +31,7 @@ from nextscale.data.tokens import (
 from nextscale.models.var import VAR, VARConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline, locate
+from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
@@ -67,7 +68,7 @@ class TransformerTraining(LoopConfig):
     "Top-p the trained model uses by default; 0 is off."
     tokenizer_fingerprint: str = ""
     "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
-    model: VARConfig = field(default_factory=lambda: VARConfig(depth=6))
+    model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
     def __post_init__(self) -> None:
