@@ -10,7 +10,7 @@ LAYERS = (
     ("__init__", "config", "runtime", "pyramid", "files", "progress"),
     ("nn",),
     ("tokenizer", "models"),
-    ("presets", "checkpoint", "data", "pictures"),
+    ("presets", "checkpoint", "official", "data", "pictures"),
     ("sampling",),
     ("editing",),
     ("pipeline",),

@@ -8,6 +8,7 @@ folder/transformer/{config.json, model.safetensors}
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +55,8 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
     write_json(folder / CONFIG, to_dict(config))
 
 
-def load_weights(module: Module, path: Path) -> Module:
-    """Load safetensors as float32. Raises ValueError naming missing, extra or misshapen tensors."""
+def load_part(build: Callable[[Any], Module], config: Any, path: Path) -> Module:
+    """A module with the weights of a safetensors file. Raises ValueError naming what does not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -63,12 +64,34 @@ def load_weights(module: Module, path: Path) -> Module:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    check_state(module, state, path)
-    module.load_state_dict({name: t.float() if t.is_floating_point() else t for name, t in state.items()})
+    return assigned(build, config, state, where=str(path))
+
+
+def assigned(
+    build: Callable[[Any], Module], config: Any, state: dict[str, Tensor], *, where: str = "weights"
+) -> Module:
+    """A module in evaluation mode that takes these tensors as its weights, in float32.
+
+    Nothing is initialised only to be thrown away, and float32 tensors are not copied, so that files mapped into
+    memory are read when used. Raises ValueError naming missing, extra or misshapen tensors.
+    """
+    with torch.device("meta"):
+        module = build(config)
+    check_state(module, state, where)
+    wanted = module.state_dict()
+    module.load_state_dict({name: _like(tensor, wanted[name]) for name, tensor in state.items()}, assign=True)
     return module.eval()
 
 
-def check_state(module: nn.Module, state: dict[str, Tensor], where: Path) -> None:
+def _like(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """The tensor in float32 and in the memory layout that the module asks for."""
+    tensor = tensor.float() if tensor.is_floating_point() else tensor
+    if tensor.ndim == 4 and wanted.is_contiguous(memory_format=torch.channels_last):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor
+
+
+def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Refuse a state dict that does not fit, naming the first tensors that differ."""
     wanted = module.state_dict()
     problems = [f"missing {name}" for name in wanted if name not in state]
@@ -88,7 +111,7 @@ def load_tokenizer(folder: Path) -> VQVAE:
     root = find_model(folder)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_weights(VQVAE(config), part / WEIGHTS)
+    return load_part(VQVAE, config, part / WEIGHTS)
 
 
 def load_transformer(folder: Path) -> VAR:
@@ -97,7 +120,7 @@ def load_transformer(folder: Path) -> VAR:
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
     config = from_dict(VARConfig, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_weights(VAR(config), part / WEIGHTS)
+    return load_part(VAR, config, part / WEIGHTS)
 
 
 def load_config(folder: Path) -> ModelConfig:

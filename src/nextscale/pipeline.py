@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.checkpoint import ModelConfig, load_config, load_tokenizer, load_transformer, save_model
+from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, save_model
 from nextscale.models.var import VAR
+from nextscale.official import read_state, tokenizer_from_official, transformer_from_official
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import image_generator, resolve_device, resolve_dtype
@@ -74,10 +75,36 @@ class VARPipeline:
         folder = locate(model)
         compute = resolve_dtype(dtype, target)
         transformer, config = load_transformer(folder), load_config(folder)
-        pipeline = cls(load_tokenizer(folder), transformer, config)
-        pipeline.tokenizer.to(target).set_decoder_dtype(compute)
-        pipeline.transformer.to(target, compute)
-        return pipeline
+        return cls(load_tokenizer(folder), transformer, config).to(target, compute)
+
+    @classmethod
+    def from_official(
+        cls,
+        *,
+        vae: str | Path,
+        var: str | Path,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ) -> VARPipeline:
+        """Load the authors' checkpoints, such as vae_ch160v4096z32.pth and var_d16.pth.
+
+        Depth, sharing, schedule and classes are read from the tensors. Raises ValueError naming tensors that
+        are missing, unexpected or misshapen.
+        """
+        target = resolve_device(device)
+        compute = resolve_dtype(dtype, target)
+        transformer_config, weights = transformer_from_official(read_state(var), str(var))
+        tokenizer_config, codes = tokenizer_from_official(read_state(vae), transformer_config.schedule, str(vae))
+        pipeline = cls(
+            assigned(VQVAE, tokenizer_config, codes), assigned(VAR, transformer_config, weights), ModelConfig()
+        )
+        return pipeline.to(target, compute)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
+        """Move to a device and compute in a type; the encoder and the quantiser stay in float32."""
+        self.tokenizer.to(device).set_decoder_dtype(dtype)
+        self.transformer.to(device, dtype)
+        return self
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors per part; it appears only when complete."""
