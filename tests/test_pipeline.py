@@ -35,6 +35,13 @@ def test_image_i_has_class_i_mod_n_and_its_own_seed(pipeline: VARPipeline) -> No
     assert again.images[0].tobytes() == result.images[3].tobytes()
 
 
+def test_without_seeds_one_image_per_class(pipeline: VARPipeline) -> None:
+    result = pipeline.generate(["blue", "red"])
+    assert result.classes == [0, 2]
+    assert result.seeds == [0, 1]
+    assert len(result.images) == 2
+
+
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_images_do_not_depend_on_the_batch_size(pipeline: VARPipeline, batch_size: int) -> None:
     expected = pipeline.generate([0, 1, 2, None], seeds=range(12), batch_size=12)

@@ -191,21 +191,22 @@ class VARPipeline:
         self,
         classes: Sequence[ClassLike] | ClassLike,
         *,
-        seeds: Sequence[int] = (0,),
+        seeds: Sequence[int] | None = None,
         batch_size: int = 16,
         config: SamplingConfig | None = None,
         **settings: float | int | bool | None,
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
-        Settings are those of `SamplingConfig` (guidance, top_k, top_p, temperature, smooth); the model's
+        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig` (guidance, top_k, top_p, temperature, smooth); the model's
         defaults hold for the others. Raises ValueError for unknown classes and settings out of range.
         """
+        ids = self.class_ids(classes)
+        seeds = range(len(ids)) if seeds is None else seeds
         if len(seeds) == 0:
             raise ValueError("no seeds given; expected one per image")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        ids = self.class_ids(classes)
         chosen = [ids[i % len(ids)] for i in range(len(seeds))]
         settled = config or self.sampling(**settings)
         images: list[Image.Image] = []
