@@ -109,7 +109,8 @@ def sample_scales(
     """Generate a batch coarse to fine, yielding after every scale.
 
     `classes` (B,) int64, one generator per image. In float32 without a hook, near ties are decided by
-    logits computed for that image alone, so that the tokens do not depend on the batch.
+    logits computed for that image alone, and images are accumulated one by one, so that neither tokens nor
+    pixels depend on the batch.
     """
     assert len(classes) == len(generators)
     hook_or_none, hook = hook, hook or SamplingHook()
@@ -141,7 +142,12 @@ def sample_scales(
             chosen = embeddings.transpose(1, 2).unflatten(2, size)
         return hook.embeddings(scale, chosen)
 
-    steps = accumulate(quantizer.zeros(len(classes)), model.schedule, choose, quantizer.refine)
+    def refine(scale: int, upsampled: Tensor) -> Tensor:
+        if not isolate:
+            return quantizer.refine(scale, upsampled)
+        return torch.cat([quantizer.refine(scale, image) for image in upsampled.split(1)])
+
+    steps = accumulate(quantizer.zeros(len(classes)), model.schedule, choose, refine)
     state = next(steps)
     while True:
         accumulated = hook.accumulated(state.scale, state.accumulated)
