@@ -7,10 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "nextscale"
 LAYERS = (
-    ("__init__", "config", "runtime", "pyramid", "files", "progress"),
+    ("__init__", "config", "runtime", "pyramid", "files", "progress", "classes"),
     ("nn",),
     ("tokenizer", "models"),
-    ("presets", "checkpoint", "official", "data", "pictures"),
+    ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),
     ("sampling",),
     ("editing",),
     ("pipeline",),

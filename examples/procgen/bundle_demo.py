@@ -11,7 +11,8 @@ from pathlib import Path
 import cyclopts
 import torch
 
-from nextscale.checkpoint import load_config, load_tokenizer, load_transformer, save_model
+from nextscale.catalogue import find_model
+from nextscale.checkpoint import save_model
 from nextscale.sampling.next_scale import SamplingConfig
 
 ASSETS = Path(__file__).parents[2] / "src" / "nextscale" / "assets" / "demo"
@@ -20,9 +21,10 @@ ASSETS = Path(__file__).parents[2] / "src" / "nextscale" / "assets" / "demo"
 def main(run: Path, *, guidance: float, top_k: int, top_p: float, out: Path = ASSETS) -> None:
     """Write the run's model in bf16 with these generation defaults."""
     SamplingConfig(guidance=guidance, top_k=top_k, top_p=top_p)
-    config = replace(load_config(run), guidance=guidance, top_k=top_k, top_p=top_p)
+    trained = find_model(run)
+    config = replace(trained.config(), guidance=guidance, top_k=top_k, top_p=top_p)
     save_model(
-        out, config, tokenizer=load_tokenizer(run), transformer=load_transformer(run), dtype=torch.bfloat16
+        out, config, tokenizer=trained.tokenizer(), transformer=trained.transformer(), dtype=torch.bfloat16
     )  # fmt: skip
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")

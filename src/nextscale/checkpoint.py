@@ -55,6 +55,14 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
     write_json(folder / CONFIG, to_dict(config))
 
 
+def save_torch(state: dict[str, Any], path: Path) -> None:
+    """Write tensors and plain values in torch's format. Raises OSError when the disk is full."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(str(error).splitlines()[0]) from error
+
+
 def load_part(build: Callable[[Any], Module], config: Any, path: Path) -> Module:
     """A module with the weights of a safetensors file. Raises ValueError naming what does not fit."""
     from safetensors import SafetensorError

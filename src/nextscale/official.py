@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nextscale.checkpoint import save_torch
 from nextscale.models.var import VAR, VARConfig
 from nextscale.nn.attention import HEAD_WIDTH
 from nextscale.presets import SCALES_512
@@ -22,6 +23,13 @@ from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 State = dict[str, Tensor]
+
+OFFICIAL_REPOSITORY = "FoundationVision/var"
+OFFICIAL_TOKENIZER = "vae_ch160v4096z32.pth"
+OFFICIAL_FILES = {"vae-ch160v4096z32": (OFFICIAL_TOKENIZER,)} | {
+    f"var-d{depth}": (OFFICIAL_TOKENIZER, f"var_d{depth}.pth") for depth in (16, 20, 24, 30, 36)
+}
+"""Files of the hub repository that make up each model."""
 
 TRANSFORMER_NAMES = (
     (r"^start_position$", "pos_start"),
@@ -183,6 +191,20 @@ def tokenizer_to_official(model: VQVAE) -> State:
     theirs = {tokenizer_name(name, levels): tensor for name, tensor in model.state_dict().items()}
     theirs["quantize.ema_vocab_hit_SV"] = torch.zeros(len(config.scales), config.codebook_size)
     return theirs
+
+
+def save_official(
+    folder: Path, tokenizer: VQVAE, transformer: VAR | None = None, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write vae_chXvYzZ.pth and var_dN.pth, named by the authors' rule. Raises ValueError as above."""
+    sizes = tokenizer.config
+    vae = f"vae_ch{sizes.channels}v{sizes.codebook_size}z{sizes.latent_channels}"
+    parts = {vae: tokenizer_to_official(tokenizer)}
+    if transformer is not None:
+        parts[f"var_d{transformer.config.depth}"] = transformer_to_official(transformer)
+    for name, state in parts.items():
+        stored = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+        save_torch({key: value.contiguous() for key, value in stored.items()}, folder / f"{name}.pth")
 
 
 def _unsqueezed(name: str, tensor: Tensor) -> Tensor:

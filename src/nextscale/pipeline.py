@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, save_model
+from nextscale.catalogue import OfficialModel, StoredModel, find_model
+from nextscale.checkpoint import ModelConfig, save_model
+from nextscale.classes import find_class
 from nextscale.models.var import VAR
-from nextscale.official import read_state, tokenizer_from_official, transformer_from_official
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import image_generator, resolve_device, resolve_dtype
@@ -66,16 +65,12 @@ class VARPipeline:
     def from_pretrained(
         cls, model: str | Path = "demo", *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
     ) -> VARPipeline:
-        """Load `demo`, a model or run folder, or a hub id.
+        """Load `demo`, an official model (`var-d16` ... `var-d36`), a model or run folder, or a hub id.
 
         `dtype` is a torch dtype or one of auto, fp32, bf16, fp16. Raises ValueError in one line when there is
         no such model or its files do not fit together.
         """
-        target = resolve_device(device)
-        folder = locate(model)
-        compute = resolve_dtype(dtype, target)
-        transformer, config = load_transformer(folder), load_config(folder)
-        return cls(load_tokenizer(folder), transformer, config).to(target, compute)
+        return cls._of(find_model(model), device, dtype)
 
     @classmethod
     def from_official(
@@ -91,14 +86,14 @@ class VARPipeline:
         Depth, sharing, schedule and classes are read from the tensors. Raises ValueError naming tensors that
         are missing, unexpected or misshapen.
         """
+        return cls._of(OfficialModel(Path(vae), Path(var)), device, dtype)
+
+    @classmethod
+    def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> VARPipeline:
         target = resolve_device(device)
         compute = resolve_dtype(dtype, target)
-        transformer_config, weights = transformer_from_official(read_state(var), str(var))
-        tokenizer_config, codes = tokenizer_from_official(read_state(vae), transformer_config.schedule, str(vae))
-        pipeline = cls(
-            assigned(VQVAE, tokenizer_config, codes), assigned(VAR, transformer_config, weights), ModelConfig()
-        )
-        return pipeline.to(target, compute)
+        config, transformer = stored.config(), stored.transformer()  # before the tokenizer: told what is missing
+        return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
         """Move to a device and compute in a type; the encoder and the quantiser stay in float32."""
@@ -134,16 +129,14 @@ class VARPipeline:
     def _class_id(self, name: ClassLike) -> int:
         if name is None:
             return self.transformer.config.unconditional
-        names, count = self.class_names, self.transformer.config.classes
-        if isinstance(name, str) and name.strip().casefold() in (lowered := [n.casefold() for n in names]):
-            return lowered.index(name.strip().casefold())
-        if isinstance(name, int) or re.fullmatch(r"-?\d+", name.strip()):
-            if 0 <= int(name) < count:
-                return int(name)
-            raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names[:20])}"
-        raise ValueError(f"class {name!r} is not known; {hint}")
+        count = self.transformer.config.classes
+        if isinstance(name, str) and not re.fullmatch(r"\s*-?\d+\s*", name):
+            return find_class(name, self.class_names)
+        if isinstance(name, str) and name.strip() in self.class_names:  # a class may be called "7"
+            return self.class_names.index(name.strip())
+        if 0 <= int(name) < count:
+            return int(name)
+        raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
 
     @torch.no_grad()
     def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
@@ -198,8 +191,9 @@ class VARPipeline:
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
-        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig` (guidance, top_k, top_p, temperature, smooth); the model's
-        defaults hold for the others. Raises ValueError for unknown classes and settings out of range.
+        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
+        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. Raises
+        ValueError for unknown classes and settings out of range.
         """
         ids = self.class_ids(classes)
         seeds = range(len(ids)) if seeds is None else seeds
@@ -224,24 +218,3 @@ def decode_each(tokenizer: VQVAE, accumulated: Tensor) -> Tensor:
     """Decode one image at a time: memory stays bounded and pixels do not depend on the batch."""
     with torch.no_grad():
         return torch.cat([tokenizer.decode_features(features) for features in accumulated.split(1)])
-
-
-def locate(model: str | Path) -> Path:
-    """Folder of a model by name (`demo`), path or hub id. Raises ValueError when there is none."""
-    if str(model) == "demo":
-        with as_file(files("nextscale") / "assets" / "demo") as folder:
-            return folder
-    path = Path(model)
-    if path.is_dir() and str(model):
-        return path
-    if path.exists() and str(model):
-        raise ValueError(f"model {model}: is a file; expected a folder with config.json, `demo` or a hub id")
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", str(model)):
-        raise ValueError(f"model {str(model)!r} is not known; expected `demo`, a model or run folder, or a hub id")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(model), allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:  # the hub client raises many kinds: offline, not found, gated
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"model {model}: no such folder, and the hub does not give it ({reason})") from error

@@ -184,3 +184,22 @@ def test_settings_files(tmp_path: Path, capsys, text: str, message: str) -> None
 def test_unknown_commands(capsys) -> None:
     refused(["generat"], "generat", capsys)
     refused(["train", "gan"], "gan", capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--to", "onnx"], "to 'onnx' is not known; expected one of folder, official"),
+        (["--export", "int3"], "export 'int3' is not known"),
+        (["--to", "official"], "no space-to-depth stem"),
+    ],
+)
+def test_convert(model_folder: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:
+    arguments = ["convert", str(model_folder), "--out", str(tmp_path / "converted"), *flags]
+    refused(arguments, message, capsys, tmp_path)
+
+
+def test_convert_damaged_files(tmp_path: Path, capsys) -> None:
+    (tmp_path / "var_d16.pth").write_bytes(b"nonsense")
+    arguments = ["convert", str(tmp_path / "var_d16.pth"), "--out", str(tmp_path / "converted")]
+    refused(arguments, "var_d16.pth: not a torch state dict", capsys, tmp_path)

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from nextscale.cli import main
-from toys import CLASS_NAMES
+from toys import CLASS_NAMES, make_pipeline, make_tokenizer
 
 Make = Callable[..., Path]
 
@@ -194,3 +194,24 @@ def test_importing_and_help_are_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert "generate" in done.stdout
+
+
+def test_convert_goes_both_ways(tmp_path: Path, capsys) -> None:
+    pipeline = make_pipeline()
+    pipeline.tokenizer = make_tokenizer(patch=1)
+    pipeline.save_pretrained(tmp_path / "ours")
+    assert main(["convert", str(tmp_path / "ours"), "--to", "official", "--out", str(tmp_path / "theirs")]) == 0
+    assert sorted(files(tmp_path / "theirs")) == ["vae_ch16v32z8.pth", "var_d2.pth"]
+    assert "var_d2.pth" in capsys.readouterr().out
+    result = tmp_path / "r.json"
+    back = ["convert", str(tmp_path / "theirs" / "var_d2.pth"), "--out", str(tmp_path / "back"), "--json", str(result)]
+    assert main(back) == 0
+    before, after = files(tmp_path / "ours"), files(tmp_path / "back")
+    assert json.loads(result.read_text())["files"] == {name: len(data) for name, data in after.items()}
+    weights = [name for name in before if name.endswith(".safetensors")]
+    assert len(weights) == 2
+    assert all(before[name] == after[name] for name in weights)
+    tokenizer = ["convert", str(tmp_path / "theirs" / "vae_ch16v32z8.pth"), "--out", str(tmp_path / "t")]
+    assert main([*tokenizer, "--export", "bf16"]) == 0
+    assert sorted(files(tmp_path / "t")) == ["config.json", "tokenizer/config.json", "tokenizer/model.safetensors"]
+    assert len(files(tmp_path / "t")["tokenizer/model.safetensors"]) < len(before["tokenizer/model.safetensors"])

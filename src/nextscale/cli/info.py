@@ -9,6 +9,9 @@ from cyclopts import Parameter
 
 from nextscale.files import write_json
 
+MANY = 64
+"""Lists longer than this are not printed whole; --json holds them all."""
+
 
 def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for the results.")] = "") -> None:
     """Say what a model is made of.
@@ -28,21 +31,19 @@ def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for t
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in values.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        table.add_row(name.replace("_", " "), text)
+        table.add_row(name.replace("_", " "), listed(value) if isinstance(value, list) else str(value))
     Console().print(table)
 
 
 def describe(model: str) -> dict[str, Any]:
     """Facts of a model folder, JSON-ready. Raises ValueError when it cannot be loaded."""
-    from nextscale.checkpoint import fingerprint, load_config, load_tokenizer, load_transformer
-    from nextscale.pipeline import locate
+    from nextscale.catalogue import find_model
+    from nextscale.checkpoint import fingerprint
 
-    folder = locate(model)
-    config = load_config(folder)
-    tokenizer = load_tokenizer(folder)
+    stored = find_model(model)
+    config, tokenizer = stored.config(), stored.tokenizer()
     values: dict[str, Any] = {
-        "folder": str(folder),
+        "place": stored.place,
         "kind": config.kind,
         "image_size": list(tokenizer.config.image_size),
         "scales": [f"{height}x{width}" for height, width in tokenizer.schedule],
@@ -52,7 +53,7 @@ def describe(model: str) -> dict[str, Any]:
         "tokenizer_fingerprint": fingerprint(tokenizer),
     }
     if config.kind != "tokenizer":
-        transformer = load_transformer(folder)
+        transformer = stored.transformer()
         values |= {
             "transformer_parameters": count_parameters(transformer),
             "depth": transformer.config.depth,
@@ -64,6 +65,13 @@ def describe(model: str) -> dict[str, Any]:
             "top_p": config.top_p,
         }
     return values
+
+
+def listed(values: list[Any]) -> str:
+    """All of a few values; of many the number and some."""
+    if len(values) <= MANY:
+        return ", ".join(map(str, values))
+    return f"{len(values)}: {'; '.join(map(str, values[:3]))}; ..."
 
 
 def count_parameters(module: Any) -> int:

@@ -47,13 +47,12 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
     options = settle(ReconstructOptions, given, file=config)
     paths = image_files(images)
     with complete_folder(Path(options.out)) as folder:
-        from nextscale.checkpoint import load_tokenizer
+        from nextscale.catalogue import find_model
         from nextscale.data.source import ImageSource
-        from nextscale.pipeline import locate
         from nextscale.runtime import resolve_device, resolve_dtype
 
         device = resolve_device(options.device)
-        tokenizer = load_tokenizer(locate(options.model)).to(device)
+        tokenizer = find_model(options.model).tokenizer().to(device)
         tokenizer.set_decoder_dtype(resolve_dtype(options.precision, device))
         entries = write_reconstructions(tokenizer, ImageSource(paths, None, ()), folder, strips=options.scales)
     if options.json:

@@ -50,18 +50,17 @@ class TokenizeOptions:
 def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     """Write a token cache to train transformers from."""
     options = settle(TokenizeOptions, given, file=config)
-    from nextscale.checkpoint import load_tokenizer
+    from nextscale.catalogue import find_model
     from nextscale.config import to_dict
     from nextscale.data.source import open_source
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
-    from nextscale.pipeline import locate
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
 
     retain_freed_memory()
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.precision, device)
-    tokenizer = load_tokenizer(locate(options.tokenizer)).to(device)
+    tokenizer = find_model(options.tokenizer).tokenizer().to(device)
     source = open_source(options.data)
     progress = Progress(len(source), title="tokenised", line_seconds=15)
     described = TokenCacheConfig(

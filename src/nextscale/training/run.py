@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from nextscale.checkpoint import save_torch
 from nextscale.config import read_json
 from nextscale.files import complete_file, unwritable, write_json
 
@@ -64,10 +65,7 @@ class RunFolder:
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
         """Write atomically, then drop all but the newest `keep`. Raises ValueError when it cannot be written."""
         with complete_file(self.path / "checkpoints" / f"step-{step:08d}.pt") as partial:
-            try:
-                torch.save(state, partial)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(str(error).splitlines()[0]) from error
+            save_torch(state, partial)
         for old in self.checkpoints()[: -self.keep]:
             old.unlink(missing_ok=True)
 

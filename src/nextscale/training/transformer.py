@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, save_model
+from nextscale.catalogue import find_model
+from nextscale.checkpoint import ModelConfig, fingerprint, save_model
 from nextscale.config import to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
@@ -30,7 +31,7 @@ from nextscale.data.tokens import (
 )
 from nextscale.models.var import VAR, VARConfig
 from nextscale.pictures import grid, save_image
-from nextscale.pipeline import VARPipeline, locate
+from nextscale.pipeline import VARPipeline
 from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
@@ -83,7 +84,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     processes = launched()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
-    tokenizer = load_tokenizer(locate(config.tokenizer)).to(device).requires_grad_(False)
+    tokenizer = find_model(config.tokenizer).tokenizer().to(device).requires_grad_(False)
     source = open_tokens_or_images(config.data, tokenizer, config.limit)
     heldout = open_tokens_or_images(config.heldout, tokenizer, config.limit) if config.heldout else None
     names = class_names(source)

@@ -1,0 +1,148 @@
+"""Where models come from: `demo`, folders, the authors' files, their hub repository and other hub ids."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Protocol
+
+from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer
+from nextscale.classes import imagenet_names
+from nextscale.models.var import VAR
+from nextscale.official import (
+    OFFICIAL_FILES,
+    OFFICIAL_REPOSITORY,
+    OFFICIAL_TOKENIZER,
+    State,
+    read_state,
+    tokenizer_from_official,
+    transformer_config,
+    transformer_from_official,
+)
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+
+KNOWN = f"expected `demo`, {', '.join(OFFICIAL_FILES)}, a model or run folder, the authors' .pth file, or a hub id"
+
+
+class StoredModel(Protocol):
+    """A model that is there, its parts not read yet. Reading raises ValueError in one line."""
+
+    @property
+    def place(self) -> str:
+        """Where it lies."""
+        ...
+
+    def config(self) -> ModelConfig: ...
+
+    def tokenizer(self) -> VQVAE: ...
+
+    def transformer(self) -> VAR: ...
+
+
+@dataclass(frozen=True)
+class FolderModel:
+    """Our own format: a model, run or tokenizer folder."""
+
+    folder: Path
+
+    @property
+    def place(self) -> str:
+        return str(self.folder)
+
+    def config(self) -> ModelConfig:
+        return load_config(self.folder)
+
+    def tokenizer(self) -> VQVAE:
+        return load_tokenizer(self.folder)
+
+    def transformer(self) -> VAR:
+        return load_transformer(self.folder)
+
+
+@dataclass(frozen=True)
+class OfficialModel:
+    """The authors' format: a tokenizer file, with or without a transformer file."""
+
+    vae: Path
+    var: Path | None = None
+
+    @property
+    def place(self) -> str:
+        return ", ".join(str(path) for path in (self.vae, self.var) if path is not None)
+
+    @cached_property
+    def _weights(self) -> State:
+        if self.var is None:
+            raise ValueError(f"{self.vae}: holds a tokenizer but no transformer; expected a file such as var_d16.pth")
+        return read_state(self.var)
+
+    def config(self) -> ModelConfig:
+        if self.var is None:
+            return ModelConfig(kind="tokenizer")
+        classes = transformer_config(self._weights, str(self.var)).classes
+        return ModelConfig(class_names=imagenet_names() if classes == len(imagenet_names()) else ())
+
+    def tokenizer(self) -> VQVAE:
+        schedule = VQVAEConfig().schedule  # the file names none: it serves every schedule
+        if self.var is not None:
+            schedule = transformer_config(self._weights, str(self.var)).schedule
+        return assigned(VQVAE, *tokenizer_from_official(read_state(self.vae), schedule, str(self.vae)))
+
+    def transformer(self) -> VAR:
+        return assigned(VAR, *transformer_from_official(self._weights, str(self.var)))
+
+
+def find_model(model: str | Path) -> StoredModel:
+    """The model of a name, path or hub id. Raises ValueError when there is none."""
+    text, path = str(model), Path(model)
+    if text == "demo":
+        with as_file(files("nextscale") / "assets" / "demo") as folder:
+            return FolderModel(folder)
+    if path.is_dir() and text:
+        return FolderModel(path)
+    if path.suffix == ".pth" and path.is_file():
+        return official_file(path)
+    if path.exists() and text:
+        raise ValueError(f"model {model}: is a file; {KNOWN}")
+    if text in OFFICIAL_FILES:
+        return OfficialModel(*(official_download(file, text) for file in OFFICIAL_FILES[text]))
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
+        raise ValueError(f"model {text!r} is not known; {KNOWN}")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return FolderModel(Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"])))
+    except Exception as error:  # the hub client raises many kinds: offline, not found, gated
+        raise ValueError(f"model {model}: no such folder, and the hub does not give it ({one_line(error)})") from error
+
+
+def official_file(path: Path) -> OfficialModel:
+    """A transformer file with the tokenizer file beside it, or a tokenizer file alone."""
+    if "quantize.embedding.weight" in read_state(path):
+        return OfficialModel(path)
+    beside = path.with_name(OFFICIAL_TOKENIZER)
+    others = [beside] if beside.is_file() else sorted(path.parent.glob("vae*.pth"))
+    if len(others) != 1:
+        raise ValueError(f"{path}: its tokenizer is missing; put {OFFICIAL_TOKENIZER} into the same folder")
+    return OfficialModel(others[0], path)
+
+
+def official_download(file: str, model: str) -> Path:
+    """A file of the authors' hub repository, from the cache where it is there. Raises ValueError."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(OFFICIAL_REPOSITORY, file))
+    except Exception as error:  # the hub client raises many kinds
+        needed = OFFICIAL_FILES[model]
+        raise ValueError(
+            f"model {model}: the hub does not give {file} of {OFFICIAL_REPOSITORY} ({one_line(error)}); "
+            f"put {' and '.join(needed)} into one folder and give --model FOLDER/{needed[-1]}"
+        ) from error
+
+
+def one_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,67 @@
+"""`nextscale convert`: the authors' files to our folder, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.files import complete_folder, write_json
+
+FORMATS = ("folder", "official")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions:
+    """Settings of `nextscale convert`."""
+
+    out: str
+    "Folder to write; it appears only when complete."
+    to: str = "folder"
+    "folder: config.json and safetensors; official: the authors' .pth files."
+    export: str = "fp32"
+    "Type the weights are stored in: fp32, bf16 (half the size), fp16."
+    json: str = ""
+    "File for the results."
+
+    def __post_init__(self) -> None:
+        from nextscale.runtime import PRECISIONS
+
+        if self.to not in FORMATS:
+            raise ValueError(f"to {self.to!r} is not known; expected one of {', '.join(FORMATS)}")
+        if self.export not in PRECISIONS:
+            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
+
+
+@accepts(ConvertOptions)
+def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Write a model in our format or in the authors'.
+
+    Parameters
+    ----------
+    model
+        The authors' .pth file (a transformer with its tokenizer beside it, or a tokenizer), var-d16 ... var-d36,
+        or any model of ours.
+    """
+    options = settle(ConvertOptions, given, file=config)
+    from nextscale.catalogue import find_model
+    from nextscale.checkpoint import save_model
+    from nextscale.official import save_official
+    from nextscale.runtime import PRECISIONS
+
+    stored, dtype = find_model(model), PRECISIONS[options.export]
+    described = stored.config()
+    transformer = None if described.kind == "tokenizer" else stored.transformer()
+    tokenizer = stored.tokenizer()
+    out = Path(options.out)
+    if options.to == "folder":
+        save_model(out, described, tokenizer=tokenizer, transformer=transformer, dtype=dtype)
+    else:
+        with complete_folder(out) as partial:
+            save_official(partial, tokenizer, transformer, dtype)
+    files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
+    if options.json:
+        write_json(Path(options.json), {"out": options.out, "files": files})
+    for name, size in files.items():
+        print(f"{out / name}  {size / 1e6:.1f} MB")

@@ -1,0 +1,91 @@
+"""Models by name: the authors' files by path, from a hub cache, and what is missing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextscale import VARPipeline
+from nextscale.catalogue import find_model
+from nextscale.official import OFFICIAL_FILES, OFFICIAL_TOKENIZER, save_official
+from toys import make_pipeline, make_tokenizer, make_transformer
+
+
+def official_files(folder: Path, name: str = "var_d16.pth", **changes: object) -> VARPipeline:
+    """A toy model under the authors' file names; returns the model."""
+    pipeline = make_pipeline(**changes)
+    pipeline.tokenizer = make_tokenizer(patch=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_official(folder, pipeline.tokenizer, pipeline.transformer)
+    (folder / "vae_ch16v32z8.pth").rename(folder / OFFICIAL_TOKENIZER)
+    (folder / "var_d2.pth").rename(folder / name)
+    return pipeline
+
+
+def hub_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty snapshot of the authors' repository in the hub client's own layout."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(root))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = root / "models--FoundationVision--var"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("c" * 40)
+    return repository / "snapshots" / ("c" * 40)
+
+
+def test_a_transformer_file_with_its_tokenizer_beside_it(tmp_path: Path) -> None:
+    made = official_files(tmp_path, "mine.pth")
+    loaded = VARPipeline.from_pretrained(tmp_path / "mine.pth")
+    expected = made.generate([0, 1], seeds=[3, 4], guidance=1.5, top_k=0, top_p=0.9)
+    result = loaded.generate([0, 1], seeds=[3, 4], guidance=1.5, top_k=0, top_p=0.9)
+    assert torch.equal(result.tokens.packed, expected.tokens.packed)
+    assert find_model(tmp_path / "mine.pth").place == f"{tmp_path / OFFICIAL_TOKENIZER}, {tmp_path / 'mine.pth'}"
+
+
+def test_a_thousand_classes_are_imagenets(tmp_path: Path) -> None:
+    official_files(tmp_path, classes=1000)
+    loaded = VARPipeline.from_pretrained(tmp_path / "var_d16.pth")
+    assert loaded.class_ids(["golden retriever", "tinca tinca", "7"]) == [207, 0, 7]
+    assert (loaded.config.guidance, loaded.config.top_k, loaded.config.top_p) == (1.5, 900, 0.96)
+
+
+def test_a_tokenizer_file_alone(tmp_path: Path) -> None:
+    official_files(tmp_path)
+    stored = find_model(tmp_path / OFFICIAL_TOKENIZER)
+    assert stored.config().kind == "tokenizer"
+    assert stored.tokenizer().config.scales[-1] == (16, 16), "the published 256 x 256 schedule"
+    with pytest.raises(ValueError, match="holds a tokenizer but no transformer"):
+        VARPipeline.from_pretrained(tmp_path / OFFICIAL_TOKENIZER)
+
+
+def test_a_transformer_file_without_its_tokenizer(tmp_path: Path) -> None:
+    official_files(tmp_path)
+    (tmp_path / OFFICIAL_TOKENIZER).unlink()
+    with pytest.raises(ValueError, match=rf"put {OFFICIAL_TOKENIZER} into the same folder"):
+        VARPipeline.from_pretrained(tmp_path / "var_d16.pth")
+
+
+def test_official_names_read_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = official_files(hub_cache(tmp_path, monkeypatch), "var_d20.pth")
+    loaded = VARPipeline.from_pretrained("var-d20")
+    assert torch.equal(loaded.transformer.head.weight, made.transformer.head.weight)
+    assert find_model("vae-ch160v4096z32").config().kind == "tokenizer"
+
+
+@pytest.mark.parametrize("name", list(OFFICIAL_FILES))
+def test_offline_one_line_says_which_files_to_put_where(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_cache(tmp_path, monkeypatch)
+    with pytest.raises(ValueError, match=f"put {' and '.join(OFFICIAL_FILES[name])} into one folder") as error:
+        find_model(name)
+    assert f"--model FOLDER/{OFFICIAL_FILES[name][-1]}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_transformers_alone_are_not_paired_with_a_guess(tmp_path: Path) -> None:
+    official_files(tmp_path)
+    (tmp_path / OFFICIAL_TOKENIZER).rename(tmp_path / "vae_one.pth")
+    assert find_model(tmp_path / "var_d16.pth").tokenizer().config.codebook_size == 32
+    save_official(tmp_path, make_tokenizer(patch=1), make_transformer())
+    with pytest.raises(ValueError, match="its tokenizer is missing"):
+        find_model(tmp_path / "var_d16.pth")
