@@ -11,7 +11,7 @@ runs=${2:-out/runs}
 weights=${3:-}
 
 nextscale train tokenizer --preset small-64 --data "$data/train" --heldout "$data/heldout" \
-    --steps 3600 --batch-size 64 --learning-rate 2e-3 --l1 1 --l2 4 --perceptual 0.12 \
+    --steps 4000 --batch-size 32 --learning-rate 3.2e-3 --l1 1 --l2 4 --perceptual 0.12 \
     --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 \
     --export bf16 --out "$runs/procgen-tokenizer" --resume
 

@@ -37,7 +37,7 @@ def transformer_presets() -> dict[str, VARConfig]:
     return {
         **plain,
         "var-d36": VARConfig(depth=36, scales=SCALES_512, shared_adaln=True),
-        "small": VARConfig(depth=5, shared_adaln=True, drop_path=0.0),
+        "small": VARConfig(depth=4, drop_path=0.0),
         "tiny": VARConfig(depth=2, drop_path=0.0),
     }
 
