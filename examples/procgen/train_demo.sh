@@ -22,6 +22,6 @@ done
 
 nextscale train var --preset small --tokenizer "$runs/procgen-tokenizer" \
     --data "$runs/procgen-tokens/train" --heldout "$runs/procgen-tokens/heldout" \
-    --steps 8500 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    --steps 7000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
     --guidance 1.5 --top-k 0 --top-p 0.97 \
-    --sample-every 1500 --export bf16 --out "$runs/procgen" --resume
+    --sample-every 2000 --export bf16 --out "$runs/procgen" --resume
