@@ -92,7 +92,7 @@ class VARPipeline:
     def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> VARPipeline:
         target = resolve_device(device)
         compute = resolve_dtype(dtype, target)
-        config, transformer = stored.config(), stored.transformer()  # before the tokenizer: told what is missing
+        transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
