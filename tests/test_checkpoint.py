@@ -1,6 +1,8 @@
 """Model folders: written whole, read back exactly, refused by naming what does not fit."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,12 @@ def test_half_precision_storage_loads_as_float32(tmp_path: Path) -> None:
     loaded = load_transformer(tmp_path / "m")
     assert loaded.head.weight.dtype == torch.float32
     assert torch.equal(loaded.head.weight, pipeline.transformer.head.weight.bfloat16().float())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_loading_does_not_import_the_compiler(tmp_path: Path, shared: bool) -> None:
+    make_pipeline(shared_adaln=shared).save_pretrained(tmp_path / "m")
+    load = f"from nextscale import VARPipeline; VARPipeline.from_pretrained({str(tmp_path / 'm')!r})"
+    code = f"import sys; {load}; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
 from nextscale.files import complete_folder, write_json
@@ -83,12 +84,20 @@ def assigned(
     Nothing is initialised only to be thrown away, and float32 tensors are not copied, so that files mapped into
     memory are read when used. Raises ValueError naming missing, extra or misshapen tensors.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), Unfilled():
         module = build(config)
     check_state(module, state, where)
     wanted = module.state_dict()
     module.load_state_dict({name: _like(tensor, wanted[name]) for name, tensor in state.items()}, assign=True)
     return module.eval()
+
+
+class Unfilled(TorchFunctionMode):
+    """Embeddings are made without drawing weights: on the meta device that would import torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
 def _like(tensor: Tensor, wanted: Tensor) -> Tensor:

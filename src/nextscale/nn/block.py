@@ -55,7 +55,7 @@ class AdaLNBlock(nn.Module):
         self.feed_forward = FeedForward(width)
         self.drop_path = DropPath(drop_path)
         self.modulation: nn.Linear | None = None if shared else nn.Linear(width, ROWS * width)
-        self.offset = nn.Parameter(torch.randn(ROWS, width) / width**0.5) if shared else None
+        self.offset = nn.Parameter(torch.empty(ROWS, width)) if shared else None
 
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
         """Modulation rows (B, 6, C) of the class embedding; they depend on nothing else."""
