@@ -22,9 +22,16 @@ DEFAULT_LAYERS = {
 
 
 class PerceptualDistance(nn.Module):
-    """Mean squared difference of channel-normalised features, summed over the layers."""
+    """Mean squared difference of channel-normalised features, summed over the layers.
 
-    def __init__(self, backbone: str, *, weights: str | Path = "", layers: tuple[str, ...] = ()) -> None:
+    With `shift`, each call first moves both batches by one random offset of up to that many pixels (edges are
+    mirrored): a backbone's strides otherwise see only part of each period and let patterns of dots through
+    (after E-LPIPS, arXiv 1906.03973, section 3).
+    """
+
+    def __init__(
+        self, backbone: str, *, weights: str | Path = "", layers: tuple[str, ...] = (), shift: int = 0
+    ) -> None:
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -33,6 +40,7 @@ class PerceptualDistance(nn.Module):
             raise ValueError(
                 f"name the layers of {backbone} to compare; defaults exist for {', '.join(DEFAULT_LAYERS)}"
             )
+        self.shift = shift
         self.extractor = create_feature_extractor(load_backbone(backbone, weights), list(layers)).requires_grad_(False)
 
     def train(self, mode: bool = True) -> PerceptualDistance:
@@ -46,7 +54,21 @@ class PerceptualDistance(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scalar distance of two batches (B, 3, H, W) in [-1, 1]; gradients flow to `images`."""
+        if self.shift:
+            images, targets = shifted((images, targets), self.shift)
         with torch.no_grad():
             wanted = self.features(targets)
         pairs = zip(self.features(images), wanted, strict=True)
         return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).sum()
+
+
+def shifted(batches: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
+    """Batches (B, C, H, W) moved alike by a random offset of up to `most` pixels each way, edges mirrored."""
+    down, right = torch.randint(-most, most + 1, (2,)).tolist()
+    margins = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))  # left, right, top, bottom
+    height, width = batches[0].shape[-2:]
+    top, left = max(-down, 0), max(-right, 0)
+    return tuple(
+        nn.functional.pad(batch, margins, mode="reflect")[..., top : top + height, left : left + width]
+        for batch in batches
+    )

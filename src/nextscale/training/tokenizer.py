@@ -54,6 +54,8 @@ class TokenizerTraining(LoopConfig):
     "Torchvision model whose features the perceptual distance compares."
     perceptual_weights: str = ""
     "File with the backbone's weights; empty fetches torchvision's."
+    perceptual_shift: int = 0
+    "Pixels by which both images are moved at random before they are compared; a few avoid patterns of dots."
     restart_every: int = 100
     "Steps between restarts of dead codes; none happen in the last fifth of training."
     restart_below: float = 0.02
@@ -75,7 +77,7 @@ class TokenizerTraining(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "restart_every")
-        require_at_least(self, 0, "l1", "l2", "perceptual", "restart_below")
+        require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
 
 
 class TokenizerLoss(nn.Module):
@@ -86,7 +88,9 @@ class TokenizerLoss(nn.Module):
         self.config = config
         self.distance = None
         if config.perceptual:
-            self.distance = PerceptualDistance(config.perceptual_backbone, weights=config.perceptual_weights)
+            self.distance = PerceptualDistance(
+                config.perceptual_backbone, weights=config.perceptual_weights, shift=config.perceptual_shift
+            )
 
     def forward(
         self, images: Tensor, reconstructed: Tensor, quantizer_loss: Tensor
