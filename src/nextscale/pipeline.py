@@ -16,9 +16,10 @@ from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.models.var import VAR
+from nextscale.nn.linear import can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.runtime import image_generator, resolve_device, resolve_dtype
+from nextscale.runtime import PRECISIONS, image_generator, resolve_device, resolve_dtype
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -98,7 +99,10 @@ class VARPipeline:
     def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
         """Move to a device and compute in a type; the encoder and the quantiser stay in float32."""
         self.tokenizer.to(device).set_decoder_dtype(dtype)
+        unpack_linears(self.transformer)
         self.transformer.to(device, dtype)
+        if can_pack(device, dtype):
+            pack_linears(self.transformer)
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -107,7 +111,12 @@ class VARPipeline:
 
     @property
     def device(self) -> torch.device:
-        return self.transformer.head.weight.device
+        return self.transformer.device
+
+    @property
+    def precision(self) -> str:
+        """The `--precision` name of what the pipeline computes in."""
+        return next(name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype)
 
     @property
     def schedule(self) -> ScaleSchedule:

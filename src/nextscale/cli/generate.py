@@ -88,8 +88,7 @@ def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) 
     from nextscale.progress import Progress
 
     sampling = pipeline.sampling(**sampling_settings(options))
-    precision = str(pipeline.transformer.head.weight.dtype).removeprefix("torch.")
-    settings = asdict(sampling) | {"precision": precision}
+    settings = asdict(sampling) | {"precision": pipeline.precision}
     classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))
     progress = Progress(options.count, title="images", line_seconds=10)
     entries: list[dict[str, Any]] = []

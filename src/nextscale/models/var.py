@@ -18,6 +18,7 @@ from torch.nn.init import trunc_normal_
 from nextscale.config import require_at_least
 from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.nn.linear import Linear
 from nextscale.pyramid import ScaleSchedule
 
 
@@ -98,16 +99,25 @@ class VAR(nn.Module):
         self.positions = nn.Parameter(torch.empty(schedule.length, width))
         self.level_embedding = nn.Embedding(len(schedule), width)
         self.word_embedding = nn.Linear(config.latent_channels, width)
-        self.shared_modulation = nn.Linear(width, ROWS * width) if config.shared_adaln else None
+        self.shared_modulation = Linear(width, ROWS * width) if config.shared_adaln else None
         rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
         self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
             AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
             for rate in rates
         )
-        self.head_modulation = nn.Linear(width, 2 * width)
-        self.head = nn.Linear(width, config.codebook_size)
+        self.head_modulation = Linear(width, 2 * width)
+        self.head = Linear(width, config.codebook_size)
         self.register_buffer("mask", schedule.mask(), persistent=False)
         self.register_buffer("levels", schedule.levels(), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.positions.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are computed in (autocast aside)."""
+        return self.positions.dtype
 
     def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
         """Draw initial weights by the published rule from torch's global generator.
@@ -153,13 +163,17 @@ class VAR(nn.Module):
         if latents is None:
             x_BLC = condition.start_BC.unsqueeze(1) + self.start_position
         else:
-            x_BLC = self.word_embedding(latents.to(self.word_embedding.weight.dtype))
+            x_BLC = self.word_embedding(latents.to(self.dtype))
         return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
 
-    def logits(self, x_BLC: Tensor, condition: Condition) -> Tensor:
-        """Head: AdaLN then Linear, (B, l, C) -> (B, l, V) float32."""
+    def head_input(self, x_BLC: Tensor, condition: Condition) -> Tensor:
+        """The head's AdaLN, (B, l, C) -> same."""
         scale, shift = condition.head_rows_B2C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
-        return self.head(modulate(x_BLC, scale, shift)).float()
+        return modulate(x_BLC, scale, shift)
+
+    def classify(self, x_BLC: Tensor) -> Tensor:
+        """The head's Linear, (B, l, C) -> (B, l, V) float32."""
+        return self.head(x_BLC).float()
 
     def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
         """Teacher forcing: latents of scales 2..K (B, L - l_1, latent_channels), (B,) -> (B, L, V) float32."""
@@ -174,24 +188,23 @@ class VAR(nn.Module):
         )
         for block, rows in zip(self.blocks, condition.rows, strict=True):
             x_BLC = block(x_BLC, rows, mask_LS=self.mask)
-        return self.logits(x_BLC, condition)
+        return self.classify(self.head_input(x_BLC, condition))
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty cache for `batch` sequences in the weights' type."""
-        weight = self.head.weight
         return KeyValueCache(
             layers=self.config.depth,
             batch=batch,
             heads=self.config.heads,
             length=self.schedule.length,
-            device=weight.device,
-            dtype=weight.dtype,
+            device=self.device,
+            dtype=self.dtype,
         )
 
     def step(self, scale: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
-        """Logits (B, l, V) float32 of one scale; its keys and values are added to the cache.
+        """What the head's Linear reads at one scale, (B, l, C); its keys and values are added to the cache.
 
-        `latents` (B, l, latent_channels) is what coarser scales accumulated; None at the first scale.
+        `classify` makes logits of it. `latents` (B, l, latent_channels) is what coarser scales accumulated; None at the first scale.
         """
         span = self.schedule.slice(scale)
         assert cache.end == span.start, "scales must be stepped in order"
@@ -199,7 +212,7 @@ class VAR(nn.Module):
         for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
             x_BLC = block(x_BLC, rows, cache=cache, layer=layer)
         cache.advance(x_BLC.shape[1])
-        return self.logits(x_BLC, condition)
+        return self.head_input(x_BLC, condition)
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:

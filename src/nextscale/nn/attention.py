@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.nn.linear import Linear
+
 HEAD_WIDTH = 64
 MAX_LOG_SCALE = math.log(100)
 
@@ -65,11 +67,11 @@ class SelfAttention(nn.Module):
         super().__init__()
         width = heads * HEAD_WIDTH
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
         self.query_bias = nn.Parameter(torch.zeros(width))
         self.value_bias = nn.Parameter(torch.zeros(width))
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0))) if normalise else None
-        self.proj = nn.Linear(width, width)
+        self.proj = Linear(width, width)
 
     def forward(
         self,
@@ -81,7 +83,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         batch, length, width = x_BLC.shape
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        qkv = F.linear(x_BLC, self.qkv.weight, bias).view(batch, length, 3, self.heads, HEAD_WIDTH)
+        qkv = self.qkv(x_BLC, bias).view(batch, length, 3, self.heads, HEAD_WIDTH)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D)
         if self.log_scale is not None:
             scale = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache, SelfAttention
+from nextscale.nn.linear import Linear
 
 ROWS = 6
 """Modulation rows of a block: gamma1, gamma2, scale1, scale2, shift1, shift2."""
@@ -36,10 +37,10 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear x4, GELU (tanh), Linear."""
+    """Linear x4 with GELU (tanh), Linear. The place between them was the activation's: weights keep their names."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+        super().__init__(Linear(width, 4 * width, gelu=True), nn.Identity(), Linear(4 * width, width))
 
 
 class AdaLNBlock(nn.Module):
@@ -54,7 +55,7 @@ class AdaLNBlock(nn.Module):
         self.attention = SelfAttention(heads, normalise=normalise)
         self.feed_forward = FeedForward(width)
         self.drop_path = DropPath(drop_path)
-        self.modulation: nn.Linear | None = None if shared else nn.Linear(width, ROWS * width)
+        self.modulation: Linear | None = None if shared else Linear(width, ROWS * width)
         self.offset = nn.Parameter(torch.empty(ROWS, width)) if shared else None
 
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
