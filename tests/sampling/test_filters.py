@@ -1,13 +1,12 @@
-"""Filters, guidance and draws against slow references."""
+"""Filters and guidance against slow references."""
 
 import math
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextscale.sampling.filters import draw, filter_logits, guidance_ramp, guide, gumbel_noise
+from nextscale.sampling.filters import filter_logits, guidance_ramp, guide
 
 
 def kept_slowly(logits: list[float], top_k: int, top_p: float) -> set[int]:
@@ -56,28 +55,3 @@ def test_guidance_and_its_ramp() -> None:
     a, b = torch.randn(1, 2, 3), torch.randn(1, 2, 3)
     torch.testing.assert_close(guide(a, b, 1.5), 2.5 * a - 1.5 * b)
     torch.testing.assert_close(guide(a, b, 0.0), a)
-
-
-def test_draws_follow_the_distribution() -> None:
-    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
-    generators = [torch.Generator().manual_seed(seed) for seed in range(20)]
-    noise = gumbel_noise(1000, 4, generators, torch.device("cpu"))
-    tokens = draw(probabilities.log().expand(20, 1000, 4), noise)
-    shares = torch.bincount(tokens.flatten(), minlength=4) / tokens.numel()
-    assert (shares - probabilities).abs().max() < 0.012  # three standard errors of 20,000 draws
-
-
-def test_noise_belongs_to_the_image() -> None:
-    def noise(seeds: list[int]) -> torch.Tensor:
-        return gumbel_noise(3, 5, [torch.Generator().manual_seed(seed) for seed in seeds], torch.device("cpu"))
-
-    assert torch.equal(noise([4, 7])[1], noise([7])[0])
-
-
-@pytest.mark.parametrize("top_k", [0, 3, 100])
-def test_dropped_tokens_are_never_drawn(top_k: int) -> None:
-    logits = torch.zeros(1, 500, 8)
-    logits[..., 3:] = -2
-    noise = gumbel_noise(500, 8, [torch.Generator().manual_seed(0)], torch.device("cpu"))
-    tokens = draw(filter_logits(logits, top_k=top_k, top_p=0), noise)
-    assert (tokens < 3).all() == (top_k == 3)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from nextscale.models.var import VAR
-from nextscale.sampling.filters import draw, filter_logits, guidance_ramp, guide, gumbel_noise, keep_thresholds
+from nextscale.sampling.draw import draw, gumbel_noise
+from nextscale.sampling.filters import filter_logits, guidance_ramp, guide
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.residual import accumulate, downsample, flatten_map
 
 NEAR_TIE = 5e-4
 """Scores closer than this are decided again in isolation; float32 rounding moves them by some 1e-5."""
-NEAR_TIE_MASS = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,13 @@ class SamplingConfig:
 
 class SamplingHook:
     """Sees, and may replace, what each scale produces. Subclass and override what is needed."""
+
+    watches = False
+    "Whether the hook only looks: a watcher leaves float32 images independent of their batch."
+
+    def logits(self, scale: int, logits: Tensor) -> Tensor:
+        """Guided logits (B, h_k w_k, V) before temperature and filters."""
+        return logits
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
         """Drawn tokens (B, h_k, w_k)."""
@@ -89,11 +96,12 @@ class GuidedLogits:
         if scale > 0:
             latents = flatten_map(downsample(accumulated, self.model.schedule[scale]))
             latents = torch.cat([latents, latents]) if self.guidance else latents
-        logits = self.model.step(scale, latents, self.condition, self.cache)
-        if not self.guidance:
-            return logits
-        strength = self.guidance * guidance_ramp(scale, len(self.model.schedule))
-        return guide(logits[: self.batch], logits[self.batch :], strength)
+        hidden = self.model.step(scale, latents, self.condition, self.cache)
+        if self.guidance:  # the head is linear: guiding what it reads halves its work
+            strength = self.guidance * guidance_ramp(scale, len(self.model.schedule))
+            given, free = hidden.float().split(self.batch)
+            hidden = guide(given, free, strength).to(hidden.dtype)
+        return self.model.classify(hidden)
 
 
 @torch.no_grad()
@@ -108,27 +116,30 @@ def sample_scales(
 ) -> Iterator[ScaleSample]:
     """Generate a batch coarse to fine, yielding after every scale.
 
-    `classes` (B,) int64, one generator per image. In float32 without a hook, near ties are decided by
-    logits computed for that image alone, and images are accumulated one by one, so that neither tokens nor
-    pixels depend on the batch.
+    `classes` (B,) int64, one generator per image. In float32 without a hook that replaces, near ties are
+    decided by logits computed for that image alone, and images are accumulated one by one, so that neither
+    tokens nor pixels depend on the batch.
     """
     assert len(classes) == len(generators)
-    hook_or_none, hook = hook, hook or SamplingHook()
-    isolate = hook_or_none is None and not config.smooth and model.head.weight.dtype == torch.float32
+    exact = (hook is None or hook.watches) and not config.smooth and model.dtype == torch.float32
+    isolate = exact and len(classes) > 1
+    hook = hook or SamplingHook()
     scales = len(model.schedule)
     guided = GuidedLogits(model, classes, config.guidance)
     maps: list[Tensor] = []
 
     def choose(scale: int, accumulated: Tensor) -> Tensor:
-        logits = guided(scale, accumulated) / config.temperature
+        logits = hook.logits(scale, guided(scale, accumulated))
+        logits = logits if config.temperature == 1 else logits / config.temperature
         noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
         if config.smooth:
             mixture = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, scales))
             tokens, embeddings = mixture.argmax(dim=-1), mixture @ quantizer.codebook
         else:
-            tokens = draw(filter_logits(logits, top_k=config.top_k, top_p=config.top_p), noise)
+            margin = NEAR_TIE / config.temperature if isolate else 0.0
+            tokens, doubtful = draw(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=margin)
             if isolate:
-                for image in near_ties(logits, noise, config).nonzero().flatten().tolist():
+                for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
                     tokens[image] = isolated_draw(
                         model, quantizer, classes[image : image + 1], [m[image : image + 1] for m in maps],
                         noise[image : image + 1], config,
@@ -165,26 +176,6 @@ def smooth_mixture(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig
     return ((filtered * (1 + ratio) + noise_BLV) / temperature).softmax(dim=-1)
 
 
-def near_ties(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig) -> Tensor:
-    """Which images have a position whose draw rounding could change, (B,) bool.
-
-    A draw is safe when, with slightly looser filters, the best score leads by the margin and that token
-    also passes slightly tighter filters.
-    """
-    top_p = config.top_p
-    loose_p = min(1.0, top_p + NEAR_TIE_MASS) if top_p else 0.0
-    tight_p = max(NEAR_TIE_MASS, top_p - NEAR_TIE_MASS) if top_p else 0.0
-    margin = NEAR_TIE / config.temperature
-    loose, tight = keep_thresholds(logits_BLV, top_k=config.top_k, top_ps=[loose_p, tight_p])
-    scores = (logits_BLV + noise_BLV).masked_fill(logits_BLV < loose - margin, -torch.inf)
-    best = scores.topk(min(2, scores.shape[-1]), dim=-1)
-    winner = logits_BLV.gather(-1, best.indices[..., :1])
-    unsafe = (winner < tight + margin).squeeze(-1) & (tight.squeeze(-1) > -torch.inf)
-    if best.values.shape[-1] == 2:
-        unsafe |= best.values[..., 0] - best.values[..., 1] < margin
-    return unsafe.any(dim=-1)
-
-
 def isolated_draw(
     model: VAR,
     quantizer: ResidualQuantizer,
@@ -200,5 +191,7 @@ def isolated_draw(
     for scale in range(len(maps)):
         guided(scale, accumulated)
         accumulated = next(known).accumulated
-    logits = guided(len(maps), accumulated) / config.temperature
-    return draw(filter_logits(logits, top_k=config.top_k, top_p=config.top_p), noise)[0]
+    logits = guided(len(maps), accumulated)
+    logits = logits if config.temperature == 1 else logits / config.temperature
+    tokens, _ = draw(logits, noise, top_k=config.top_k, top_p=config.top_p)
+    return tokens[0]
