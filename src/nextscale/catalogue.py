@@ -22,8 +22,10 @@ from nextscale.official import (
     transformer_config,
     transformer_from_official,
 )
+from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
+RANDOM = "random:"
 KNOWN = f"expected `demo`, {', '.join(OFFICIAL_FILES)}, a model or run folder, the authors' .pth file, or a hub id"
 
 
@@ -95,12 +97,36 @@ class OfficialModel:
         return assigned(VAR, *transformer_from_official(self._weights, str(self.var)))
 
 
+@dataclass(frozen=True)
+class RandomModel:
+    """An official size with random weights: for speed and memory, where its pictures do not matter."""
+
+    name: str
+
+    @property
+    def place(self) -> str:
+        return "random weights"
+
+    def config(self) -> ModelConfig:
+        return ModelConfig(class_names=imagenet_names())
+
+    def tokenizer(self) -> VQVAE:
+        return VQVAE(VQVAEConfig(scales=transformer_presets()[self.name].scales)).eval()
+
+    def transformer(self) -> VAR:
+        model = VAR(transformer_presets()[self.name])
+        model.initialise()
+        return model.eval()
+
+
 def find_model(model: str | Path) -> StoredModel:
     """The model of a name, path or hub id. Raises ValueError when there is none."""
     text, path = str(model), Path(model)
     if text == "demo":
         with as_file(files("nextscale") / "assets" / "demo") as folder:
             return FolderModel(folder)
+    if text.startswith(RANDOM) and text.removeprefix(RANDOM) in transformer_presets():
+        return RandomModel(text.removeprefix(RANDOM))
     if path.is_dir() and text:
         return FolderModel(path)
     if path.suffix == ".pth" and path.is_file():

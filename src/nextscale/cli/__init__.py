@@ -26,6 +26,7 @@ app.command("nextscale.cli.reconstruct:reconstruct", help="Encode and decode ima
 app.command("nextscale.cli.tokenize:tokenize", help="Write a token cache to train transformers from.")
 app.command("nextscale.cli.info:info", help="Say what a model is made of.")
 app.command("nextscale.cli.convert:convert", help="The authors' files to our folder, and back.")
+app.command("nextscale.cli.bench:bench", help="Time generation stage by stage.")
 train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (stage 2).")
 train.command("nextscale.cli.train:train_tokenizer_command", name="tokenizer", help="Stage 1: the multi-scale VQVAE.")
 train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2: the next-scale transformer.")

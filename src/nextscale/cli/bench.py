@@ -1,0 +1,112 @@
+"""`nextscale bench`: where the time of a generation goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import require_at_least
+from nextscale.files import write_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nextscale.evaluation.speed import GenerationSpeed
+    from nextscale.pipeline import VARPipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """Settings of `nextscale bench`."""
+
+    model: str = "demo"
+    "demo, var-d16 ..., a model or run folder, a hub id, or random:var-d16 for an official size without its weights."
+    batch_sizes: tuple[int, ...] = (1, 8)
+    "Images at once, with commas."
+    rounds: int = 3
+    "Rounds over all batch sizes after one to warm up; medians are shown."
+    guidance: float | None = None
+    "Classifier-free guidance; 0 is off and halves the work [default: the model's]"
+    top_k: int | None = None
+    "Keep the k most likely tokens; 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    json: str = ""
+    "File for the results."
+    plot: str = ""
+    "File for a picture (png, svg, pdf); needs nextscale[eval]."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "rounds")
+        if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
+            raise ValueError(f"batch_sizes must be different numbers from 1, got {list(self.batch_sizes)}")
+
+
+@accepts(BenchOptions)
+def bench(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Time generation stage by stage, and compare it with the rate of one large matrix product."""
+    options = settle(BenchOptions, given, file=config)
+    if options.plot:
+        from nextscale.evaluation.plots import require_plots
+
+        require_plots(options.plot)
+    from nextscale.evaluation.speed import measure_speed
+    from nextscale.pipeline import VARPipeline
+    from nextscale.progress import Progress
+    from nextscale.runtime import retain_freed_memory
+
+    retain_freed_memory()
+    pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+    chosen = {name: getattr(options, name) for name in ("guidance", "top_k", "top_p")}
+    progress = Progress((options.rounds + 1) * len(options.batch_sizes), title="batches", line_seconds=10)
+    try:
+        speeds = measure_speed(pipeline, options.batch_sizes, rounds=options.rounds, advance=progress.advance, **chosen)
+    finally:
+        progress.close()
+    from rich.console import Console
+
+    Console().print(table(pipeline, options.model, speeds))
+    if options.json:
+        facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
+        write_json(Path(options.json), facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
+    if options.plot:
+        from nextscale.evaluation.plots import plot_speed
+
+        plot_speed(pipeline.schedule, speeds, Path(options.plot))
+
+
+def table(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]) -> Table:
+    """Milliseconds per image of every stage, one column per batch size, and what follows from them."""
+    from rich.table import Table
+
+    title = f"{model}, {pipeline.precision}, {pipeline.device}: ms per image"
+    shown = Table("stage", *(f"batch {speed.times.batch}" for speed in speeds), title=title)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+
+    def row(name: str, *values: str, **options: Any) -> None:
+        shown.add_row(name, *values, **options)
+
+    def per_image(seconds: list[float]) -> list[str]:
+        return [f"{1000 * s / speed.times.batch:.1f}" for s, speed in zip(seconds, speeds, strict=True)]
+
+    for scale, (height, width) in enumerate(pipeline.schedule):
+        row(f"transformer {height}x{width}", *per_image([speed.times.transformer[scale] for speed in speeds]))
+    row("sampling", *per_image([sum(speed.times.sampling) for speed in speeds]))
+    row("decoder", *per_image([speed.times.decode for speed in speeds]))
+    row("total", *per_image([speed.times.total for speed in speeds]), end_section=True)
+    row("slowest round / fastest", *(f"{speed.spread:.2f}" for speed in speeds))
+    row("images/s", *(f"{speed.images_per_second:.3g}" for speed in speeds))
+    row("GFLOP per image", *(f"{speed.flops_per_image / 1e9:.4g}" for speed in speeds))
+    row("GFLOP/s", *(f"{speed.flops_per_image * speed.images_per_second / 1e9:.0f}" for speed in speeds))
+    row("GFLOP/s of a large product", *(f"{speed.gemm_flops_per_second / 1e9:.0f}" for speed in speeds))
+    row("share of it", *(f"{speed.share_of_gemm:.0%}" for speed in speeds))
+    row("peak memory, MB", *(f"{speed.peak_bytes / 1e6:.0f}" for speed in speeds))
+    row("keys and values, MB per image", *(f"{speed.cache_bytes_per_image / 1e6:.3g}" for speed in speeds))
+    return shown

@@ -1,0 +1,48 @@
+"""Pictures of measurements, with matplotlib (extra `eval`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nextscale.files import complete_file
+from nextscale.pyramid import ScaleSchedule
+
+if TYPE_CHECKING:
+    from nextscale.evaluation.speed import GenerationSpeed
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+def require_plots(file: str) -> None:
+    """Raises ValueError when the plot could not be drawn later."""
+    if Path(file).suffix not in FORMATS:
+        raise ValueError(f"--plot {file}: expected a file that ends in {', '.join(FORMATS)}")
+    if find_spec("matplotlib") is None:
+        raise ValueError("plots need matplotlib; install nextscale[eval]")
+
+
+def plot_speed(schedule: ScaleSchedule, speeds: Sequence[GenerationSpeed], path: Path) -> None:
+    """Stacked bars: milliseconds per image of each stage, one bar per batch size."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    stages = [f"transformer {height}x{width}" for height, width in schedule] + ["sampling", "decoder"]
+    shades = [colormaps["viridis"](0.15 + 0.75 * k / max(1, len(schedule) - 1)) for k in range(len(schedule))]
+    figure = Figure(figsize=(1.6 * len(speeds) + 3.4, 4.5), layout="constrained")
+    axes = figure.subplots()
+    names, bottoms = [f"batch {speed.times.batch}" for speed in speeds], [0.0] * len(speeds)
+    for place, (stage, shade) in enumerate(zip(stages, [*shades, "tab:orange", "tab:gray"], strict=True)):
+        heights = [
+            1000 * [*speed.times.transformer, sum(speed.times.sampling), speed.times.decode][place] / speed.times.batch
+            for speed in speeds
+        ]
+        axes.bar(names, heights, bottom=bottoms, color=shade, label=stage, width=0.6)
+        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+    axes.set_ylabel("ms per image")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=150)
