@@ -114,7 +114,7 @@ def test_bf16_pipeline_runs(model_folder) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"device": "toaster"}, "device 'toaster' is not known"), ({"dtype": "fp7"}, "precision 'fp7' is not known"),
-     ({"dtype": torch.int8}, "not supported")],
+     ({"dtype": torch.float64}, "not supported")],
 )  # fmt: skip
 def test_unknown_devices_and_precisions(model_folder, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

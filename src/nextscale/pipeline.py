@@ -16,10 +16,16 @@ from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.models.var import VAR
-from nextscale.nn.linear import can_pack, pack_linears, unpack_linears
+from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.runtime import PRECISIONS, image_generator, resolve_device, resolve_dtype
+from nextscale.runtime import (
+    PRECISIONS,
+    image_generator,
+    multiplies_bf16,
+    resolve_device,
+    resolve_generation_dtype,
+)
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -68,7 +74,7 @@ class VARPipeline:
     ) -> VARPipeline:
         """Load `demo`, an official model (`var-d16` ... `var-d36`), a model or run folder, or a hub id.
 
-        `dtype` is a torch dtype or one of auto, fp32, bf16, fp16. Raises ValueError in one line when there is
+        `dtype` is a torch dtype or one of auto, fp32, bf16, fp16, int8. Raises ValueError in one line when there is
         no such model or its files do not fit together.
         """
         return cls._of(find_model(model), device, dtype)
@@ -92,14 +98,25 @@ class VARPipeline:
     @classmethod
     def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> VARPipeline:
         target = resolve_device(device)
-        compute = resolve_dtype(dtype, target)
+        resolve_generation_dtype(dtype, target)  # complain before a large model is loaded
         transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
+        parameters = sum(parameter.numel() for parameter in transformer.parameters())
+        compute = resolve_generation_dtype(dtype, target, parameters=parameters)
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
-        """Move to a device and compute in a type; the encoder and the quantiser stay in float32."""
-        self.tokenizer.to(device).set_decoder_dtype(dtype)
+        """Move to a device and compute in a type; the encoder and the quantiser stay in float32.
+
+        In int8 the blocks multiply int8 and everything else is bf16 (float32 where the processor has no bf16).
+        Raises ValueError for a model that is in int8 already.
+        """
         unpack_linears(self.transformer)
+        if dtype == torch.int8:
+            dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
+            for block in self.transformer.blocks:
+                pack_linears(block.attention, QuantizedLinear)
+                pack_linears(block.feed_forward, QuantizedLinear)
+        self.tokenizer.to(device).set_decoder_dtype(dtype)
         self.transformer.to(device, dtype)
         if can_pack(device, dtype):
             pack_linears(self.transformer)
@@ -116,6 +133,8 @@ class VARPipeline:
     @property
     def precision(self) -> str:
         """The `--precision` name of what the pipeline computes in."""
+        if any(isinstance(module, QuantizedLinear) for module in self.transformer.modules()):
+            return "int8"
         return next(name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype)
 
     @property

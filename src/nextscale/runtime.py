@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+LARGE = 100_000_000
+"""Parameters from which `auto` trades the independence of the batch for speed on CPU."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,23 +32,45 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return resolved
 
 
-def resolve_dtype(precision: str | torch.dtype, device: torch.device) -> torch.dtype:
+def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """A torch dtype from a dtype or a `--precision` name.
 
-    `auto` is bf16 on CUDA devices that have it and fp16 on others; float32 on CPU and MPS, where
-    images are then the same whatever the batch.
+    `auto` is bf16 on CUDA devices that have it and fp16 on others. On CPU it is bf16 where the processor multiplies
+    it and the model has more than 100 million `parameters`; else float32, as on MPS: images are then the same
+    whatever the batch.
     """
     if isinstance(precision, torch.dtype):
         if precision not in PRECISIONS.values():
             raise ValueError(f"dtype {precision} is not supported; expected float32, bfloat16 or float16")
         return precision
     if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        large = device.type == "cpu" and parameters > LARGE and multiplies_bf16()
+        return torch.bfloat16 if large else torch.float32
     if precision not in PRECISIONS:
         raise ValueError(f"precision {precision!r} is not known; expected auto, {', '.join(PRECISIONS)}")
     return PRECISIONS[precision]
+
+
+def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
+    """`resolve_dtype`, and int8, which runs on CPU only."""
+    if precision not in ("int8", torch.int8):
+        try:
+            return resolve_dtype(precision, device, parameters=parameters)
+        except ValueError as error:
+            raise ValueError(f"{error}, int8") from error
+    if device.type != "cpu":
+        raise ValueError(f"precision int8 runs on cpu only, not on {device}; use auto")
+    if not torch.backends.mkldnn.is_available():
+        raise ValueError("precision int8 needs a torch built with oneDNN; use auto")
+    return torch.int8
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor has bf16 products."""
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -53,6 +53,23 @@ def test_generate(model_folder: Path, tmp_path: Path, capsys, flags: list[str], 
     refused(arguments, message, capsys, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch-sizes", "0"], "batch_sizes must be different numbers from 1, got [0]"),
+        (["--batch-sizes", "2,2"], "batch_sizes must be different"),
+        (["--batch-sizes", "two"], "batch_sizes"),
+        (["--rounds", "0"], "rounds must be at least 1"),
+        (["--plot", "speed.xyz"], "expected a file that ends in .png"),
+        (["--model", "random:var-d7"], "'random:var-d7' is not known"),
+        (["--precision", "int7"], "precision 'int7' is not known; expected auto, fp32, bf16, fp16, int8"),
+    ],
+)
+def test_bench(model_folder: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:
+    model = [] if "--model" in flags else ["--model", str(model_folder)]
+    refused(["bench", *model, *flags], message, capsys, tmp_path)
+
+
 def test_unknown_models(tmp_path: Path, capsys) -> None:
     out = ["--out", str(tmp_path / "out")]
     refused(["generate", "--model", "no-such-model", *out], "'no-such-model' is not known", capsys, tmp_path)

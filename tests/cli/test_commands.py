@@ -46,6 +46,19 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert files(tmp_path / "again") == files(out)
 
 
+def test_bench_times_every_stage(model_folder: Path, tmp_path: Path, capsys) -> None:
+    plot, results = tmp_path / "speed.png", tmp_path / "speed.json"
+    arguments = ["bench", "--model", str(model_folder), "--batch-sizes", "1,3", "--rounds", "1"]
+    assert main([*arguments, "--plot", str(plot), "--json", str(results)]) == 0
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("batch 3", "transformer 4x4", "decoder", "images/s", "peak memory"))
+    written = json.loads(results.read_text())
+    assert [speed["times"]["batch"] for speed in written["batch_sizes"]] == [1, 3]
+    assert written["precision"] == "fp32"
+    with Image.open(plot) as picture:
+        assert picture.width > 300
+
+
 def test_generate_into_a_folder_in_use_leaves_other_files(model_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from nextscale.nn.linear import Linear, can_pack, pack_linears, unpack_linears
+from nextscale.nn.linear import Linear, QuantizedLinear, can_pack, pack_linears, unpack_linears
 from toys import make_pipeline, make_transformer
 
 CPU = torch.device("cpu")
@@ -55,3 +55,39 @@ def test_saving_a_packed_pipeline_keeps_its_weights(tmp_path) -> None:
     classes, seeds = [0, 1, 2], [5, 6, 7]
     tokens = [p.generate(classes, seeds=seeds).tokens.packed for p in (pipeline, again)]
     assert torch.equal(*tokens)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("gelu", [True, False])
+@pytest.mark.parametrize("offset", [-20.0, 0.0, 20.0])
+def test_int8_layers_are_close_to_plain_ones(dtype: torch.dtype, gelu: bool, offset: float) -> None:
+    torch.manual_seed(0)
+    plain = Linear(64, 48, gelu=gelu).requires_grad_(False)
+    layer = QuantizedLinear(plain)
+    x = torch.randn(3, 5, 64) + offset  # one-sided inputs too: 0 lies outside their range
+    expected, output = plain(x), layer(x.to(dtype))
+    assert output.dtype == dtype
+    error, size = (output.float() - expected).square().mean().sqrt(), expected.square().mean().sqrt()
+    assert error < 0.03 * size + 0.01 * abs(offset)
+    other = torch.randn(48)
+    assert torch.allclose(layer(x.to(dtype), other.to(dtype)).float(), plain(x, other), atol=0.1 + 0.02 * abs(offset))
+
+
+def test_int8_layers_take_constant_inputs() -> None:
+    plain = Linear(8, 4).requires_grad_(False)
+    for value in (0.0, 1.0, -3.0):
+        x = torch.full((2, 8), value)
+        torch.testing.assert_close(QuantizedLinear(plain)(x), plain(x), atol=0.05, rtol=0.05)
+
+
+def test_int8_pipelines_generate_and_refuse_what_they_cannot(tmp_path) -> None:
+    make_pipeline().save_pretrained(tmp_path / "model")
+    pipeline = type(make_pipeline()).from_pretrained(tmp_path / "model", device="cpu", dtype="int8")
+    assert pipeline.precision == "int8"
+    images = pipeline.generate([0, 1], seeds=[0, 1]).images
+    assert [image.size for image in images] == [(16, 16)] * 2
+    with pytest.raises(ValueError, match="cannot be saved"):
+        pipeline.save_pretrained(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    with pytest.raises(ValueError, match="load it again"):
+        pipeline.to(CPU, torch.float32)

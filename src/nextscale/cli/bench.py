@@ -34,7 +34,7 @@ class BenchOptions:
     top_p: float | None = None
     "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
     precision: str = "auto"
-    "auto, fp32, bf16, fp16."
+    "auto, fp32, bf16, fp16, int8 (CPU)."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     json: str = ""

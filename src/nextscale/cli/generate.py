@@ -45,7 +45,7 @@ class GenerateOptions:
     smooth: bool = False
     "Soft mixtures of codes: smoother pictures, not for metrics."
     precision: str = "auto"
-    "auto, fp32, bf16, fp16. In fp32 an image never depends on its batch."
+    "auto, fp32, bf16, fp16, int8 (CPU). In fp32 an image never depends on its batch."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     batch_size: int = 16
@@ -64,6 +64,9 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.sampling.next_scale import SamplingConfig
 
     SamplingConfig(**sampling_settings(options))  # complain before a large model is loaded
+    from nextscale.runtime import retain_freed_memory
+
+    retain_freed_memory()
     began = time.monotonic()
     with complete_folder(Path(options.out)) as folder:
         from nextscale.pipeline import VARPipeline
@@ -72,8 +75,10 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         entries = write_images(pipeline, options, folder)
     seconds = time.monotonic() - began
     if options.json:
-        write_json(Path(options.json), {"out": options.out, "seconds": round(seconds, 3), "images": entries})
-    print(f"{options.count} images in {seconds:.1f} s: {Path(options.out) / 'grid.png'}")
+        facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
+        write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
+    how = f"{pipeline.precision} on {pipeline.device}"
+    print(f"{options.count} images in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
 
 
 def sampling_settings(options: GenerateOptions) -> dict[str, Any]:

@@ -172,12 +172,13 @@ def generation_flops(transformer: VARConfig, tokenizer: VQVAEConfig, *, guided: 
     """
     width, depth, length = transformer.width, transformer.depth, transformer.schedule.length
     sequences = 2 if guided else 1
-    per_token = 2 * 12 * width**2 * depth + 2 * transformer.latent_channels * width
+    products = 2 * 12 * width**2 * depth * length
+    projected = 2 * transformer.latent_channels * width * (length - transformer.schedule.lengths[0])
     modulation = 2 * width * (6 * width * (1 if transformer.shared_adaln else depth) + 2 * width)
     spans = [transformer.schedule.slice(scale) for scale in range(len(transformer.schedule))]
     pairs = sum((span.stop - span.start) * span.stop for span in spans)  # queries x keys
     return GenerationFlops(
-        blocks=float(sequences * (per_token * length + modulation)),
+        blocks=float(sequences * (products + projected + modulation)),
         attention=float(sequences * 4 * pairs * transformer.heads * HEAD_WIDTH * depth),
         head=float(2 * width * transformer.codebook_size * length),
         decoder=decoder_flops(tokenizer),

@@ -204,7 +204,8 @@ class VAR(nn.Module):
     def step(self, scale: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
         """What the head's Linear reads at one scale, (B, l, C); its keys and values are added to the cache.
 
-        `classify` makes logits of it. `latents` (B, l, latent_channels) is what coarser scales accumulated; None at the first scale.
+        `classify` makes logits of it. `latents` (B, l, latent_channels) is what coarser scales accumulated; None at
+        the first scale.
         """
         span = self.schedule.slice(scale)
         assert cache.end == span.start, "scales must be stepped in order"

@@ -45,14 +45,18 @@ class KeyValueCache:
 def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:
     """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
 
-    On CPU with a mask and gradients, two batched products around a float32 softmax: torch's fused kernel
-    spends most of a training step in its backward pass there.
+    On CPU, two batched products around a softmax replace torch's fused kernel where it is slower: with a mask
+    and gradients, for its backward pass, and in bf16, which it computes at a tenth of the products' rate.
     """
-    if mask_LS is None or query_BHLD.device.type != "cpu" or not torch.is_grad_enabled():
-        return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
-    scores_BHLS = (query_BHLD * scale) @ key_BHSD.transpose(-2, -1)
-    weights_BHLS = scores_BHLS.float().masked_fill(~mask_LS, -torch.inf).softmax(dim=-1)
-    return weights_BHLS.to(value_BHSD.dtype) @ value_BHSD
+    on_cpu, training = query_BHLD.device.type == "cpu", torch.is_grad_enabled()
+    if on_cpu and mask_LS is not None and training:
+        scores_BHLS = (query_BHLD * scale) @ key_BHSD.transpose(-2, -1)
+        weights_BHLS = scores_BHLS.float().masked_fill(~mask_LS, -torch.inf).softmax(dim=-1)
+        return weights_BHLS.to(value_BHSD.dtype) @ value_BHSD
+    if on_cpu and mask_LS is None and not training and query_BHLD.dtype == torch.bfloat16:
+        query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
+        return (query_BHLD @ key_BHSD.transpose(-2, -1)).softmax(dim=-1) @ value_BHSD
+    return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
 
 
 class SelfAttention(nn.Module):
@@ -85,14 +89,12 @@ class SelfAttention(nn.Module):
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = self.qkv(x_BLC, bias).view(batch, length, 3, self.heads, HEAD_WIDTH)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D)
+        softmax_scale = 0.25 / math.sqrt(HEAD_WIDTH)
         if self.log_scale is not None:
-            scale = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
-            query = (F.normalize(query.float(), dim=-1) * scale).to(value.dtype)
-            key = F.normalize(key.float(), dim=-1).to(value.dtype)
+            query, key = F.normalize(qkv[:, :, :2].float(), dim=-1).permute(2, 0, 3, 1, 4)
+            query = query * self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
             softmax_scale = 1.0
-        else:
-            softmax_scale = 0.25 / math.sqrt(HEAD_WIDTH)
         if cache is not None:
             key, value = cache.append(layer, key, value)
-        mixed = attend(query, key, value, mask_LS, softmax_scale)
+        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, mask_LS, softmax_scale)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))

@@ -19,7 +19,7 @@ ROWS = 6
 def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
     """LayerNorm without affine (eps 1e-6), then scale and shift."""
     normed = F.layer_norm(x_BLC, x_BLC.shape[-1:], eps=1e-6).to(x_BLC.dtype)
-    return normed.mul(scale_B1C + 1).add(shift_B1C)
+    return torch.addcmul(shift_B1C, normed, scale_B1C + 1)
 
 
 class DropPath(nn.Module):
@@ -77,5 +77,5 @@ class AdaLNBlock(nn.Module):
     ) -> Tensor:
         gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
         mixed = self.attention(modulate(x_BLC, scale1, shift1), mask_LS=mask_LS, cache=cache, layer=layer)
-        x_BLC = x_BLC + self.drop_path(mixed * gamma1)
-        return x_BLC + self.drop_path(self.feed_forward(modulate(x_BLC, scale2, shift2)) * gamma2)
+        x_BLC = torch.addcmul(x_BLC, self.drop_path(mixed), gamma1)
+        return torch.addcmul(x_BLC, self.drop_path(self.feed_forward(modulate(x_BLC, scale2, shift2))), gamma2)
