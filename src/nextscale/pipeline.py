@@ -105,7 +105,7 @@ class VARPipeline:
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
-        """Move to a device and compute in a type; the encoder and the quantiser stay in float32.
+        """Move to a device and compute in a type; the encoder and the quantiser stay in float32 (on CPU the head too).
 
         In int8 the blocks multiply int8 and everything else is bf16 (float32 where the processor has no bf16).
         Raises ValueError for a model that is in int8 already.
@@ -118,6 +118,8 @@ class VARPipeline:
                 pack_linears(block.feed_forward, QuantizedLinear)
         self.tokenizer.to(device).set_decoder_dtype(dtype)
         self.transformer.to(device, dtype)
+        if device.type == "cpu":
+            self.transformer.head.float()  # a hundredth of the work, and bf16 would round the logits
         if can_pack(device, dtype):
             pack_linears(self.transformer)
         return self

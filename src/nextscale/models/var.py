@@ -167,13 +167,13 @@ class VAR(nn.Module):
         return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
 
     def head_input(self, x_BLC: Tensor, condition: Condition) -> Tensor:
-        """The head's AdaLN, (B, l, C) -> same."""
-        scale, shift = condition.head_rows_B2C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
-        return modulate(x_BLC, scale, shift)
+        """The head's AdaLN, (B, l, C) -> same in float32."""
+        scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
+        return modulate(x_BLC.float(), scale, shift)
 
     def classify(self, x_BLC: Tensor) -> Tensor:
         """The head's Linear, (B, l, C) -> (B, l, V) float32."""
-        return self.head(x_BLC).float()
+        return self.head(x_BLC.to(self.head.bias.dtype)).float()
 
     def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
         """Teacher forcing: latents of scales 2..K (B, L - l_1, latent_channels), (B,) -> (B, L, V) float32."""
@@ -202,7 +202,7 @@ class VAR(nn.Module):
         )
 
     def step(self, scale: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
-        """What the head's Linear reads at one scale, (B, l, C); its keys and values are added to the cache.
+        """What the head's Linear reads at one scale, (B, l, C) float32; its keys and values are added to the cache.
 
         `classify` makes logits of it. `latents` (B, l, latent_channels) is what coarser scales accumulated; None at
         the first scale.

@@ -99,8 +99,8 @@ class GuidedLogits:
         hidden = self.model.step(scale, latents, self.condition, self.cache)
         if self.guidance:  # the head is linear: guiding what it reads halves its work
             strength = self.guidance * guidance_ramp(scale, len(self.model.schedule))
-            given, free = hidden.float().split(self.batch)
-            hidden = guide(given, free, strength).to(hidden.dtype)
+            given, free = hidden.split(self.batch)
+            hidden = guide(given, free, strength)
         return self.model.classify(hidden)
 
 
