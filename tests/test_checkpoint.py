@@ -89,7 +89,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         VARPipeline.from_pretrained(tmp_path)
 
 
-def test_half_precision_storage_loads_as_float32(tmp_path: Path) -> None:
+def test_half_precision_storage_loads_without_copies(tmp_path: Path) -> None:
     from nextscale.checkpoint import save_model
 
     pipeline = make_pipeline()
@@ -98,7 +98,8 @@ def test_half_precision_storage_loads_as_float32(tmp_path: Path) -> None:
         dtype=torch.bfloat16,
     )  # fmt: skip
     loaded = load_transformer(tmp_path / "m")
-    assert loaded.head.weight.dtype == torch.float32
+    assert loaded.head.weight.dtype == torch.bfloat16
+    assert load_tokenizer(tmp_path / "m").quantizer.codebook.dtype == torch.float32
     assert torch.equal(loaded.head.weight, pipeline.transformer.head.weight.bfloat16().float())
 
 

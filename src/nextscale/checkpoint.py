@@ -79,16 +79,19 @@ def load_part(build: Callable[[Any], Module], config: Any, path: Path) -> Module
 def assigned(
     build: Callable[[Any], Module], config: Any, state: dict[str, Tensor], *, where: str = "weights"
 ) -> Module:
-    """A module in evaluation mode that takes these tensors as its weights, in float32.
+    """A module in evaluation mode that takes these tensors as its weights.
 
-    Nothing is initialised only to be thrown away, and float32 tensors are not copied, so that files mapped into
-    memory are read when used. Raises ValueError naming missing, extra or misshapen tensors.
+    Nothing is initialised only to be thrown away. Transformers keep the tensors as they are, mapped from their file;
+    tokenizers, a tenth of the size, become float32 copies. Raises ValueError naming missing, extra or misshapen
+    tensors.
     """
     with torch.device("meta"), Unfilled():
         module = build(config)
     check_state(module, state, where)
     wanted = module.state_dict()
-    module.load_state_dict({name: _like(tensor, wanted[name]) for name, tensor in state.items()}, assign=True)
+    if isinstance(module, VQVAE):
+        state = {name: copied_like(tensor, wanted[name]) for name, tensor in state.items()}
+    module.load_state_dict(state, assign=True)
     return module.eval()
 
 
@@ -100,12 +103,12 @@ class Unfilled(TorchFunctionMode):
         return kwargs["tensor"] if func is nn.init.normal_ else func(*args, **kwargs)
 
 
-def _like(tensor: Tensor, wanted: Tensor) -> Tensor:
-    """The tensor in float32 and in the memory layout that the module asks for."""
-    tensor = tensor.float() if tensor.is_floating_point() else tensor
+def copied_like(tensor: Tensor, wanted: Tensor) -> Tensor:
+    """A float32 copy in the memory layout that the module asks for; one tensor left would keep its whole file."""
+    layout = torch.preserve_format
     if tensor.ndim == 4 and wanted.is_contiguous(memory_format=torch.channels_last):
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor
+        layout = torch.channels_last
+    return tensor.to(torch.float32, memory_format=layout, copy=True)
 
 
 def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
@@ -132,7 +135,7 @@ def load_tokenizer(folder: Path) -> VQVAE:
 
 
 def load_transformer(folder: Path) -> VAR:
-    """The transformer of a model folder or run folder."""
+    """The transformer of a model folder or run folder, in the type it is stored in."""
     part = find_model(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")

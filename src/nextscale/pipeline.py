@@ -122,6 +122,8 @@ class VARPipeline:
             self.transformer.head.float()  # a hundredth of the work, and bf16 would round the logits
         if can_pack(device, dtype):
             pack_linears(self.transformer)
+            for parameter in self.transformer.parameters():  # the few left would keep the whole file mapped
+                parameter.data = parameter.data.clone()
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:

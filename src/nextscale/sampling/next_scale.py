@@ -82,6 +82,7 @@ class ScaleSample:
 class GuidedLogits:
     """Guided logits of one scale after another for a fixed batch of classes; owns the key-value cache."""
 
+    @torch.no_grad()
     def __init__(self, model: VAR, classes: Tensor, guidance: float) -> None:
         self.model = model
         self.guidance = guidance
@@ -90,6 +91,7 @@ class GuidedLogits:
         self.condition = model.condition(both)
         self.cache = model.new_cache(len(both))
 
+    @torch.no_grad()
     def __call__(self, scale: int, accumulated: Tensor) -> Tensor:
         """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w)."""
         latents = None
@@ -104,7 +106,6 @@ class GuidedLogits:
         return self.model.classify(hidden)
 
 
-@torch.no_grad()
 def sample_scales(
     model: VAR,
     quantizer: ResidualQuantizer,
@@ -128,6 +129,7 @@ def sample_scales(
     guided = GuidedLogits(model, classes, config.guidance)
     maps: list[Tensor] = []
 
+    @torch.no_grad()  # not on the generator: a run that is given up would complain at the interpreter's end
     def choose(scale: int, accumulated: Tensor) -> Tensor:
         logits = hook.logits(scale, guided(scale, accumulated))
         logits = logits if config.temperature == 1 else logits / config.temperature
@@ -153,6 +155,7 @@ def sample_scales(
             chosen = embeddings.transpose(1, 2).unflatten(2, size)
         return hook.embeddings(scale, chosen)
 
+    @torch.no_grad()
     def refine(scale: int, upsampled: Tensor) -> Tensor:
         if not isolate:
             return quantizer.refine(scale, upsampled)
