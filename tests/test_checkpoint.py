@@ -110,3 +110,8 @@ def test_loading_does_not_import_the_compiler(tmp_path: Path, shared: bool) -> N
     code = f"import sys; {load}; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "False", done.stderr
+
+
+def test_weights_are_as_readable_as_the_rest(model_folder: Path) -> None:
+    for part in ("tokenizer", "transformer"):
+        assert len({path.stat().st_mode for path in (model_folder / part).iterdir()}) == 1

@@ -7,6 +7,8 @@ from nextscale import VARPipeline
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import CLASS_NAMES, make_pipeline
 
+CPU = torch.device("cpu")
+
 
 def test_classes_by_name_id_and_none(pipeline: VARPipeline) -> None:
     assert pipeline.class_ids(["green", 2, "0", None, " RED "]) == [1, 2, 0, 3, 2]
@@ -119,3 +121,15 @@ def test_bf16_pipeline_runs(model_folder) -> None:
 def test_unknown_devices_and_precisions(model_folder, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         VARPipeline.from_pretrained(model_folder, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_pipelines_give_the_same_tokens(dtype: torch.dtype) -> None:
+    """Graphs are captured whole and run as they are: what they compile to is torch's business."""
+    plain, compiled = make_pipeline().to(CPU, dtype), make_pipeline().to(CPU, dtype)
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    for seeds in ([0, 1], [2, 3, 4]):
+        expected = plain.generate([0, 1], seeds=seeds)
+        found = compiled.generate([0, 1], seeds=seeds)
+        assert torch.equal(found.tokens.packed, expected.tokens.packed)
+        assert [image.tobytes() for image in found.images] == [image.tobytes() for image in expected.images]

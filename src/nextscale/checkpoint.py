@@ -54,6 +54,7 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
     except SafetensorError as error:
         raise OSError(str(error)) from error
     write_json(folder / CONFIG, to_dict(config))
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors lets only the owner read
 
 
 def save_torch(state: dict[str, Any], path: Path) -> None:

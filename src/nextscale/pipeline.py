@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -30,6 +31,8 @@ from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSam
 from nextscale.tokenizer.vqvae import VQVAE
 
 ClassLike = str | int | None
+COMPILED_BATCH_SIZES = 8
+"""Batch sizes that a compiled pipeline keeps graphs for."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,18 @@ class VARPipeline:
             pack_linears(self.transformer)
             for parameter in self.transformer.parameters():  # the few left would keep the whole file mapped
                 parameter.data = parameter.data.clone()
+        return self
+
+    def compile(self, **options: Any) -> VARPipeline:
+        """Compile the transformer's steps (one graph per scale) and the decoder; `options` go to torch.compile.
+
+        The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
+        the same and nothing is gained.
+        """
+        limit = len(self.schedule) * COMPILED_BATCH_SIZES
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+        self.transformer.step = torch.compile(self.transformer.step, dynamic=False, **options)
+        self.tokenizer.decoder.compile(dynamic=False, **options)
         return self
 
     def save_pretrained(self, folder: str | Path) -> None:

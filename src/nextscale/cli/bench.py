@@ -37,6 +37,8 @@ class BenchOptions:
     "auto, fp32, bf16, fp16, int8 (CPU)."
     device: str = "auto"
     "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the model first: for GPUs; on CPU it gains nothing."
     json: str = ""
     "File for the results."
     plot: str = ""
@@ -63,6 +65,8 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
 
     retain_freed_memory()
     pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+    if options.compile:
+        pipeline.compile()
     chosen = {name: getattr(options, name) for name in ("guidance", "top_k", "top_p")}
     progress = Progress((options.rounds + 1) * len(options.batch_sizes), title="batches", line_seconds=10)
     try:

@@ -50,6 +50,8 @@ class GenerateOptions:
     "auto, cpu, cuda, mps."
     batch_size: int = 16
     "Images at once."
+    compile: bool = False
+    "Compile the model first: for many images on a GPU; on CPU it gains nothing."
     json: str = ""
     "File for the results."
 
@@ -72,6 +74,8 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         from nextscale.pipeline import VARPipeline
 
         pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+        if options.compile:
+            pipeline.compile()
         entries = write_images(pipeline, options, folder)
     seconds = time.monotonic() - began
     if options.json:
