@@ -175,10 +175,15 @@ def save_model(
             save_part(partial / "transformer", transformer.config, transformer, dtype)
 
 
-def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over the names and values of all weights: the identity of a tokenizer."""
+def fingerprint(tokenizer: VQVAE) -> str:
+    """SHA-256 over the names and values of the weights that make and read tokens: the identity of a tokenizer.
+
+    The decoder is left out: tokens and transformers serve any decoder of the same tokenizer.
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        if name.startswith(("decoder.", "post_quant_conv.")):
+            continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
 from nextscale.training import loop
 from nextscale.training import run as run_module
+from nextscale.training.adversarial import AdversarialConfig
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -66,11 +67,15 @@ def tokenizer_folder(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer"
 
 
+ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0.3, discriminator_channels=4, discriminator_levels=2)
+
+
+@pytest.mark.parametrize("adversary", [AdversarialConfig(), ADVERSARY])
 def test_stage1_repeats_and_resumes_exactly(
-    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, adversary: AdversarialConfig
 ) -> None:
     data = image_folder()
-    first, second, third = (stage1_config(data, tmp_path / name) for name in "abc")
+    first, second, third = (stage1_config(data, tmp_path / name, adversary=adversary) for name in "abc")
     train_tokenizer(first)
     train_tokenizer(second)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
@@ -97,6 +102,43 @@ def test_stage1_records_health_and_pictures(tmp_path: Path, image_folder: Make) 
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
     assert recorded["model"]["codebook_size"] == 32
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_the_discriminator_is_logged_from_its_start(tmp_path: Path, image_folder: Make) -> None:
+    train_tokenizer(stage1_config(image_folder(), tmp_path / "run", adversary=ADVERSARY))
+    logged = {line["step"]: line for line in lines(tmp_path / "run") if "loss" in line}
+    names = {"adversarial", "adaptive_weight", "discriminator", "score_real", "score_reconstructed"}
+    assert not names & set(logged[2])
+    assert names <= set(logged[6])
+    assert logged[6]["adaptive_weight"] > 0
+
+
+def test_training_the_decoder_alone_keeps_the_tokens(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    before = load_tokenizer(tokenizer_folder)
+    config = stage1_config(image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), decoder_only=True)
+    after = load_tokenizer(train_tokenizer(config))
+    assert fingerprint(after) == fingerprint(before)
+    changed = {
+        name for name, tensor in after.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert torch.equal(after.encode(images).packed, before.encode(images).packed)
+    with pytest.raises(ValueError, match="decoder_only needs init_from"):
+        stage1_config(tmp_path, tmp_path, decoder_only=True)
+
+
+def test_training_goes_on_from_another_tokenizer(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    config = stage1_config(
+        image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), steps=1,
+        model=tokenizer_config(codebook_size=64), optimiser=replace(FAST, learning_rate=1e-9),
+    )  # fmt: skip
+    before, after = load_tokenizer(tokenizer_folder), load_tokenizer(train_tokenizer(config))
+    assert after.config == before.config
+    torch.testing.assert_close(after.quantizer.codebook, before.quantizer.codebook)
 
 
 def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, image_folder: Make) -> None:

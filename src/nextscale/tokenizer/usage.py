@@ -37,6 +37,16 @@ class CodebookUsage:
         shares = self.counts.double() / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
         return torch.special.entr(shares).sum(dim=1).exp().float()
 
+    def collapsed(self, best: Tensor) -> list[int]:
+        """Scales (0-based) whose perplexity is below 2, or below a quarter of the best it had; `best` (K,) is raised.
+
+        Scales of which fewer than 100 codes were counted are left out.
+        """
+        perplexity = self.perplexity().to(best)
+        low = (perplexity < 2) | (perplexity < best / 4)
+        best.copy_(torch.maximum(best, perplexity))
+        return (low & (self.counts.sum(dim=1) >= 100).to(low.device)).nonzero().flatten().tolist()
+
     def summary(self) -> dict[str, Tensor]:
         """`used` (scalar), `used_per_scale` and `perplexity` (K,)."""
         per_scale = (self.counts > 0).float().mean(dim=1)

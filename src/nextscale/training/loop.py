@@ -70,13 +70,13 @@ class LoopConfig:
             raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
 
 
-def optimise(loss: Tensor, model: nn.Module, optimiser: Optimizer, average: Average[Any], clip: float) -> Tensor:
-    """Backward, clip, step, average; returns the gradient norm before clipping."""
-    loss.backward()
+def optimise(model: nn.Module, optimiser: Optimizer, average: Average[Any] | None, clip: float) -> Tensor:
+    """Clip the gradients that are there, step, average; returns the gradient norm before clipping."""
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-    average.update_parameters(model)
+    if average is not None:
+        average.update_parameters(model)
     return norm
 
 

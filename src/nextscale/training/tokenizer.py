@@ -1,14 +1,14 @@
 """Stage 1: train the multi-scale VQVAE on images.
 
-Loss: L1 + L2 on pixels, a perceptual distance, and the quantiser's (FACTS of the recipe: the authors'
-single-scale trainer). The codebook starts from encoder outputs and dead codes restart from the batch.
+Loss: L1 + L2 on pixels, a perceptual distance, the judgement of a discriminator, and the quantiser's. The codebook
+starts from encoder outputs and dead codes restart from the batch.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
+from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import require_at_least, to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
@@ -25,6 +26,7 @@ from nextscale.presets import tokenizer_presets
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import launched, main_decides, wrap
 from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
 from nextscale.training.optimisation import (
@@ -60,7 +62,12 @@ class TokenizerTraining(LoopConfig):
     "Steps between restarts of dead codes; none happen in the last fifth of training."
     restart_below: float = 0.02
     "A code is dead when it was used less than this share of the average."
+    init_from: str = ""
+    "Model or tokenizer to start from; its architecture is kept, whatever the preset."
+    decoder_only: bool = False
+    "Train the decoder alone, of the tokenizer named by init_from: tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
+    adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
             learning_rate=1.2e-3,
@@ -78,10 +85,12 @@ class TokenizerTraining(LoopConfig):
         super().__post_init__()
         require_at_least(self, 1, "restart_every")
         require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
+        if self.decoder_only and not self.init_from:
+            raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
 
 
-class TokenizerLoss(nn.Module):
-    """Weighted sum of the reconstruction, perceptual and quantiser losses."""
+class ReconstructionLoss(nn.Module):
+    """Weighted sum of the pixel errors and the perceptual distance."""
 
     def __init__(self, config: TokenizerTraining) -> None:
         super().__init__()
@@ -92,17 +101,15 @@ class TokenizerLoss(nn.Module):
                 config.perceptual_backbone, weights=config.perceptual_weights, shift=config.perceptual_shift
             )
 
-    def forward(
-        self, images: Tensor, reconstructed: Tensor, quantizer_loss: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, images: Tensor, reconstructed: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Total and named parts, all scalars."""
         error = reconstructed.float() - images
-        parts = {"l1": error.abs().mean(), "l2": error.square().mean(), "quantizer": quantizer_loss}
-        total = self.config.l1 * parts["l1"] + self.config.l2 * parts["l2"] + quantizer_loss
+        parts = {"l1": error.abs().mean(), "l2": error.square().mean()}
+        total = self.config.l1 * parts["l1"] + self.config.l2 * parts["l2"]
         if self.distance is not None:
             parts["perceptual"] = self.distance(reconstructed, images)
             total = total + self.config.perceptual * parts["perceptual"]
-        return total, {"loss": total.detach()} | {name: part.detach() for name, part in parts.items()}
+        return total, {name: part.detach() for name, part in parts.items()}
 
 
 def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
@@ -113,20 +120,31 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     source = open_source(config.data)
     require_readable(source, limit=config.limit)
     heldout = open_source(config.heldout) if config.heldout else source
+    start = find_model(config.init_from).tokenizer() if config.init_from else None
+    if start is not None:
+        config = replace(config, model=start.config)
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
     model = VQVAE(config.model).to(device)
-    criterion = TokenizerLoss(config).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if start is not None:
+        model.load_state_dict(start.state_dict())
+    if config.decoder_only:
+        for part in (model.encoder, model.quant_conv, model.quantizer):
+            part.requires_grad_(False)
+    criterion = ReconstructionLoss(config).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = build_optimiser(model, config.optimiser, lambda name, p: p.ndim < 2 or name.endswith("codebook"))
     average = averaged(model, config.optimiser.ema)
+    adversary = Adversary(config.adversary, config.optimiser, device) if config.adversary.adversarial else None
     first = 0
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
     state = run.load_checkpoint() if resume else None
     if state is not None:
         first = restore(state, model, optimiser, average)
         usage.counts = state["usage"].to(device)
+        if adversary is not None:
+            adversary.restore(state["adversary"])
         logger.info("resumed at step %d", first)
     if config.compile:
         model.encoder.compile()
@@ -137,26 +155,45 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
         rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip, limit=config.limit,
     )  # fmt: skip
     journal = Journal(run.path, config, start=first, title="tokenizer", main=processes.is_main)
+    best_perplexity = torch.ones(len(model.schedule))
     done = first
 
     with stop_requests() as stop, closing(loader.batches(first)) as batches:
         for step in range(first, config.steps):
             images = to_float(next(batches).images.to(device)).contiguous(memory_format=torch.channels_last)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
-            if step == 0:
+            if step == 0 and start is None:
                 with autocast(device, dtype), torch.no_grad():
                     start_codebook(model, model.features(images))
-            set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
+            rate = learning_rate(step, config.steps, config.optimiser, config.batch_size)
+            set_learning_rate(optimiser, rate)
             with autocast(device, dtype):
                 reconstructed, quantized = training(images)
-                loss, parts = criterion(images, reconstructed, quantized.loss)
-            norm = optimise(loss, model, optimiser, average, config.optimiser.clip)
+                loss, parts = criterion(images, reconstructed)
+            parts = {"loss": (loss + quantized.loss).detach(), "quantizer": quantized.loss.detach()} | parts
+            if adversary is not None and config.adversary.joined(step, config.steps):
+                with autocast(device, dtype):
+                    scores = adversary.module(*adversary.shown(reconstructed))
+                parts |= adversary.backward(
+                    reconstructed, (loss, quantized.loss), model.decoder.conv_out.weight, scores
+                )
+                with autocast(device, dtype):
+                    scores = adversary.trained(torch.cat(adversary.shown(images, reconstructed.detach().float())))
+                parts |= adversary.learn(scores, rate)
+            else:
+                (loss + quantized.loss).backward()
+            norm = optimise(model, optimiser, average, config.optimiser.clip)
             usage.add(quantized.tokens)
 
             done = step + 1
             if done % config.restart_every == 0:
                 usage.reduce()
-                if done <= 0.8 * config.steps:
+                for scale in usage.collapsed(best_perplexity):
+                    logger.warning(
+                        "step %d: scale %s uses few codes (perplexity %.1f); has it collapsed?",
+                        done, "x".join(map(str, model.schedule[scale])), usage.perplexity()[scale],
+                    )  # fmt: skip
+                if done <= 0.8 * config.steps and not config.decoder_only:
                     restarted = restart_dead_codes(model, optimiser, usage, images, config.restart_below)
                     average.module.quantizer.codebook.data[restarted] = model.quantizer.codebook.data[restarted]
                     parts["restarted"] = restarted.sum()
@@ -166,6 +203,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             leaving = stop.is_set() or done == config.steps
             if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
                 state = resume_state(done, model, optimiser, average) | {"usage": usage.counts}
+                if adversary is not None:
+                    state["adversary"] = adversary.state()
                 run.save_checkpoint(done, state)
             if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
                 measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")

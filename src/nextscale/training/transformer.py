@@ -128,7 +128,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
             set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
             with autocast(device, dtype):
                 loss, figures = objective.loss(training, batch.tokens.to(device), chosen)
-            norm = optimise(loss, model, optimiser, average, config.optimiser.clip)
+            loss.backward()
+            norm = optimise(model, optimiser, average, config.optimiser.clip)
 
             done = step + 1
             journal.step(done, figures, norm, describe)

@@ -1,0 +1,196 @@
+"""The adversarial part of stage 1: a patch discriminator, hinge losses and the adaptive weight.
+
+After VQGAN (arXiv 2012.09841, eq. 4-7) with spectral normalisation (arXiv 1802.05957) in place of batch statistics
+and differentiable augmentation (arXiv 2006.10738) before the discriminator.
+Shapes: B batch, (H, W) pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+from nextscale.config import require_at_least
+from nextscale.training.distributed import launched, wrap
+from nextscale.training.loop import optimise
+from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_learning_rate
+
+LARGEST_WEIGHT = 1e4
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The discriminator and how its judgement enters the loss."""
+
+    adversarial: float = 0.0
+    "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
+    adversarial_start: float = 0.22
+    "Share of the steps before the discriminator joins."
+    adaptive: bool = True
+    "Scale the adversarial gradient to the reconstruction's at the decoder's last layer (VQGAN, eq. 7)."
+    discriminator_augment: bool = True
+    "Show the discriminator images with random colour, place and holes; it then needs less data."
+    discriminator_channels: int = 64
+    "Channels of the discriminator's first level; each further level has twice as many."
+    discriminator_levels: int = 3
+    "Levels of the discriminator, each of which halves the resolution."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "adversarial")
+        require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
+        if not 0 <= self.adversarial_start < 1:
+            raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
+
+    def joined(self, step: int, steps: int) -> bool:
+        """Whether the discriminator takes part in a step (0-based)."""
+        return self.adversarial > 0 and step >= self.adversarial_start * steps
+
+
+class PatchDiscriminator(nn.Sequential):
+    """Strided convolutions that score overlapping patches, (B, 3, H, W) -> (B, 1, h, w)."""
+
+    def __init__(self, channels: int, levels: int) -> None:
+        layers: list[nn.Module] = []
+        inputs = 3
+        for level in range(levels):
+            outputs = channels * min(2**level, 8)
+            layers += [spectral_norm(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+            inputs = outputs
+        layers += [spectral_norm(nn.Conv2d(inputs, inputs, 3, padding=1)), nn.LeakyReLU(0.2)]
+        super().__init__(*layers, spectral_norm(nn.Conv2d(inputs, 1, 3, padding=1)))
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss of scores of real images and of reconstructions, scalar."""
+    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """What the decoder minimises: minus the mean score of its reconstructions."""
+    return -fake.float().mean()
+
+
+def adaptive_weight(reconstructed: Tensor, weight: Tensor, wanted: Tensor, adversarial: Tensor) -> Tensor:
+    """|d L_rec / d w| / |d L_adv / d w| at the decoder's last weight w, scalar (VQGAN, eq. 7).
+
+    `wanted` and `adversarial` are both losses' gradients with respect to `reconstructed`, (B, 3, H, W), of which w
+    is an ancestor. The same on all processes.
+    """
+    norms = []
+    for gradient in (wanted, adversarial):
+        (at_weight,) = torch.autograd.grad(reconstructed, weight, gradient, retain_graph=True)
+        if dist.is_initialized():
+            dist.all_reduce(at_weight)
+        norms.append(at_weight.float().norm())
+    return (norms[0] / (norms[1] + 1e-6)).clamp(0, LARGEST_WEIGHT)
+
+
+def augmented(batches: Sequence[Tensor]) -> list[Tensor]:
+    """Each batch (B, 3, H, W) with its own random brightness, saturation, contrast, shift and hole per image."""
+    return [cut_out(translated(recoloured(images))) for images in batches]
+
+
+def uniform(images: Tensor) -> Tensor:
+    """A number in [0, 1) per image, (B, 1, 1, 1)."""
+    return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
+
+
+def recoloured(images: Tensor) -> Tensor:
+    """Brightness by up to a quarter of the range, saturation x 0..2, contrast x 0.5..1.5."""
+    images = images + (uniform(images) - 0.5)
+    grey = images.mean(dim=1, keepdim=True)
+    images = (images - grey) * (2 * uniform(images)) + grey
+    middle = images.mean(dim=(1, 2, 3), keepdim=True)
+    return (images - middle) * (uniform(images) + 0.5) + middle
+
+
+def translated(images: Tensor, share: float = 0.125) -> Tensor:
+    """Moved by up to an eighth of each side; what comes in is 0."""
+    batch, _, height, width = images.shape
+    rows, columns = (
+        (torch.arange(side, device=images.device) + shift)
+        for side, shift in (
+            (size, torch.randint(-int(size * share), int(size * share) + 1, (batch, 1), device=images.device))
+            for size in (height, width)
+        )
+    )  # (B, H), (B, W): where each pixel comes from
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1))
+    return moved.view_as(images) * inside[:, None]
+
+
+def cut_out(images: Tensor, share: float = 0.5) -> Tensor:
+    """A rectangle of half of each side is 0, its middle anywhere in the image."""
+    batch, _, height, width = images.shape
+    covered = []
+    for size in (height, width):
+        middle = torch.randint(0, size + 1, (batch, 1), device=images.device)  # the edge before this pixel
+        covered.append((torch.arange(size, device=images.device) + 0.5 - middle).abs() < size * share / 2)
+    return images * ~(covered[0][:, None, :, None] & covered[1][:, None, None, :])
+
+
+class Adversary:
+    """The discriminator in training: it judges reconstructions for the decoder, and learns from them."""
+
+    def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
+        self.config = config
+        self.clip = optimiser.clip
+        self.module = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels).to(
+            device, memory_format=torch.channels_last
+        )  # pyright: ignore[reportCallIssue]
+        self.optimiser = build_optimiser(
+            self.module, replace(optimiser, beta1=0.5, beta2=0.9), lambda name, parameter: parameter.ndim < 2
+        )
+        self.trained = wrap(self.module, launched())
+
+    def backward(
+        self, reconstructed: Tensor, losses: tuple[Tensor, Tensor], last: Tensor, scores: Tensor
+    ) -> dict[str, Tensor]:
+        """Accumulate the gradients of all losses in the tokenizer; returns figures.
+
+        `losses` are the reconstruction's and the quantiser's, `last` the decoder's last weight, `scores` the
+        discriminator's of `reconstructed`.
+        """
+        pixels, quantizer = losses
+        judged = generator_loss(scores)
+        (wanted,) = torch.autograd.grad(pixels, reconstructed, retain_graph=True)
+        (adversarial,) = torch.autograd.grad(judged, reconstructed)
+        weight = torch.ones((), device=wanted.device)
+        if self.config.adaptive:
+            weight = adaptive_weight(reconstructed, last, wanted, adversarial)
+        gradient = wanted + self.config.adversarial * weight.to(wanted.dtype) * adversarial
+        roots = [(reconstructed, gradient)] + [(quantizer, torch.ones_like(quantizer))] * quantizer.requires_grad
+        torch.autograd.backward(*(list(part) for part in zip(*roots, strict=True)))
+        return {"adversarial": judged.detach(), "adaptive_weight": weight}
+
+    def shown(self, *batches: Tensor) -> list[Tensor]:
+        """What the discriminator is shown of each batch."""
+        return augmented(batches) if self.config.discriminator_augment else list(batches)
+
+    def learn(self, scores: Tensor, rate: float) -> dict[str, Tensor]:
+        """One step from the scores of real images and reconstructions, in this order, in one batch."""
+        real, fake = scores.chunk(2)
+        loss = discriminator_loss(real, fake)
+        set_learning_rate(self.optimiser, rate)
+        loss.backward()
+        optimise(self.module, self.optimiser, None, self.clip)
+        return {
+            "discriminator": loss.detach(),
+            "score_real": real.detach().float().mean(),
+            "score_reconstructed": fake.detach().float().mean(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        return {"model": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
