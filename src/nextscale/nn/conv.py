@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.nn.normalise import group_norm_silu
+
 
 def normalisation(channels: int) -> nn.GroupNorm:
     """GroupNorm over 32 groups (fewer where the channels do not divide), eps 1e-6."""
@@ -31,8 +33,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.conv1(F.silu(self.norm1(x), inplace=not torch.is_grad_enabled()))
-        hidden = self.conv2(self.dropout(F.silu(self.norm2(hidden), inplace=not torch.is_grad_enabled())))
+        hidden = self.conv1(group_norm_silu(x, self.norm1))
+        hidden = self.conv2(self.dropout(group_norm_silu(hidden, self.norm2)))
         return self.shortcut(x) + hidden
 
 
@@ -144,7 +146,7 @@ class Encoder(nn.Module):
         hidden = self.conv_in(self.stem(images).contiguous(memory_format=torch.channels_last))
         for stage in self.stages:
             hidden = stage(hidden)
-        return self.conv_out(F.silu(self.norm_out(self.middle(hidden))))
+        return self.conv_out(group_norm_silu(self.middle(hidden), self.norm_out))
 
 
 class Decoder(nn.Module):
@@ -185,4 +187,4 @@ class Decoder(nn.Module):
         hidden = self.middle(self.conv_in(latents.contiguous(memory_format=torch.channels_last)))
         for stage in self.stages:
             hidden = stage(hidden)
-        return self.tail(self.conv_out(F.silu(self.norm_out(hidden))))
+        return self.tail(self.conv_out(group_norm_silu(hidden, self.norm_out)))
