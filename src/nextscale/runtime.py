@@ -62,7 +62,7 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
             raise ValueError(f"{error}, int8") from error
     if device.type != "cpu":
         raise ValueError(f"precision int8 runs on cpu only, not on {device}; use auto")
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         raise ValueError("precision int8 needs a torch built with oneDNN; use auto")
     return torch.int8
 

@@ -100,6 +100,8 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN has kernels for this type on this device."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
