@@ -134,8 +134,8 @@ def work(side: Side, task: Task, connection: Connection) -> None:
 
 
 def load_ours(side: Side, task: Task) -> Any:
-    retain_freed_memory()
     pipeline = VARPipeline.from_official(vae=task.vae, var=task.var, device="cpu", dtype=side.precision)
+    retain_freed_memory()  # not before: what loading frees should go back
     settings = {"guidance": task.guidance, "top_k": task.top_k, "top_p": task.top_p}
 
     def generate(batch: int, seed: int) -> None:

@@ -7,9 +7,16 @@ import pytest
 
 from nextscale.config import essential, from_dict, read_json, to_dict
 from nextscale.models.var import VARConfig
-from nextscale.presets import named, tokenizer_presets, transformer_presets
+from nextscale.presets import (
+    named,
+    tokenizer_presets,
+    tokenizer_recipes,
+    transformer_presets,
+    transformer_recipes,
+)
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.tokenizer import TokenizerTraining
+from nextscale.training.transformer import TransformerTraining
 
 
 @pytest.mark.parametrize("name", sorted(tokenizer_presets()))
@@ -29,6 +36,23 @@ def test_transformer_presets_round_trip_and_shrink(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in tokenizer_presets() if n.startswith(("small", "tiny"))])
 def test_small_tokenizers_build(name: str) -> None:
     assert VQVAE(named(tokenizer_presets(), name)).schedule.final[0] > 1
+
+
+@pytest.mark.parametrize("name", sorted(transformer_recipes()))
+def test_published_recipes_are_whole_settings(name: str) -> None:
+    base = {"data": "d", "out": "o", "tokenizer": "t", "model": essential(transformer_presets()[name])}
+    config = from_dict(TransformerTraining, base | transformer_recipes()[name])
+    rate = config.optimiser.learning_rate * config.batch_size / 256
+    assert rate == pytest.approx({"var-d24": 2.4e-4, "var-d30": 3.2e-4, "var-d36": 2.4e-4}.get(name, 3e-4))
+    assert config.optimiser.clip == 2
+    assert config.optimiser.weight_decay == 0.05
+
+
+@pytest.mark.parametrize("name", sorted(tokenizer_recipes()))
+def test_tokenizer_recipes_are_whole_settings(name: str) -> None:
+    base = {"data": "d", "out": "o", "model": essential(tokenizer_presets()[name])}
+    config = from_dict(TokenizerTraining, base | tokenizer_recipes()[name])
+    assert config.optimiser.learning_rate * config.batch_size / 256 == pytest.approx(3e-4)
 
 
 def test_essential_leaves_out_what_depth_derives() -> None:

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
+from nextscale.models.var import VAR, VARConfig
+from nextscale.presets import SCALES_512
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import CLASS_NAMES, make_pipeline
 
@@ -95,7 +97,7 @@ def test_an_unconditional_model(pipeline: VARPipeline) -> None:
     ("arguments", "message"),
     [
         ({"seeds": []}, "no seeds"),
-        ({"seeds": [0], "batch_size": 0}, "batch_size"),
+        ({"seeds": [0], "batch_size": -1}, "batch_size"),
         ({"seeds": [0], "top_p": 2}, "top_p"),
     ],
 )
@@ -133,3 +135,17 @@ def test_compiled_pipelines_give_the_same_tokens(dtype: torch.dtype) -> None:
         found = compiled.generate([0, 1], seeds=seeds)
         assert torch.equal(found.tokens.packed, expected.tokens.packed)
         assert [image.tobytes() for image in found.images] == [image.tobytes() for image in expected.images]
+
+
+def test_the_default_batch_bounds_keys_and_values() -> None:
+    assert make_pipeline().default_batch_size == 16
+    with torch.device("meta"):
+        large = VAR(VARConfig(depth=16))
+    pipeline = make_pipeline()
+    pipeline.transformer = large
+    assert pipeline.default_batch_size == 3  # 178 MB an image in float32
+    pipeline.transformer = large.to(torch.bfloat16)
+    assert pipeline.default_batch_size == 6
+    with torch.device("meta"):
+        pipeline.transformer = VAR(VARConfig(depth=36, scales=SCALES_512))
+    assert pipeline.default_batch_size == 1

@@ -72,3 +72,20 @@ def test_pyramid_refuses_wrong_shapes_and_types() -> None:
         TokenPyramid.from_maps([torch.zeros(1, 1, 1, dtype=torch.long)], schedule)
     with pytest.raises(ValueError, match="token map 1"):
         TokenPyramid.from_maps([torch.zeros(1, 1, 1, dtype=torch.long)] * 2, schedule)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 60))
+def test_groups_are_runs_of_whole_scales(sides: list[int], smallest: int) -> None:
+    schedule = ScaleSchedule(sorted(sides))
+    groups = schedule.groups(smallest)
+    assert [i for span in groups for i in range(span.start, span.stop)] == list(range(schedule.length))
+    assert {span.stop for span in groups} <= set(schedule.ends)
+    if schedule.length >= smallest:
+        assert min(span.stop - span.start for span in groups) >= smallest
+    else:
+        assert len(groups) == 1
+
+
+def test_groups_of_the_official_schedule() -> None:
+    schedule = ScaleSchedule([1, 2, 3, 4, 5, 6, 8, 10, 13, 16])
+    assert [(span.start, span.stop) for span in schedule.groups(128)] == [(0, 155), (155, 424), (424, 680)]

@@ -160,6 +160,14 @@ class VARPipeline:
     def schedule(self) -> ScaleSchedule:
         return self.transformer.schedule
 
+    @property
+    def default_batch_size(self) -> int:
+        """Images whose keys and values with guidance stay within half a gigabyte (eight on CUDA), 1 to 16."""
+        config = self.transformer.config
+        values = 2 * 2 * config.depth * config.width * self.schedule.length  # guidance, keys and values
+        room = (8 if self.device.type == "cuda" else 0.5) * 2**30
+        return max(1, min(16, int(room / (values * self.transformer.dtype.itemsize))))
+
     @cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes; numbers where the model has none."""
@@ -232,22 +240,24 @@ class VARPipeline:
         classes: Sequence[ClassLike] | ClassLike,
         *,
         seeds: Sequence[int] | None = None,
-        batch_size: int = 16,
+        batch_size: int = 0,
         config: SamplingConfig | None = None,
         **settings: float | int | bool | None,
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
         Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
-        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. Raises
-        ValueError for unknown classes and settings out of range.
+        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size`
+        images are worked on at once; 0 takes `default_batch_size`. Raises ValueError for unknown classes and settings
+        out of range.
         """
         ids = self.class_ids(classes)
         seeds = range(len(ids)) if seeds is None else seeds
         if len(seeds) == 0:
             raise ValueError("no seeds given; expected one per image")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if batch_size < 0:
+            raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
+        batch_size = batch_size or self.default_batch_size
         chosen = [ids[i % len(ids)] for i in range(len(seeds))]
         settled = config or self.sampling(**settings)
         images: list[Image.Image] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nextscale.models.var import VARConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 
@@ -39,6 +41,52 @@ def transformer_presets() -> dict[str, VARConfig]:
         "var-d36": VARConfig(depth=36, scales=SCALES_512, shared_adaln=True),
         "small": VARConfig(depth=4, drop_path=0.0),
         "tiny": VARConfig(depth=2, drop_path=0.0),
+    }
+
+
+def transformer_recipes() -> dict[str, dict[str, Any]]:
+    """The published training settings of each official size, as far as they differ from the defaults.
+
+    Batch, epochs, learning rate and its end, initial gamma, the end of weight decay, and crops from images resized to
+    1.125 x the crop. The authors trained in float16, which any GPU has; the default is bf16. `var-d12` has no recipe
+    of its own and takes `var-d16`'s.
+    """
+
+    def recipe(batch: int, epochs: int, rate: float, final: float, gamma: float, decay_end: float = -1.0) -> dict:
+        optimiser = {"learning_rate": rate, "final": final, "weight_decay_end": decay_end}
+        counts = {"batch_size": batch, "epochs": float(epochs), "enlarge": 1.125}
+        return counts | {"gamma": gamma, "optimiser": optimiser}
+
+    return {
+        "var-d12": recipe(768, 200, 1e-4, 0.1, 1e-3),
+        "var-d16": recipe(768, 200, 1e-4, 0.1, 1e-3),
+        "var-d20": recipe(768, 250, 1e-4, 0.1, 1e-3),
+        "var-d24": recipe(768, 350, 8e-5, 0.01, 1e-4),
+        "var-d30": recipe(1024, 350, 8e-5, 0.01, 1e-5, 0.08),
+        "var-d36": recipe(768, 350, 8e-5, 0.01, 5e-6, 0.08),
+    }
+
+
+def tokenizer_recipes() -> dict[str, dict[str, Any]]:
+    """Training settings of the official tokenizer: those of the authors' single-scale trainer, as a hint."""
+    return {
+        "vae-ch160v4096z32": {
+            "batch_size": 768,
+            "enlarge": 1.125,
+            "l1": 0.2,
+            "l2": 1.0,
+            "perceptual": 1.0,
+            "perceptual_backbone": "vgg16",
+            "adversary": {"adversarial": 0.4, "adversarial_start": 0.22},
+            "optimiser": {
+                "learning_rate": 1e-4,  # 3e-4 at a batch of 768
+                "beta1": 0.5,
+                "beta2": 0.9,
+                "weight_decay": 0.005,
+                "clip": 10.0,
+                "ema": 0.9999,
+            },
+        }
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -84,6 +84,16 @@ class ScaleSchedule:
         """Block-wise causal attention mask, (L, L) bool: True where query (row) may see key (column)."""
         levels = self.levels()
         return levels[:, None] >= levels[None, :]
+
+    def groups(self, smallest: int) -> tuple[slice, ...]:
+        """Positions in runs of whole scales, each of at least `smallest` tokens where there are so many."""
+        ends = [0]
+        for end in self.ends:
+            if end - ends[-1] >= smallest:
+                ends.append(end)
+        if ends[-1] != self.length:  # what is left joins the last run
+            ends = [*ends[: max(1, len(ends) - 1)], self.length]
+        return tuple(slice(start, end) for start, end in pairwise(ends))
 
     def to_list(self) -> list[list[int]]:
         return [list(size) for size in self.sizes]

@@ -115,8 +115,11 @@ def retain_freed_memory() -> None:
         return
     trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of <malloc.h>
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        mallopt = library.mallopt
     except (OSError, AttributeError):
         return
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)  # what is free already goes back first
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)

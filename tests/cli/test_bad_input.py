@@ -37,7 +37,7 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--count", "0"], "count must be at least 1, got 0"),
         (["--count", "-3"], "count must be at least 1"),
         (["--count", "many"], "--count"),
-        (["--batch-size", "0"], "batch_size must be at least 1"),
+        (["--batch-size", "-1"], "batch_size must be at least 0, got -1"),
         (["--top-p", "2"], "top_p must be between 0 and 1, got 2"),
         (["--top-k", "-1"], "top_k must be at least 0"),
         (["--temperature", "0"], "temperature must be above 0"),

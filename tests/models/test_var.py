@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from nextscale.models import var
 from nextscale.models.var import VAR, VARConfig, no_decay
 from toys import make_transformer, transformer_config
 
@@ -36,6 +37,29 @@ def test_cached_steps_equal_the_masked_forward(changes: dict) -> None:
             known = None if scale == 0 else latents[:, span.start - start : span.stop - start]
             logits = model.classify(model.step(scale, known, condition, cache))
             torch.testing.assert_close(logits, whole[:, span], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("gradients", [True, False])
+def test_groups_and_checkpointing_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, changes: dict, gradients: bool
+) -> None:
+    model = make_transformer(**changes, drop_path=0.0).train()
+    latents, classes = inputs(model)
+    outcomes = []
+    for smallest, checkpointing in ((10**9, False), (1, False), (5, False), (5, True)):
+        monkeypatch.setattr(var, "ATTENTION_GROUP", smallest)
+        model.checkpointing = checkpointing
+        model.zero_grad()
+        with torch.set_grad_enabled(gradients):
+            logits = model(latents, classes)
+        if gradients:
+            logits.square().mean().backward()
+        outcomes.append([logits.detach()] + [p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert (len(outcomes[0]) > 1) == gradients
+    for other in outcomes[1:]:
+        for expected, found in zip(outcomes[0], other, strict=True):
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("changes", VARIANTS[:4])

@@ -50,7 +50,9 @@ def test_equals_the_definition(normalise: bool, gradients: bool) -> None:
     module = make(normalise)
     x, mask = torch.randn(2, 7, 128), torch.ones(7, 7).tril().bool()
     with torch.set_grad_enabled(gradients):
-        torch.testing.assert_close(module(x, mask_LS=mask).double(), reference(module, x, mask), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            module(x, groups=[(slice(0, 7), mask)]).double(), reference(module, x, mask), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_training_path_and_fused_kernel_have_the_same_gradients() -> None:
@@ -70,7 +72,7 @@ def test_cached_pieces_equal_one_causal_pass() -> None:
     level = torch.tensor([0, 1, 1, 2, 2, 2])
     cache = KeyValueCache(layers=1, batch=2, heads=2, length=6, device=torch.device("cpu"), dtype=torch.float32)
     with torch.no_grad():
-        whole = module(x, mask_LS=level[:, None] >= level[None, :])
+        whole = module(x, groups=[(slice(0, len(level)), level[:, None] >= level[None, :])])
         for block in blocks:
             piece = module(x[:, block], cache=cache)
             cache.advance(piece.shape[1])

@@ -1,5 +1,7 @@
 """Draws against the filters written plainly, and what the margin promises."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -78,6 +80,23 @@ def test_draws_follow_the_distribution() -> None:
     tokens, _ = draw(probabilities.log().expand(20, 1000, 4), noise)
     shares = torch.bincount(tokens.flatten(), minlength=4) / tokens.numel()
     assert (shares - probabilities).abs().max() < 0.012  # three standard errors of 20,000 draws
+
+
+def test_noise_is_gumbel_noise() -> None:
+    noise = gumbel_noise(1000, 1000, [torch.Generator().manual_seed(0)], torch.device("cpu")).flatten().double()
+    assert noise.isfinite().all()
+    assert noise.mean().item() == pytest.approx(0.5772, abs=0.004)  # three standard errors
+    assert noise.var().item() == pytest.approx(math.pi**2 / 6, abs=0.02)
+    for high in (0.0, 2.0, 5.0, 9.0):  # P(noise > g) = 1 - exp(-exp(-g)), far into the tail that decides draws
+        expected = 1 - math.exp(-math.exp(-high))
+        assert (noise > high).double().mean().item() == pytest.approx(expected, abs=4 * (expected / 1e6) ** 0.5)
+
+
+def test_noise_stays_finite_at_the_ends_of_the_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bits, low, high in ((0, 22.0, 23.0), (2**31 - 1, -torch.inf, -2.5)):
+        monkeypatch.setattr(torch.Tensor, "random_", lambda self, generator, bits=bits: self.fill_(bits))
+        noise = gumbel_noise(1, 3, [torch.Generator()], torch.device("cpu"))
+        assert ((noise >= low) & (noise <= high)).all(), "a draw may be certain to lose, never to win"
 
 
 def test_noise_belongs_to_the_image() -> None:

@@ -77,7 +77,8 @@ def test_sampling_equals_a_loop_written_plainly() -> None:
             given, free = (model(latents, torch.tensor([label]))[:, span] for label in (1, 3))
             strength = 2.0 * scale / (len(model.schedule) - 1)
             logits = filter_logits(((1 + strength) * given - strength * free) / 0.8, top_k=8, top_p=0.9)
-            noise = torch.empty(span.stop - span.start, 32).exponential_(generator=generator)
+            bits = torch.empty(span.stop - span.start, 32, dtype=torch.int32).random_(generator=generator)
+            noise = -torch.log1p(-(bits.double() + 0.5) / 2**31)
             maps.append((logits[0].softmax(dim=-1) / noise).argmax(dim=-1).view(1, *size))
     assert torch.equal(pyramid.packed, TokenPyramid.from_maps(maps, model.schedule).packed)
 

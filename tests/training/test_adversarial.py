@@ -87,14 +87,15 @@ def test_gradients_are_those_of_the_summed_loss(adaptive: bool) -> None:
 def test_the_discriminator_learns_to_tell_noise_from_flat_images() -> None:
     torch.manual_seed(0)
     config = AdversarialConfig(adversarial=1.0, discriminator_channels=8, discriminator_levels=2)
-    adversary = Adversary(config, OptimiserConfig(weight_decay=0.0), CPU)
+    constant = OptimiserConfig(learning_rate=3e-3, warmup=0.0, weight_decay=0.0)
+    adversary = Adversary(config, constant, CPU)
     for _ in range(60):
         real, fake = torch.randn(8, 3, 16, 16), torch.rand(8, 3, 1, 1).expand(-1, -1, 16, 16) * 2 - 1
-        figures = adversary.learn(adversary.trained(torch.cat(adversary.shown(real, fake))), 3e-3)
+        figures = adversary.learn(adversary.trained(torch.cat(adversary.shown(real, fake))), 0, 1, 256)
     assert figures["score_real"] > figures["score_reconstructed"] + 0.5
     assert figures["discriminator"] < 0.8
     other = Adversary(config, OptimiserConfig(), CPU)
-    other.restore(adversary.state())
+    other.updater.restore(adversary.updater.state())
     assert torch.equal(other.module.eval()(real), adversary.module.eval()(real))
 
 

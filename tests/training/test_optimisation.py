@@ -8,7 +8,14 @@ import torch
 from nextscale import ScaleSchedule
 from nextscale.models.var import no_decay
 from nextscale.training.objective import NextScaleObjective, drop_classes, mean_figures, token_figures
-from nextscale.training.optimisation import OptimiserConfig, averaged, build_optimiser, learning_rate
+from nextscale.training.optimisation import (
+    OptimiserConfig,
+    averaged,
+    build_optimiser,
+    learning_rate,
+    set_schedule,
+    weight_decay,
+)
 from nextscale.training.perceptual import PerceptualDistance
 from toys import make_tokenizer, make_transformer, transformer_config
 
@@ -22,6 +29,20 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
     assert rates[-1] == pytest.approx(0.1 * peak)
     assert rates[12:30] == pytest.approx([peak] * 18)
     assert rates == sorted(rates[:20]) + sorted(rates[20:], reverse=True)
+
+
+def test_weight_decay_stays_or_follows_half_a_cosine() -> None:
+    assert {weight_decay(step, 11, OptimiserConfig(weight_decay=0.05)) for step in range(11)} == {0.05}
+    config = OptimiserConfig(weight_decay=0.05, weight_decay_end=0.08)
+    decays = [weight_decay(step, 11, config) for step in range(11)]
+    assert decays[0] == pytest.approx(0.05)
+    assert decays[5] == pytest.approx(0.065)
+    assert decays[10] == pytest.approx(0.08)
+    assert decays == sorted(decays)
+    optimiser = build_optimiser(make_transformer(), config, no_decay)
+    set_schedule(optimiser, 10, 11, config, 256)
+    assert [group["weight_decay"] for group in optimiser.param_groups] == pytest.approx([0.08, 0.0])
+    assert {group["lr"] for group in optimiser.param_groups} == {learning_rate(10, 11, config, 256)}
 
 
 def test_weight_decay_groups() -> None:

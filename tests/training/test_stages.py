@@ -15,13 +15,15 @@ from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_transformer, save_model
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
+from nextscale.errors import TrainingDiverged
 from nextscale.training import loop
 from nextscale.training import run as run_module
 from nextscale.training.adversarial import AdversarialConfig
 from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.run import RunFolder
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
-from toys import make_tokenizer, tokenizer_config, transformer_config
+from toys import make_pipeline, make_tokenizer, tokenizer_config, transformer_config
 
 Make = Callable[..., Path]
 FAST = OptimiserConfig(learning_rate=2e-2, ema=0.9, warmup=0.05)
@@ -171,7 +173,7 @@ def test_stage2_repeats_and_resumes_exactly(
     line = lines(tmp_path / "a")[0]
     assert {"loss", "loss_last", "accuracy", "accuracy_last", "gradient_norm"} <= set(line)
     assert len(line["loss_per_scale"]) == len(line["accuracy_per_scale"]) == 4
-    assert "heldout_loss" in lines(tmp_path / "a")[-1]
+    assert {"heldout_loss", "heldout_unconditional_loss"} <= set(lines(tmp_path / "a")[-1])
     assert (tmp_path / "a" / "samples" / "00000012.png").is_file()
 
 
@@ -191,6 +193,82 @@ def test_stage2_from_a_token_cache_learns(tmp_path: Path, image_folder: Make, to
     pipeline = VARPipeline.from_pretrained(model)
     assert pipeline.class_names == ("blue", "green", "red")
     assert len(pipeline.generate("red", seeds=[0]).images) == 1
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 3}, {"accumulate": 4}, {"checkpointing": True}])
+def test_less_memory_gives_the_same_training(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, changes: dict
+) -> None:
+    data, model = image_folder(), transformer_config(drop_path=0.0)
+    losses = []
+    for name, settings in (("plain", {}), ("spared", changes)):
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, model=model, **settings))
+        losses.append([line["loss"] for line in lines(tmp_path / name) if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_half_precision_gradients_are_scaled(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data, model = image_folder(), transformer_config(drop_path=0.0)
+    losses = {}
+    for precision in ("fp32", "fp16"):
+        config = stage2_config(data, tokenizer_folder, tmp_path / precision, model=model, precision=precision)
+        train_transformer(config)
+        losses[precision] = [line["loss"] for line in lines(tmp_path / precision) if "loss" in line]
+    assert losses["fp16"] == pytest.approx(losses["fp32"], rel=0.02)
+    state = RunFolder(tmp_path / "fp16").load_checkpoint()
+    assert state is not None
+    assert state["scaler"]["scale"] == 2048
+    train_transformer(config, resume=True)  # finished: takes the scaler's state up and leaves
+    with pytest.raises(ValueError, match="tokenizers train in bf16 or fp32"):
+        stage1_config(data, tmp_path, precision="fp16")
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    data = image_folder()
+    explosive = replace(FAST, learning_rate=1e30, clip=1e30, warmup=0.0)
+    config = stage2_config(data, tokenizer_folder, tmp_path / "run", optimiser=explosive, checkpoint_every=1)
+    with pytest.raises(TrainingDiverged, match=r"is in .*non-finite-step-0000000\d-rank-0\.pt") as error:
+        train_transformer(config)
+    assert "\n" not in str(error.value)
+    (saved,) = (tmp_path / "run").glob("non-finite-*.pt")
+    batch = torch.load(saved, weights_only=True)
+    assert batch["tokens"].shape == (6, 30)
+    assert batch["classes"].shape == (6,)
+    with pytest.raises(TrainingDiverged):
+        train_tokenizer(stage1_config(data, tmp_path / "one", optimiser=explosive))
+
+
+def test_starting_from_a_model_with_other_classes(tmp_path: Path, image_folder: Make) -> None:
+    start = make_pipeline()
+    start.save_pretrained(tmp_path / "start")
+    data = image_folder()
+    (data / "red").rename(data / "yellow")
+    still = replace(FAST, learning_rate=1e-12)
+    config = stage2_config(
+        data, tmp_path / "start", tmp_path / "run", init_from=str(tmp_path / "start"), optimiser=still, steps=1,
+        model=transformer_config(depth=5),
+    )  # fmt: skip
+    model = load_transformer(train_transformer(config))
+    assert model.config.depth == 2, "the start's architecture"
+    before, after = start.transformer.state_dict(), model.state_dict()
+    for name in set(before) - {"class_embedding.weight"}:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+    known = before["class_embedding.weight"][[0, 1, 3, 3]]  # blue, green, yellow (new), unconditional
+    torch.testing.assert_close(after["class_embedding.weight"], known, atol=1e-6, rtol=0)
+    other = make_tokenizer(codebook_size=64)
+    save_model(tmp_path / "other", ModelConfig(kind="tokenizer"), tokenizer=other)
+    with pytest.raises(ValueError, match="its codebook_size is 32, the tokenizer's 64"):
+        train_transformer(replace(config, tokenizer=str(tmp_path / "other"), out=str(tmp_path / "x")))
+
+
+def test_epochs_count_steps(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder()  # 24 images
+    train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "run", epochs=1.5))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 6
+    train_tokenizer(stage1_config(data, tmp_path / "one", epochs=0.5))
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["steps"] == 2
 
 
 def test_half_precision_exports_give_one_tokenizer(tmp_path: Path, image_folder: Make) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from nextscale import __version__
+from nextscale.errors import TrainingDiverged
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in UNWRITABLE:
             raise
         return complain(f"{error.filename or 'output'}: cannot be written ({error.strerror}); choose another place")
+    except TrainingDiverged as error:
+        complain(str(error))
+        return FAILED
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return FAILED

@@ -63,8 +63,8 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.progress import Progress
     from nextscale.runtime import retain_freed_memory
 
-    retain_freed_memory()
     pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+    retain_freed_memory()  # not before: what loading frees should go back
     if options.compile:
         pipeline.compile()
     chosen = {name: getattr(options, name) for name in ("guidance", "top_k", "top_p")}

@@ -48,15 +48,16 @@ class GenerateOptions:
     "auto, fp32, bf16, fp16, int8 (CPU). In fp32 an image never depends on its batch."
     device: str = "auto"
     "auto, cpu, cuda, mps."
-    batch_size: int = 16
-    "Images at once."
+    batch_size: int = 0
+    "Images at once; 0 takes as many as keep keys and values within half a gigabyte (8 on CUDA), at most 16."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
     json: str = ""
     "File for the results."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "count", "batch_size")
+        require_at_least(self, 1, "count")
+        require_at_least(self, 0, "batch_size")
 
 
 @accepts(GenerateOptions)
@@ -68,12 +69,12 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     SamplingConfig(**sampling_settings(options))  # complain before a large model is loaded
     from nextscale.runtime import retain_freed_memory
 
-    retain_freed_memory()
     began = time.monotonic()
     with complete_folder(Path(options.out)) as folder:
         from nextscale.pipeline import VARPipeline
 
         pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+        retain_freed_memory()  # not before: what loading frees should go back
         if options.compile:
             pipeline.compile()
         entries = write_images(pipeline, options, folder)
@@ -103,13 +104,14 @@ def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) 
     entries: list[dict[str, Any]] = []
     shown = []
     try:
-        for start in range(0, options.count, options.batch_size):
-            numbers = range(start, min(start + options.batch_size, options.count))
+        batch_size = options.batch_size or pipeline.default_batch_size
+        for start in range(0, options.count, batch_size):
+            numbers = range(start, min(start + batch_size, options.count))
             wanted: list[ClassLike] = [known(pipeline, classes[number % len(classes)]) for number in numbers]
             batch = pipeline.generate(
                 wanted,
                 seeds=[options.seed + number for number in numbers],
-                batch_size=options.batch_size,
+                batch_size=batch_size,
                 config=sampling,
             )
             entries += write_batch(pipeline, batch, numbers.start, folder, options.model, settings)

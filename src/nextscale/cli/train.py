@@ -8,7 +8,13 @@ from cyclopts import Parameter
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import essential
-from nextscale.presets import named, tokenizer_presets, transformer_presets
+from nextscale.presets import (
+    named,
+    tokenizer_presets,
+    tokenizer_recipes,
+    transformer_presets,
+    transformer_recipes,
+)
 from nextscale.runtime import retain_freed_memory
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -28,6 +34,7 @@ def train_tokenizer_command(
 ) -> None:
     """Stage 1: train the multi-scale VQVAE on images."""
     base = {"model": essential(named(tokenizer_presets(), preset)), "out": "out/runs/tokenizer"}
+    base |= tokenizer_recipes().get(preset, {})
     settled = settle(TokenizerTraining, given, file=config, base=base)
     retain_freed_memory()
     print(train_tokenizer(settled, resume=resume))
@@ -43,6 +50,7 @@ def train_var_command(
 ) -> None:
     """Stage 2: train the next-scale transformer on tokens, or on images tokenised on the way."""
     base = {"model": essential(named(transformer_presets(), preset)), "out": "out/runs/var"}
+    base |= transformer_recipes().get(preset, {})
     settled = settle(TransformerTraining, given, file=config, base=base)
     retain_freed_memory()
     print(train_transformer(settled, resume=resume))

@@ -14,12 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
+from torch.utils.checkpoint import checkpoint
 
 from nextscale.config import require_at_least
 from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.nn.linear import Linear
 from nextscale.pyramid import ScaleSchedule
+
+ATTENTION_GROUP = 128
+"""Tokens from which scales get an attention product of their own in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +96,8 @@ class VAR(nn.Module):
     def __init__(self, config: VARConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = False
+        "Whether training keeps only the blocks' inputs and computes the rest again in the backward pass."
         self.schedule = config.schedule
         width, schedule = config.width, self.schedule
         self.class_embedding = nn.Embedding(config.classes + 1, width)
@@ -186,8 +192,16 @@ class VAR(nn.Module):
             ],
             dim=1,
         )
+        # A group that is one scale sees everything up to its end and needs no mask.
+        groups = [
+            (span, None if span in self.schedule.slices else self.mask[span, : span.stop])
+            for span in self.schedule.groups(ATTENTION_GROUP)
+        ]
         for block, rows in zip(self.blocks, condition.rows, strict=True):
-            x_BLC = block(x_BLC, rows, mask_LS=self.mask)
+            if self.checkpointing and self.training:
+                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False)
+            else:
+                x_BLC = block(x_BLC, rows, groups=groups)
         return self.classify(self.head_input(x_BLC, condition))
 
     def new_cache(self, batch: int) -> KeyValueCache:

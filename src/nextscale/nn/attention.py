@@ -6,12 +6,16 @@ Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.nn.linear import Linear
+
+Group = tuple[slice, Tensor | None]
+"""Positions of a run of queries, and where they see keys up to its end, (l, end) bool; None is everywhere."""
 
 HEAD_WIDTH = 64
 MAX_LOG_SCALE = math.log(100)
@@ -45,18 +49,33 @@ class KeyValueCache:
 def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:
     """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
 
-    On CPU, two batched products around a softmax replace torch's fused kernel where it is slower: with a mask
-    and gradients, for its backward pass, and in bf16, which it computes at a tenth of the products' rate.
+    On CPU, two batched products around a softmax replace torch's fused kernel where it is slower: with gradients,
+    for its backward pass, and in bf16, which it computes at a tenth of the products' rate.
     """
     on_cpu, training = query_BHLD.device.type == "cpu", torch.is_grad_enabled()
-    if on_cpu and mask_LS is not None and training:
-        scores_BHLS = (query_BHLD * scale) @ key_BHSD.transpose(-2, -1)
-        weights_BHLS = scores_BHLS.float().masked_fill(~mask_LS, -torch.inf).softmax(dim=-1)
-        return weights_BHLS.to(value_BHSD.dtype) @ value_BHSD
+    if on_cpu and training:
+        scores_BHLS = ((query_BHLD * scale) @ key_BHSD.transpose(-2, -1)).float()
+        if mask_LS is not None:
+            scores_BHLS = scores_BHLS.masked_fill(~mask_LS, -torch.inf)
+        return scores_BHLS.softmax(dim=-1).to(value_BHSD.dtype) @ value_BHSD
     if on_cpu and mask_LS is None and not training and query_BHLD.dtype == torch.bfloat16:
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
         return (query_BHLD @ key_BHSD.transpose(-2, -1)).softmax(dim=-1) @ value_BHSD
     return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
+
+
+def attend_in_groups(
+    query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group], scale: float
+) -> Tensor:
+    """Block-wise causal attention -> (B, H, L, D): each group's queries against the keys up to its end.
+
+    Nothing is computed that the mask would throw away but inside groups of several scales.
+    """
+    parts = [
+        attend(query_BHLD[:, :, span], key_BHLD[:, :, : span.stop], value_BHLD[:, :, : span.stop], mask_LS, scale)
+        for span, mask_LS in groups
+    ]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 class SelfAttention(nn.Module):
@@ -81,7 +100,7 @@ class SelfAttention(nn.Module):
         self,
         x_BLC: Tensor,
         *,
-        mask_LS: Tensor | None = None,
+        groups: Sequence[Group] = (),
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
@@ -94,7 +113,10 @@ class SelfAttention(nn.Module):
             query, key = F.normalize(qkv[:, :, :2].float(), dim=-1).permute(2, 0, 3, 1, 4)
             query = query * self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
             softmax_scale = 1.0
+        query = query.to(value.dtype)
         if cache is not None:
-            key, value = cache.append(layer, key, value)
-        mixed = attend(query.to(value.dtype), key.to(value.dtype), value, mask_LS, softmax_scale)
+            mixed = attend(query, *cache.append(layer, key, value), None, softmax_scale)
+        else:
+            groups = groups or [(slice(0, length), None)]
+            mixed = attend_in_groups(query, key.to(value.dtype), value, groups, softmax_scale)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))

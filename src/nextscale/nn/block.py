@@ -5,11 +5,13 @@ Shapes: B batch, L tokens, C width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache, SelfAttention
+from nextscale.nn.attention import HEAD_WIDTH, Group, KeyValueCache, SelfAttention
 from nextscale.nn.linear import Linear
 
 ROWS = 6
@@ -71,11 +73,11 @@ class AdaLNBlock(nn.Module):
         x_BLC: Tensor,
         rows_B6C: Tensor,
         *,
-        mask_LS: Tensor | None = None,
+        groups: Sequence[Group] = (),
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
         gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
-        mixed = self.attention(modulate(x_BLC, scale1, shift1), mask_LS=mask_LS, cache=cache, layer=layer)
+        mixed = self.attention(modulate(x_BLC, scale1, shift1), groups=groups, cache=cache, layer=layer)
         x_BLC = torch.addcmul(x_BLC, self.drop_path(mixed), gamma1)
         return torch.addcmul(x_BLC, self.drop_path(self.feed_forward(modulate(x_BLC, scale2, shift2))), gamma2)

@@ -17,11 +17,16 @@ MASS_MARGIN = 1e-5
 
 
 def gumbel_noise(length: int, size: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
-    """-log of exponential noise, (B, length, size): one generator per image, drawn on the CPU."""
-    noise = torch.empty(len(generators), length, size)
-    for image, generator in zip(noise, generators, strict=True):
-        image.exponential_(generator=generator)
-    return noise.clamp_min_(torch.finfo(noise.dtype).tiny).log_().neg_().to(device)
+    """-log of exponential noise, (B, length, size) float32: one generator per image, drawn on the CPU.
+
+    The exponential is -log(1 - u) with u from 31 random bits, never 0; small values, which decide, keep float32's
+    relative precision. torch's own exponential takes five times as long.
+    """
+    bits = torch.empty(len(generators), length, size, dtype=torch.int32)
+    for image, generator in zip(bits, generators, strict=True):
+        image.random_(generator=generator)
+    uniform = bits.to(device).float().add_(0.5).mul_(2.0**-31)
+    return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
 def draw(

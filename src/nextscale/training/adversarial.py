@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from nextscale.config import require_at_least
 from nextscale.training.distributed import launched, wrap
-from nextscale.training.loop import optimise
-from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_learning_rate
+from nextscale.training.loop import Updater
+from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
 
 LARGEST_WEIGHT = 1e4
 
@@ -142,13 +141,12 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
         self.config = config
-        self.clip = optimiser.clip
+        self.settings = replace(optimiser, beta1=0.5, beta2=0.9)
         self.module = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels).to(
             device, memory_format=torch.channels_last
         )  # pyright: ignore[reportCallIssue]
-        self.optimiser = build_optimiser(
-            self.module, replace(optimiser, beta1=0.5, beta2=0.9), lambda name, parameter: parameter.ndim < 2
-        )
+        weights = build_optimiser(self.module, self.settings, lambda name, parameter: parameter.ndim < 2)
+        self.updater = Updater(self.module, weights, clip=optimiser.clip)
         self.trained = wrap(self.module, launched())
 
     def backward(
@@ -167,30 +165,25 @@ class Adversary:
         if self.config.adaptive:
             weight = adaptive_weight(reconstructed, last, wanted, adversarial)
         gradient = wanted + self.config.adversarial * weight.to(wanted.dtype) * adversarial
-        roots = [(reconstructed, gradient)] + [(quantizer, torch.ones_like(quantizer))] * quantizer.requires_grad
-        torch.autograd.backward(*(list(part) for part in zip(*roots, strict=True)))
+        if quantizer.requires_grad:
+            torch.autograd.backward([reconstructed, quantizer], [gradient, torch.ones_like(quantizer)])
+        else:
+            reconstructed.backward(gradient)
         return {"adversarial": judged.detach(), "adaptive_weight": weight}
 
     def shown(self, *batches: Tensor) -> list[Tensor]:
         """What the discriminator is shown of each batch."""
         return augmented(batches) if self.config.discriminator_augment else list(batches)
 
-    def learn(self, scores: Tensor, rate: float) -> dict[str, Tensor]:
-        """One step from the scores of real images and reconstructions, in this order, in one batch."""
+    def learn(self, scores: Tensor, step: int, steps: int, batch_size: int) -> dict[str, Tensor]:
+        """One update from the scores of real images and reconstructions, in this order, in one batch."""
         real, fake = scores.chunk(2)
         loss = discriminator_loss(real, fake)
-        set_learning_rate(self.optimiser, rate)
-        loss.backward()
-        optimise(self.module, self.optimiser, None, self.clip)
+        set_schedule(self.updater.optimiser, step, steps, self.settings, batch_size)
+        self.updater.backward(loss)
+        self.updater.step()
         return {
             "discriminator": loss.detach(),
             "score_real": real.detach().float().mean(),
             "score_reconstructed": fake.detach().float().mean(),
         }
-
-    def state(self) -> dict[str, Any]:
-        return {"model": self.module.state_dict(), "optimiser": self.optimiser.state_dict()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.module.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,6 +42,13 @@ def wrap(model: nn.Module, processes: Processes) -> nn.Module:
     if processes.world == 1:
         return model
     return nn.parallel.DistributedDataParallel(model)
+
+
+def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """While a batch is done in parts, processes exchange gradients only after its last part."""
+    if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
+        return model.no_sync()
+    return nullcontext()
 
 
 def reduce_mean(value: Tensor) -> Any:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.optim import Optimizer
 
+from nextscale.checkpoint import save_torch
 from nextscale.config import require_at_least
+from nextscale.errors import TrainingDiverged
 from nextscale.progress import Progress
 from nextscale.runtime import PRECISIONS
 from nextscale.training.distributed import reduce_mean
 from nextscale.training.optimisation import Average
 from nextscale.training.run import Metrics
+
+LARGEST_SCALE = 32768.0
+"""Bound on the scale of float16 gradients (published recipe)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +41,8 @@ class LoopConfig:
     "Held-out images measured."
     steps: int = 10_000
     "Optimiser steps."
+    epochs: float = 0.0
+    "Passes over the data instead of a number of steps; 0 counts steps."
     batch_size: int = 64
     "Images per step, over all processes."
     seed: int = 0
@@ -63,39 +73,87 @@ class LoopConfig:
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
         require_at_least(self, 1, *names)
-        require_at_least(self, 0, "limit")
+        require_at_least(self, 0, "limit", "epochs")
         if self.export not in PRECISIONS:
             raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
         if self.enlarge < 1:
             raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
 
 
-def optimise(model: nn.Module, optimiser: Optimizer, average: Average[Any] | None, clip: float) -> Tensor:
-    """Clip the gradients that are there, step, average; returns the gradient norm before clipping."""
-    norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    if average is not None:
-        average.update_parameters(model)
-    return norm
+class Updater:
+    """Turns losses into better weights: gradients (scaled in float16), clipping, a step, the average."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimiser: Optimizer,
+        *,
+        clip: float,
+        average: Average[Any] | None = None,
+        scaler: torch.amp.GradScaler | None = None,  # pyright: ignore[reportPrivateImportUsage]
+    ) -> None:
+        self.model, self.optimiser, self.clip = model, optimiser, clip
+        self.average, self.scaler = average, scaler
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that are there."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self) -> Tensor:
+        """Clip, step, average, clear; returns the gradient norm before clipping."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        if self.scaler is None:
+            self.optimiser.step()
+        else:
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            if self.scaler.get_scale() > LARGEST_SCALE:
+                self.scaler.update(LARGEST_SCALE)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """What a run needs to go on exactly, beside the step: everything else is a function of it."""
+        parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average, "scaler": self.scaler}
+        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average, "scaler": self.scaler}
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(state[name])
 
 
-def resume_state(step: int, model: nn.Module, optimiser: Optimizer, average: Average[Any]) -> dict[str, Any]:
-    """All that a run needs to go on exactly: everything else is a function of the step."""
-    return {
-        "step": step,
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
+def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler | None:  # pyright: ignore[reportPrivateImportUsage]
+    """The scaler that float16 gradients need (initial 2^11, doubled every 1,000 good steps); None for others."""
+    if dtype != torch.float16:
+        return None
+    return torch.amp.GradScaler(device.type, init_scale=2.0**11, growth_interval=1000)  # pyright: ignore[reportPrivateImportUsage]
 
 
-def restore(state: dict[str, Any], model: nn.Module, optimiser: Optimizer, average: Average[Any]) -> int:
-    """Take up a resume state; returns the steps done."""
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"]
+def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
+    """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
+    finite = torch.isfinite(loss.detach()).float()
+    if dist.is_initialized():
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    if finite:
+        return
+    path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
+    save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
+    raise TrainingDiverged(
+        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. --resume goes on from the last checkpoint; "
+        "if it happens again, lower --learning-rate or --clip"
+    )
+
+
+def counted_steps(config: LoopConfig, images: int) -> int:
+    """Steps of a run over data of that many images."""
+    return max(1, math.ceil(config.epochs * images / config.batch_size)) if config.epochs else config.steps
 
 
 class Journal:

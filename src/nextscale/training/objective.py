@@ -20,8 +20,8 @@ from nextscale.tokenizer.vqvae import VQVAE
 class Objective(Protocol):
     """One model kind's part of stage-2 training; the loop knows nothing else of it."""
 
-    def build(self) -> nn.Module:
-        """A model with initial weights drawn from torch's global generator."""
+    def build(self, *, gamma: float) -> nn.Module:
+        """A model with initial weights drawn from torch's global generator; `gamma` scales its branches' rows."""
         ...
 
     def no_decay(self, name: str, parameter: Tensor) -> bool:
@@ -41,9 +41,9 @@ class NextScaleObjective:
         self.quantizer = tokenizer.quantizer
         self.label_smoothing = label_smoothing
 
-    def build(self) -> VAR:
+    def build(self, *, gamma: float) -> VAR:
         model = VAR(self.config)
-        model.initialise()
+        model.initialise(gamma=gamma)
         return model
 
     def no_decay(self, name: str, parameter: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -25,6 +26,8 @@ class OptimiserConfig:
     "AdamW's second-moment decay."
     weight_decay: float = 0.05
     "Decoupled weight decay of matrices."
+    weight_decay_end: float = -1.0
+    "Weight decay at the end, reached along half a cosine; negative keeps it constant."
     clip: float = 2.0
     "Largest gradient norm; larger gradients are scaled down."
     warmup: float = 0.02
@@ -57,15 +60,29 @@ def build_optimiser(
         if parameter.requires_grad:
             (plain if skip_decay(name, parameter) else decayed).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay, "decays": True},
+        {"params": plain, "weight_decay": 0.0, "decays": False},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def weight_decay(step: int, steps: int, config: OptimiserConfig) -> float:
+    """Weight decay at a step (0-based): constant, or half a cosine to its end (official `lr_control.py`)."""
+    if config.weight_decay_end < 0:
+        return config.weight_decay
+    share = step / max(1, steps - 1)
+    swing = (config.weight_decay - config.weight_decay_end) * (1 + math.cos(math.pi * share)) / 2
+    return config.weight_decay_end + swing
+
+
+def set_schedule(
+    optimiser: torch.optim.Optimizer, step: int, steps: int, config: OptimiserConfig, batch_size: int
+) -> None:
+    """Give the optimiser the learning rate and weight decay of a step."""
+    rate, decay = learning_rate(step, steps, config, batch_size), weight_decay(step, steps, config)
     for group in optimiser.param_groups:
         group["lr"] = rate
+        group["weight_decay"] = decay if group["decays"] else 0.0
 
 
 class Average(AveragedModel, Generic[Module]):

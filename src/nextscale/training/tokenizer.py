@@ -28,13 +28,12 @@ from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import launched, main_decides, wrap
-from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
+from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
     build_optimiser,
-    learning_rate,
-    set_learning_rate,
+    set_schedule,
 )
 from nextscale.training.perceptual import PerceptualDistance
 from nextscale.training.run import RunFolder, stop_requests
@@ -85,6 +84,8 @@ class TokenizerTraining(LoopConfig):
         super().__post_init__()
         require_at_least(self, 1, "restart_every")
         require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
+        if self.precision == "fp16":
+            raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
         if self.decoder_only and not self.init_from:
             raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
 
@@ -120,6 +121,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     source = open_source(config.data)
     require_readable(source, limit=config.limit)
     heldout = open_source(config.heldout) if config.heldout else source
+    config = replace(config, steps=counted_steps(config, len(source)))
     start = find_model(config.init_from).tokenizer() if config.init_from else None
     if start is not None:
         config = replace(config, model=start.config)
@@ -136,15 +138,17 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     criterion = ReconstructionLoss(config).to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimiser = build_optimiser(model, config.optimiser, lambda name, p: p.ndim < 2 or name.endswith("codebook"))
     average = averaged(model, config.optimiser.ema)
+    updater = Updater(model, optimiser, clip=config.optimiser.clip, average=average)
     adversary = Adversary(config.adversary, config.optimiser, device) if config.adversary.adversarial else None
     first = 0
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
     state = run.load_checkpoint() if resume else None
     if state is not None:
-        first = restore(state, model, optimiser, average)
+        first = state["step"]
+        updater.restore(state)
         usage.counts = state["usage"].to(device)
         if adversary is not None:
-            adversary.restore(state["adversary"])
+            adversary.updater.restore(state["adversary"])
         logger.info("resumed at step %d", first)
     if config.compile:
         model.encoder.compile()
@@ -165,11 +169,11 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             if step == 0 and start is None:
                 with autocast(device, dtype), torch.no_grad():
                     start_codebook(model, model.features(images))
-            rate = learning_rate(step, config.steps, config.optimiser, config.batch_size)
-            set_learning_rate(optimiser, rate)
+            set_schedule(optimiser, step, config.steps, config.optimiser, config.batch_size)
             with autocast(device, dtype):
                 reconstructed, quantized = training(images)
                 loss, parts = criterion(images, reconstructed)
+            require_finite(loss + quantized.loss, step, run.path, {"images": images}, processes.rank)
             parts = {"loss": (loss + quantized.loss).detach(), "quantizer": quantized.loss.detach()} | parts
             if adversary is not None and config.adversary.joined(step, config.steps):
                 with autocast(device, dtype):
@@ -179,10 +183,10 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 )
                 with autocast(device, dtype):
                     scores = adversary.trained(torch.cat(adversary.shown(images, reconstructed.detach().float())))
-                parts |= adversary.learn(scores, rate)
+                parts |= adversary.learn(scores, step, config.steps, config.batch_size)
             else:
-                (loss + quantized.loss).backward()
-            norm = optimise(model, optimiser, average, config.optimiser.clip)
+                updater.backward(loss + quantized.loss)
+            norm = updater.step()
             usage.add(quantized.tokens)
 
             done = step + 1
@@ -202,9 +206,9 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             journal.step(done, parts, norm, lambda v: f"loss {v['loss']:.4f}  L1 {v['l1']:.4f}")
             leaving = stop.is_set() or done == config.steps
             if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
-                state = resume_state(done, model, optimiser, average) | {"usage": usage.counts}
+                state = {"step": done, "usage": usage.counts} | updater.state()
                 if adversary is not None:
-                    state["adversary"] = adversary.state()
+                    state["adversary"] = adversary.updater.state()
                 run.save_checkpoint(done, state)
             if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
                 measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")

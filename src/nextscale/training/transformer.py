@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, fingerprint, save_model
-from nextscale.config import to_dict
+from nextscale.config import require_at_least, to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import (
@@ -36,17 +36,24 @@ from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.distributed import launched, main_decides, wrap
-from nextscale.training.loop import Journal, LoopConfig, optimise, restore, resume_state
+from nextscale.training.distributed import gradients_at_the_end, launched, main_decides, wrap
+from nextscale.training.loop import (
+    Journal,
+    LoopConfig,
+    Updater,
+    counted_steps,
+    gradient_scaler,
+    require_finite,
+)
 from nextscale.training.objective import NextScaleObjective, Objective, drop_classes, mean_figures
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
     build_optimiser,
-    learning_rate,
-    set_learning_rate,
+    set_schedule,
 )
 from nextscale.training.run import RunFolder, stop_requests
+from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
 
@@ -57,6 +64,14 @@ class TransformerTraining(LoopConfig):
 
     tokenizer: str
     "Tokenizer: a model, run or tokenizer folder, or demo."
+    init_from: str = ""
+    "Model to start from; its architecture is kept, and of its classes those of the same name."
+    accumulate: int = 1
+    "Parts that a batch is split into, one after the other: less memory, the same gradient."
+    checkpointing: bool = False
+    "Compute each block again in the backward pass instead of keeping what it needs: less memory, a third slower."
+    gamma: float = 1e-3
+    "Initial scale of the rows that let AdaLN's branches through."
     class_dropout: float = 0.1
     "Share of samples trained without their class, which guidance needs."
     label_smoothing: float = 0.0
@@ -74,6 +89,9 @@ class TransformerTraining(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_at_least(self, 1, "accumulate")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         for name in ("class_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
@@ -88,29 +106,42 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     source = open_tokens_or_images(config.data, tokenizer, config.limit)
     heldout = open_tokens_or_images(config.heldout, tokenizer, config.limit) if config.heldout else None
     names = class_names(source)
-    fitted = replace(
-        config.model,
-        scales=tokenizer.config.scales,
-        codebook_size=tokenizer.config.codebook_size,
-        latent_channels=tokenizer.config.latent_channels,
-        classes=len(names),
-    )
+    stored = find_model(config.init_from) if config.init_from else None
+    start = None if stored is None else stored.transformer()
+    if start is None:
+        fitted = replace(
+            config.model,
+            scales=tokenizer.config.scales,
+            codebook_size=tokenizer.config.codebook_size,
+            latent_channels=tokenizer.config.latent_channels,
+            classes=len(names),
+        )
+    else:
+        fitted = started_config(start, tokenizer.config, len(names), config.init_from)
     identity = fingerprint(tokenizer)
     if config.tokenizer_fingerprint not in ("", identity):
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
-    config = replace(config, model=fitted, tokenizer_fingerprint=identity)
+    steps = counted_steps(config, len(source))
+    config = replace(config, model=fitted, tokenizer_fingerprint=identity, steps=steps)
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
     objective: Objective = NextScaleObjective(fitted, tokenizer, label_smoothing=config.label_smoothing)
-    model = objective.build().to(device)
+    model = objective.build(gamma=config.gamma).to(device)
+    model.checkpointing = config.checkpointing
+    if start is not None and stored is not None:
+        known = warm_start(model, names, start, stored.config().class_names)
+        logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(names))
     optimiser = build_optimiser(model, config.optimiser, objective.no_decay)
     average = averaged(model, config.optimiser.ema)
+    scaler = gradient_scaler(device, dtype)
+    updater = Updater(model, optimiser, clip=config.optimiser.clip, average=average, scaler=scaler)
     first = 0
     state = run.load_checkpoint() if resume else None
     if state is not None:
-        first = restore(state, model, optimiser, average)
+        first = state["step"]
+        updater.restore(state)
         logger.info("resumed at step %d", first)
     if config.compile:
         model.compile()
@@ -125,22 +156,30 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
             chosen = drop_classes(
                 batch.labels, batch.chance, rate=config.class_dropout, unconditional=fitted.unconditional
             ).to(device)
-            set_learning_rate(optimiser, learning_rate(step, config.steps, config.optimiser, config.batch_size))
-            with autocast(device, dtype):
-                loss, figures = objective.loss(training, batch.tokens.to(device), chosen)
-            loss.backward()
-            norm = optimise(model, optimiser, average, config.optimiser.clip)
+            set_schedule(optimiser, step, config.steps, config.optimiser, config.batch_size)
+            parts = split_batch(batch.tokens.to(device), chosen, config.accumulate)
+            seen: list[dict[str, Tensor]] = []
+            for number, (tokens, classes) in enumerate(parts, 1):
+                with gradients_at_the_end(training, number == len(parts)):
+                    with autocast(device, dtype):
+                        loss, figures = objective.loss(training, tokens, classes)
+                    saved = {"tokens": tokens.packed, "classes": classes}
+                    require_finite(loss, step, run.path, saved, processes.rank)
+                    updater.backward(loss * (len(classes) / len(chosen)))
+                seen.append(figures)
+            figures = seen[0] if len(seen) == 1 else mean_figures(seen, [len(classes) for _, classes in parts])
+            norm = updater.step()
 
             done = step + 1
             journal.step(done, figures, norm, describe)
             leaving = stop.is_set() or done == config.steps
             if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
-                run.save_checkpoint(done, resume_state(done, model, optimiser, average))
+                run.save_checkpoint(done, {"step": done} | updater.state())
             if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
                 if heldout is not None:
                     measured = measure(objective, average.module, heldout, config, tokenizer, fitted.unconditional)
-                    journal.write(done, {f"heldout_{name}": value for name, value in measured.items()})
-                    logger.info("held out at step %d: %s", done, describe(measured))
+                    journal.write(done, measured)
+                    logger.info("held out at step %d: %s", done, describe_heldout(measured))
                 export(average.module, tokenizer, names, config, run, done)
             if stop.is_set():
                 break
@@ -190,19 +229,24 @@ def measure(
     tokenizer: VQVAE,
     unconditional: int,
 ) -> dict[str, Any]:
-    """Loss and accuracy of held-out images with their class, in evaluation mode."""
+    """Loss and accuracy of held-out images with their class and without, in evaluation mode."""
     model.eval()
     device = tokenizer.quantizer.codebook.device
     dtype = resolve_dtype(config.precision, device)
-    figures: list[dict[str, Tensor]] = []
+    figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
     for tokens, labels in heldout_batches(heldout, tokenizer, min(config.heldout_images, len(heldout)), dtype):
-        classes = labels.masked_fill(labels < 0, unconditional).to(device)
-        with autocast(device, dtype):
-            figures.append(objective.loss(model, tokens.to(device), classes)[1])
+        given = labels.masked_fill(labels < 0, unconditional)
+        for name, classes in zip(figures, (given, torch.full_like(given, unconditional)), strict=True):
+            with autocast(device, dtype):
+                figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
         sizes.append(len(labels))
     model.train()
-    return {name: value.tolist() for name, value in mean_figures(figures, sizes).items()}
+    return {
+        f"{kind}_{name}": value.tolist()
+        for kind, batches in figures.items()
+        for name, value in mean_figures(batches, sizes).items()
+    }
 
 
 def heldout_batches(
@@ -239,6 +283,18 @@ def export(
     generation = pipeline.generate(classes, seeds=range(16))
     save_image(grid(generation.images), run.path / "samples" / f"{step:08d}.png")
     model.train()
+
+
+def split_batch(tokens: TokenPyramid, classes: Tensor, parts: int) -> list[tuple[TokenPyramid, Tensor]]:
+    """A batch in nearly equal parts."""
+    pairs = zip(tokens.packed.chunk(parts), classes.chunk(parts), strict=True)
+    return [(TokenPyramid(packed, tokens.schedule), chosen) for packed, chosen in pairs]
+
+
+def describe_heldout(values: dict[str, Any]) -> str:
+    """The line of a held-out measurement."""
+    given = describe({name.removeprefix("heldout_"): value for name, value in values.items()})
+    return f"{given}  without class: loss {values['heldout_unconditional_loss']:.4f}"
 
 
 def describe(values: dict[str, Any]) -> str:
