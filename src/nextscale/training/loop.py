@@ -146,8 +146,8 @@ def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tenso
     path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
     save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
     raise TrainingDiverged(
-        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. --resume goes on from the last checkpoint; "
-        "if it happens again, lower --learning-rate or --clip"
+        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. "
+        "--resume goes on from the last checkpoint; if it happens again, lower --learning-rate or --clip"
     )
 
 
