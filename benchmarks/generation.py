@@ -5,8 +5,8 @@
 
 Every side is a process of its own that loads the weights once. Rounds go over all sides and batch sizes in turn,
 so that all see the same machine; medians of the rounds are compared. Peak memory is that of the round that warms up.
-Ours works through a batch in as many parts as keep keys and values within half a gigabyte. The authors' code runs as
-it is shipped (float32 on CPU) and under bf16 autocast.
+Ours works through a batch in as many parts as keep keys and values within a quarter of a gigabyte. The authors' code
+runs as it is shipped (float32 on CPU) and under bf16 autocast.
 """
 
 from __future__ import annotations

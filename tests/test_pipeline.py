@@ -143,9 +143,9 @@ def test_the_default_batch_bounds_keys_and_values() -> None:
         large = VAR(VARConfig(depth=16))
     pipeline = make_pipeline()
     pipeline.transformer = large
-    assert pipeline.default_batch_size == 3  # 178 MB an image in float32
+    assert pipeline.default_batch_size == 1  # 178 MB an image in float32
     pipeline.transformer = large.to(torch.bfloat16)
-    assert pipeline.default_batch_size == 6
+    assert pipeline.default_batch_size == 3
     with torch.device("meta"):
         pipeline.transformer = VAR(VARConfig(depth=36, scales=SCALES_512))
     assert pipeline.default_batch_size == 1

@@ -162,10 +162,10 @@ class VARPipeline:
 
     @property
     def default_batch_size(self) -> int:
-        """Images whose keys and values with guidance stay within half a gigabyte (eight on CUDA), 1 to 16."""
+        """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
         config = self.transformer.config
         values = 2 * 2 * config.depth * config.width * self.schedule.length  # guidance, keys and values
-        room = (8 if self.device.type == "cuda" else 0.5) * 2**30
+        room = (8 if self.device.type == "cuda" else 0.25) * 2**30
         return max(1, min(16, int(room / (values * self.transformer.dtype.itemsize))))
 
     @cached_property

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_transformer, save_model
@@ -104,6 +105,8 @@ def test_stage1_records_health_and_pictures(tmp_path: Path, image_folder: Make) 
     recorded = json.loads((tmp_path / "run" / "config.json").read_text())
     assert recorded["model"]["codebook_size"] == 32
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    with Image.open(tmp_path / "run" / "codebook.png") as picture:
+        assert picture.width > 500
 
 
 def test_the_discriminator_is_logged_from_its_start(tmp_path: Path, image_folder: Make) -> None:

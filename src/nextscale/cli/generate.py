@@ -49,7 +49,7 @@ class GenerateOptions:
     device: str = "auto"
     "auto, cpu, cuda, mps."
     batch_size: int = 0
-    "Images at once; 0 takes as many as keep keys and values within half a gigabyte (8 on CUDA), at most 16."
+    "Images at once; 0 takes as many as keep keys and values within 0.25 GB (8 on CUDA), at most 16."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
     json: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nextscale.files import complete_file
 from nextscale.pyramid import ScaleSchedule
@@ -20,8 +20,35 @@ def require_plots(file: str) -> None:
     """Raises ValueError when the plot could not be drawn later."""
     if Path(file).suffix not in FORMATS:
         raise ValueError(f"--plot {file}: expected a file that ends in {', '.join(FORMATS)}")
-    if find_spec("matplotlib") is None:
+    if not can_plot():
         raise ValueError("plots need matplotlib; install nextscale[eval]")
+
+
+def can_plot() -> bool:
+    return find_spec("matplotlib") is not None
+
+
+def plot_codebook(schedule: ScaleSchedule, lines: Sequence[dict[str, Any]], path: Path) -> None:
+    """Usage and perplexity of every scale over the steps of a tokenizer run, from its metric lines."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    logged = [line for line in lines if "perplexity" in line]
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    steps = [line["step"] for line in logged]
+    for axes, name, title in zip(
+        panels, ("used_per_scale", "perplexity"), ("share of codes used", "perplexity"), strict=True
+    ):
+        for scale, (height, width) in enumerate(schedule):
+            shade = colormaps["viridis"](0.9 * scale / max(1, len(schedule) - 1))
+            axes.plot(steps, [line[name][scale] for line in logged], color=shade, label=f"{height}x{width}")
+        axes.set_xlabel("step")
+        axes.set_title(title, fontsize="medium")
+    panels[1].set_yscale("log")
+    panels[1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def plot_speed(schedule: ScaleSchedule, speeds: Sequence[GenerationSpeed], path: Path) -> None:

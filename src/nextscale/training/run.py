@@ -110,6 +110,10 @@ class Metrics:
             elif isinstance(value, (int, float)):
                 self.board.add_scalar(name, value, step)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
     def close(self) -> None:
         self.board.close()
 

@@ -21,6 +21,7 @@ from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import require_at_least, to_dict
 from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource, open_source
+from nextscale.evaluation.plots import can_plot, plot_codebook
 from nextscale.pictures import grid, save_image, to_images
 from nextscale.presets import tokenizer_presets
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
@@ -214,6 +215,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")
                 journal.write(done, measured)
                 logger.info("held out at step %d: %s", done, describe(measured))
+                if can_plot() and journal.metrics is not None:
+                    plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
                 described = ModelConfig(kind="tokenizer", class_names=source.class_names)
                 save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
             if stop.is_set():
