@@ -1,6 +1,8 @@
 """The token cache: what goes in comes out, for the right tokenizer only."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from nextscale.data.tokens import (
     open_tokens,
     write_tokens,
 )
+from nextscale.runtime import Processes
 from toys import CLASS_NAMES, make_tokenizer
 
 Make = Callable[..., Path]
@@ -91,6 +94,28 @@ def test_an_interrupted_run_continues_behind_its_last_shard(
     assert write(out, folder, resume=True) == out, "complete: nothing to do"
     with pytest.raises(ValueError, match="other settings"):
         write(out, folder, views=2, resume=True)
+
+
+def test_processes_share_the_shards(tmp_path: Path, image_folder: Make) -> None:
+    tokenizer, source = make_tokenizer(), open_source(image_folder())
+    described = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=32)
+    alone = open_tokens(write_tokens(tokenizer, source, tmp_path / "alone", described, shard_images=5))
+    barrier, copies = threading.Barrier(2, timeout=60), [make_tokenizer(), make_tokenizer()]
+
+    def work(rank: int) -> Path:
+        return write_tokens(
+            copies[rank], source, tmp_path / "shared", described, shard_images=5,
+            processes=Processes(rank, 2, rank), wait=barrier.wait,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(work, range(2)))
+    assert folders == [tmp_path / "shared"] * 2
+    shared = open_tokens(tmp_path / "shared")
+    assert len(shared) == len(alone) == 24
+    everything = np.arange(24)
+    for one, two in zip(alone.batch(everything), shared.batch(everything), strict=True):
+        assert torch.equal(getattr(one, "packed", one), getattr(two, "packed", two))
 
 
 def test_foreign_folders_are_not_written_into(tmp_path: Path, image_folder: Make) -> None:

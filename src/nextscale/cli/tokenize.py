@@ -56,13 +56,15 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
+    from nextscale.training.distributed import launched, wait_for_all
 
     retain_freed_memory()
+    processes = launched()
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
     source = open_source(options.data)
-    progress = Progress(len(source), title="tokenised", line_seconds=15)
+    progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     described = TokenCacheConfig(
         data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
         views=options.views, enlarge=options.enlarge, flip=options.flip, seed=options.seed,
@@ -71,10 +73,13 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
         folder = write_tokens(
             tokenizer, source, Path(options.out), described, resume=options.resume,
             batch_size=options.batch_size, dtype=dtype, limit=options.limit, advance=progress.advance,
+            processes=processes, wait=wait_for_all,
         )  # fmt: skip
     finally:
         progress.close()
     made = open_tokens(folder).config
+    if not processes.is_main:
+        return
     if options.json:
         write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
     print(f"{made.images} images, {made.views} view(s) of {tokenizer.schedule.length} tokens: {folder}")

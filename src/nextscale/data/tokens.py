@@ -27,7 +27,7 @@ from nextscale.data.source import ImageSource
 from nextscale.data.transform import center_crop, random_crop
 from nextscale.files import complete_folder, write_json
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.runtime import autocast
+from nextscale.runtime import Processes, autocast
 from nextscale.tokenizer.vqvae import VQVAE
 
 logger = logging.getLogger("nextscale.data")
@@ -148,12 +148,15 @@ def write_tokens(
     dtype: torch.dtype = torch.float32,
     limit: int = 100,
     advance: Callable[[int], None] | None = None,
+    processes: Processes = Processes(),  # noqa: B008
+    wait: Callable[[], None] = lambda: None,
 ) -> Path:
     """Tokenise all images of a source into a cache; returns its folder.
 
     `config` says views and augmentation; tokenizer, classes and counts are filled in here. `advance` is told
-    how many images are done. Raises ValueError for a folder in use (without `resume`, or made otherwise), and
-    when more than `limit` images are unreadable.
+    how many images are done. Several processes take shards in turn; `wait` returns once all have called it. Raises
+    ValueError for a folder in use (without `resume`, or made otherwise), and when more than `limit` images are
+    unreadable.
     """
     import datasets
 
@@ -167,7 +170,9 @@ def write_tokens(
         class_names=source.class_names,
     )
     require_readable(source, limit=limit)
-    if _start(out, config, resume=resume):
+    finished = processes.is_main and _start(out, config, resume=resume)
+    wait()
+    if finished or (not processes.is_main and _start(out, config, resume=True)):
         return out
     features = datasets.Features(
         {
@@ -176,20 +181,22 @@ def write_tokens(
             "index": datasets.Value("int64"),
         }
     )
-    total = 0
     reader = Reader(source, limit=limit)
     for number, first in enumerate(range(0, len(source), shard_images)):
         shard = out / f"shard-{number:05d}"
         indices = range(first, min(first + shard_images, len(source)))
-        if not shard.exists():
+        if number % processes.world == processes.rank and not shard.exists():
             rows = _tokenize(tokenizer, reader, indices, config, batch_size, dtype, advance)
             with complete_folder(shard) as partial:
                 datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(partial))
-        total += len(datasets.load_from_disk(str(shard)))
         if advance is not None:
             advance(indices.stop)
-    write_json(out / CONFIG, to_dict(replace(config, images=total)))
-    (out / UNFINISHED).unlink()
+    wait()
+    if processes.is_main:
+        total = sum(len(datasets.load_from_disk(str(shard))) for shard in _shards(out))
+        write_json(out / CONFIG, to_dict(replace(config, images=total)))
+        (out / UNFINISHED).unlink()
+    wait()
     return out
 
 

@@ -51,6 +51,9 @@ class AdaLNBlock(nn.Module):
     With `shared`, the rows are a learned offset added to one projection shared by all blocks.
     """
 
+    forward_methods = ("rows",)
+    "What is called beside `forward` and reads weights, for those who gather weights when they are needed."
+
     def __init__(self, heads: int, *, normalise: bool, drop_path: float, shared: bool) -> None:
         super().__init__()
         width = heads * HEAD_WIDTH

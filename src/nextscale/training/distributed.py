@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.fsdp import FSDPModule
 
 from nextscale.runtime import Processes, launched_processes
 
@@ -48,7 +49,24 @@ def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager
     """While a batch is done in parts, processes exchange gradients only after its last part."""
     if isinstance(model, nn.parallel.DistributedDataParallel) and not last:
         return model.no_sync()
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
     return nullcontext()
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process: all leave a loop at the same step."""
+    if not dist.is_initialized():
+        return flag
+    raised = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(raised, dist.ReduceOp.MAX)
+    return bool(raised)
 
 
 def reduce_mean(value: Tensor) -> Any:

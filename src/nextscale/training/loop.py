@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from nextscale.checkpoint import save_torch
@@ -104,6 +105,7 @@ class Updater:
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.scaler is None:
             self.optimiser.step()
         else:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.checkpoint import assigned
 from nextscale.models.var import VAR, VARConfig, no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.tokenizer.vqvae import VQVAE
@@ -22,6 +23,14 @@ class Objective(Protocol):
 
     def build(self, *, gamma: float) -> nn.Module:
         """A model with initial weights drawn from torch's global generator; `gamma` scales its branches' rows."""
+        ...
+
+    def rebuilt(self, state: dict[str, Tensor]) -> nn.Module:
+        """A model in evaluation mode that takes these whole weights."""
+        ...
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        """Parts that FSDP gathers one at a time."""
         ...
 
     def no_decay(self, name: str, parameter: Tensor) -> bool:
@@ -45,6 +54,13 @@ class NextScaleObjective:
         model = VAR(self.config)
         model.initialise(gamma=gamma)
         return model
+
+    def rebuilt(self, state: dict[str, Tensor]) -> VAR:
+        return assigned(VAR, self.config, state)
+
+    def units(self, model: nn.Module) -> Sequence[nn.Module]:
+        assert isinstance(model, VAR)
+        return list(model.blocks)
 
     def no_decay(self, name: str, parameter: Tensor) -> bool:
         return no_decay(name, parameter)

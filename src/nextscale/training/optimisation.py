@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -91,11 +92,16 @@ class Average(AveragedModel, Generic[Module]):
     module: Module  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
+def own(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """This process's parts of tensors that may be split over processes."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
+
+
 def averaged(model: Module, decay: float) -> Average[Module]:
     """Exponential moving average of a model's parameters; early steps average over a shorter memory."""
 
     def update(averages: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
         warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(list(averages), list(current), 1 - warmed)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(own(averages), own(current), 1 - warmed)  # pyright: ignore[reportPrivateImportUsage]
 
     return Average(model, multi_avg_fn=torch.no_grad()(update))  # pyright: ignore[reportArgumentType]

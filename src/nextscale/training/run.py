@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,8 @@ import torch
 from nextscale.checkpoint import save_torch
 from nextscale.config import read_json
 from nextscale.files import complete_file, unwritable, write_json
+from nextscale.runtime import Processes
+from nextscale.training.distributed import wait_for_all
 
 logger = logging.getLogger("nextscale.training")
 
@@ -58,9 +61,9 @@ class RunFolder:
         except OSError as error:
             raise unwritable(self.path, error) from error
 
-    def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+    def checkpoints(self, *, sharded: bool = False) -> list[Path]:
+        """Complete checkpoints, oldest first: files, or folders where the state is sharded."""
+        return sorted((self.path / "checkpoints").glob("step-????????" if sharded else "step-*.pt"))
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
         """Write atomically, then drop all but the newest `keep`. Raises ValueError when it cannot be written."""
@@ -68,6 +71,32 @@ class RunFolder:
             save_torch(state, partial)
         for old in self.checkpoints()[: -self.keep]:
             old.unlink(missing_ok=True)
+
+    def save_sharded(self, step: int, save: Callable[[Path], None], processes: Processes) -> None:
+        """Let all processes write one checkpoint folder with `save`; it appears when all are done."""
+        final = self.path / "checkpoints" / f"step-{step:08d}"
+        partial = final.with_name(f".partial-{final.name}")
+        if processes.is_main:
+            shutil.rmtree(partial, ignore_errors=True)  # of a run that was cut off
+        wait_for_all()
+        save(partial)
+        wait_for_all()
+        if processes.is_main:
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            for old in self.checkpoints(sharded=True)[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
+        wait_for_all()
+
+    def load_sharded(self, load: Callable[[Path], None]) -> int:
+        """Take up the newest checkpoint folder that reads; returns its step, 0 where there is none."""
+        for path in reversed(self.checkpoints(sharded=True)):
+            try:
+                load(path)
+                return int(path.name.removeprefix("step-"))
+            except Exception as error:  # a damaged file raises many kinds; an older one may still be good
+                logger.warning("checkpoint %s cannot be read (%s); trying the one before", path, error)
+        return 0
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint that reads, or None."""

@@ -28,7 +28,7 @@ from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtyp
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
-from nextscale.training.distributed import launched, main_decides, wrap
+from nextscale.training.distributed import any_process, launched, main_decides, wrap
 from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -205,7 +205,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 parts |= usage.summary()
                 usage.reset()
             journal.step(done, parts, norm, lambda v: f"loss {v['loss']:.4f}  L1 {v['l1']:.4f}")
-            leaving = stop.is_set() or done == config.steps
+            stopping = any_process(stop.is_set())
+            leaving = stopping or done == config.steps
             if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
                 state = {"step": done, "usage": usage.counts} | updater.state()
                 if adversary is not None:
@@ -219,10 +220,10 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                     plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
                 described = ModelConfig(kind="tokenizer", class_names=source.class_names)
                 save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
-            if stop.is_set():
+            if stopping:
                 break
     journal.close()
-    if stop.is_set() and done < config.steps:
+    if done < config.steps:
         raise KeyboardInterrupt
     return run.path / "model"
 

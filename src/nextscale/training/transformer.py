@@ -36,7 +36,7 @@ from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.distributed import gradients_at_the_end, launched, main_decides, wrap
+from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
 from nextscale.training.loop import (
     Journal,
     LoopConfig,
@@ -53,6 +53,7 @@ from nextscale.training.optimisation import (
     set_schedule,
 )
 from nextscale.training.run import RunFolder, stop_requests
+from nextscale.training.sharding import load_sharded, save_sharded, shard, whole_state
 from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
@@ -66,6 +67,8 @@ class TransformerTraining(LoopConfig):
     "Tokenizer: a model, run or tokenizer folder, or demo."
     init_from: str = ""
     "Model to start from; its architecture is kept, and of its classes those of the same name."
+    parallel: str = "ddp"
+    "How processes share the work: ddp (each holds the model) or fsdp (each holds a part of it)."
     accumulate: int = 1
     "Parts that a batch is split into, one after the other: less memory, the same gradient."
     checkpointing: bool = False
@@ -90,6 +93,8 @@ class TransformerTraining(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "accumulate")
+        if self.parallel not in ("ddp", "fsdp"):
+            raise ValueError(f"parallel {self.parallel!r} is not known; expected ddp or fsdp")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         for name in ("class_dropout", "label_smoothing"):
@@ -133,19 +138,25 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     if start is not None and stored is not None:
         known = warm_start(model, names, start, stored.config().class_names)
         logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(names))
-    optimiser = build_optimiser(model, config.optimiser, objective.no_decay)
     average = averaged(model, config.optimiser.ema)
+    sharded = config.parallel == "fsdp" and processes.world > 1
+    if sharded:
+        for module in (model, average.module):
+            shard(module, objective.units(module), device)
+    optimiser = build_optimiser(model, config.optimiser, objective.no_decay)
     scaler = gradient_scaler(device, dtype)
     updater = Updater(model, optimiser, clip=config.optimiser.clip, average=average, scaler=scaler)
     first = 0
-    state = run.load_checkpoint() if resume else None
-    if state is not None:
+    if resume and sharded:
+        first = run.load_sharded(lambda folder: load_sharded(updater, folder))
+    elif resume and (state := run.load_checkpoint()) is not None:
         first = state["step"]
         updater.restore(state)
+    if first:
         logger.info("resumed at step %d", first)
     if config.compile:
         model.compile()
-    training = wrap(model, processes)
+    training = model if sharded else wrap(model, processes)
     journal = Journal(run.path, config, start=first, title="transformer", main=processes.is_main)
     done = first
 
@@ -172,19 +183,25 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
             done = step + 1
             journal.step(done, figures, norm, describe)
-            leaving = stop.is_set() or done == config.steps
-            if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
-                run.save_checkpoint(done, {"step": done} | updater.state())
-            if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
-                if heldout is not None:
-                    measured = measure(objective, average.module, heldout, config, tokenizer, fitted.unconditional)
-                    journal.write(done, measured)
-                    logger.info("held out at step %d: %s", done, describe_heldout(measured))
-                export(average.module, tokenizer, names, config, run, done)
-            if stop.is_set():
+            stopping = any_process(stop.is_set())
+            if done % config.checkpoint_every == 0 or stopping or done == config.steps:
+                if sharded:
+                    run.save_sharded(done, lambda folder: save_sharded(updater, folder), processes)
+                elif processes.is_main:
+                    run.save_checkpoint(done, {"step": done} | updater.state())
+            if done % config.sample_every == 0 or done == config.steps:
+                whole = whole_state(average) if sharded else None  # all processes take part
+                if processes.is_main:
+                    module = average.module if whole is None else objective.rebuilt(whole)
+                    if heldout is not None:
+                        measured = measure(objective, module, heldout, config, tokenizer, fitted.unconditional)
+                        journal.write(done, measured)
+                        logger.info("held out at step %d: %s", done, describe_heldout(measured))
+                    export(module, tokenizer, names, config, run, done)
+            if stopping:
                 break
     journal.close()
-    if stop.is_set() and done < config.steps:
+    if done < config.steps:
         raise KeyboardInterrupt
     return run.path / "model"
 
