@@ -93,6 +93,13 @@ def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig) -> None:
     assert torch.equal(together, backwards)
 
 
+def test_the_margin_of_near_ties_grows_with_what_magnifies_rounding() -> None:
+    plain = next_scale.near_tie(SamplingConfig(guidance=1.5))
+    assert plain == next_scale.near_tie(SamplingConfig(guidance=0.0)) == next_scale.NEAR_TIE
+    assert next_scale.near_tie(SamplingConfig(guidance=5.5)) == 3 * plain
+    assert next_scale.near_tie(SamplingConfig(temperature=0.5)) == 2 * plain
+
+
 def test_near_ties_are_decided_for_each_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every draw treated as a near tie, all tokens come from isolated logits and stay the same."""
     config = SamplingConfig(guidance=2.0, top_k=8, top_p=0.9)

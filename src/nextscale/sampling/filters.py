@@ -19,6 +19,11 @@ def guide(conditional_BLV: Tensor, unconditional_BLV: Tensor, strength: float) -
     return (1 + strength) * conditional_BLV - strength * unconditional_BLV
 
 
+def tempered(logits_BLV: Tensor, temperature: float) -> Tensor:
+    """Logits over the temperature; the same tensor at 1."""
+    return logits_BLV if temperature == 1 else logits_BLV / temperature
+
+
 def filter_logits(logits_BLV: Tensor, *, top_k: int = 0, top_p: float = 0.0) -> Tensor:
     """Logits with everything that top-k and top-p drop at minus infinity.
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from nextscale.models.var import VAR
 from nextscale.sampling.draw import draw, gumbel_noise
-from nextscale.sampling.filters import filter_logits, guidance_ramp, guide
+from nextscale.sampling.filters import filter_logits, guidance_ramp, guide, tempered
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.residual import accumulate, downsample, flatten_map
 
 NEAR_TIE = 5e-4
-"""Scores closer than this are decided again in isolation; float32 rounding moves them by some 1e-5."""
+"""Scores closer than this are decided again in isolation, at a guidance of up to 1.5: batches move logits by 5e-5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,14 +131,13 @@ def sample_scales(
 
     @torch.no_grad()  # not on the generator: a run that is given up would complain at the interpreter's end
     def choose(scale: int, accumulated: Tensor) -> Tensor:
-        logits = hook.logits(scale, guided(scale, accumulated))
-        logits = logits if config.temperature == 1 else logits / config.temperature
+        logits = tempered(hook.logits(scale, guided(scale, accumulated)), config.temperature)
         noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
         if config.smooth:
             mixture = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, scales))
             tokens, embeddings = mixture.argmax(dim=-1), mixture @ quantizer.codebook
         else:
-            margin = NEAR_TIE / config.temperature if isolate else 0.0
+            margin = near_tie(config) if isolate else 0.0
             tokens, doubtful = draw(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=margin)
             if isolate:
                 for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
@@ -172,6 +171,11 @@ def sample_scales(
             return
 
 
+def near_tie(config: SamplingConfig) -> float:
+    """Difference of scores below which a draw is decided again in isolation: guidance magnifies rounding."""
+    return NEAR_TIE * max(1.0, (1 + 2 * abs(config.guidance)) / 4) / config.temperature
+
+
 def smooth_mixture(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig, *, ratio: float) -> Tensor:
     """Gumbel-softmax weights over the codebook, (B, L, V) (official `more_smooth`)."""
     filtered = filter_logits(logits_BLV, top_k=config.top_k, top_p=config.top_p)
@@ -194,7 +198,6 @@ def isolated_draw(
     for scale in range(len(maps)):
         guided(scale, accumulated)
         accumulated = next(known).accumulated
-    logits = guided(len(maps), accumulated)
-    logits = logits if config.temperature == 1 else logits / config.temperature
+    logits = tempered(guided(len(maps), accumulated), config.temperature)
     tokens, _ = draw(logits, noise, top_k=config.top_k, top_p=config.top_p)
     return tokens[0]
