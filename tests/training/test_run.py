@@ -56,6 +56,14 @@ def test_runs_are_not_overwritten_or_continued_otherwise(tmp_path: Path) -> None
     run.start({"batch_size": 4, "log_every": 1}, resume=True)
 
 
+def test_runs_of_an_earlier_version_continue(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.start({"steps": 4, "optimiser": {"clip": 1.0}}, resume=False)
+    run.start({"steps": 4, "epochs": 0.0, "optimiser": {"clip": 1.0, "decay": 0.1}}, resume=True)
+    with pytest.raises(ValueError, match="another optimiser"):
+        run.start({"steps": 4, "epochs": 0.0, "optimiser": {"clip": 2.0, "decay": 0.1}}, resume=True)
+
+
 def test_metrics_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
     metrics = Metrics(tmp_path, start=0)
     for step in (1, 2, 3):

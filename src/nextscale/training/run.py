@@ -48,7 +48,7 @@ class RunFolder:
                     f"{self.path}: holds a run already; add --resume to continue it or choose another --out"
                 )
             before = read_json(recorded)
-            changed = [key for key in config if before.get(key) != config[key] and key not in RESUMABLE]
+            changed = [key for key in config if differs(before, config, key) and key not in RESUMABLE]
             if changed:
                 raise ValueError(
                     f"{self.path}: cannot resume with another {changed[0]}: "
@@ -106,6 +106,15 @@ class RunFolder:
             except Exception as error:  # a damaged file raises many kinds; an older one may still be good
                 logger.warning("checkpoint %s cannot be read (%s); trying the one before", path, error)
         return None
+
+
+def differs(before: dict[str, Any], now: dict[str, Any], key: str) -> bool:
+    """Whether a setting has another value; one that an earlier version did not know yet has none."""
+    if key not in before:
+        return False
+    if isinstance(before[key], dict) and isinstance(now[key], dict):
+        return any(differs(before[key], now[key], inner) for inner in now[key])
+    return before[key] != now[key]
 
 
 RESUMABLE = ("heldout", "out", "keep", "checkpoint_every", "log_every", "sample_every", "compile", "export", "limit")
