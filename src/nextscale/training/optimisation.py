@@ -61,8 +61,8 @@ def build_optimiser(
         if parameter.requires_grad:
             (plain if skip_decay(name, parameter) else decayed).append(parameter)
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay, "decays": True},
-        {"params": plain, "weight_decay": 0.0, "decays": False},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
@@ -83,7 +83,7 @@ def set_schedule(
     rate, decay = learning_rate(step, steps, config, batch_size), weight_decay(step, steps, config)
     for group in optimiser.param_groups:
         group["lr"] = rate
-        group["weight_decay"] = decay if group["decays"] else 0.0
+        group["weight_decay"] = decay if group["weight_decay"] else 0.0
 
 
 class Average(AveragedModel, Generic[Module]):
