@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 import torch
@@ -75,6 +76,8 @@ class Reader:
         self.source = source
         self.limit = limit
         self.unreadable: dict[int, str] = {}
+        self.failure = ""
+        self.lock = Lock()
 
     def read(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int] | None:
         """Pixels (H, W, 3), label and index of a sample, or None where it cannot be read.
@@ -84,17 +87,25 @@ class Reader:
         try:
             image, label = self.source.read(index)
         except UnreadableImage as error:
-            if index not in self.unreadable:
-                self.unreadable[index] = str(error)
-                logger.warning("skipped unreadable image %s (%d so far)", error, len(self.unreadable))
-            if len(self.unreadable) > self.limit or len(self.unreadable) == len(self.source):
-                some = "; ".join(list(self.unreadable.values())[:3])
-                raise ValueError(
-                    f"{len(self.unreadable)} of {len(self.source)} images cannot be read, more than the "
-                    f"{min(self.limit, len(self.source) - 1)} allowed (first: {some}); remove or replace them"
-                ) from error
+            with self.lock:  # several threads read ahead
+                self._count(index, str(error))
+            if self.failure:
+                raise ValueError(self.failure) from error
             return None
         return crop(image), NO_CLASS if label is None else label, index
+
+    def _count(self, index: int, error: str) -> None:
+        """Note an unreadable image; one too many is a failure, and counting ends."""
+        if self.failure or index in self.unreadable:
+            return
+        self.unreadable[index] = error
+        logger.warning("skipped unreadable image %s (%d so far)", error, len(self.unreadable))
+        if len(self.unreadable) > self.limit or len(self.unreadable) == len(self.source):
+            some = "; ".join(list(self.unreadable.values())[:3])
+            self.failure = (
+                f"{len(self.unreadable)} of {len(self.source)} images cannot be read, more than the "
+                f"{min(self.limit, len(self.source) - 1)} allowed (first: {some}); remove or replace them"
+            )
 
     def read_next(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int]:
         """Like `read`, going on to the following index until one is readable."""
