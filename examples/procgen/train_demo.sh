@@ -11,8 +11,7 @@ runs=${2:-out/runs}
 weights=${3:-}
 
 nextscale train tokenizer --preset small-64 --data "$data/train" --heldout "$data/heldout" \
-    --scales 1,2,3,4,5,6,8 --codebook-size 1024 \
-    --steps 5000 --batch-size 32 --learning-rate 3.2e-3 --l1 1 --l2 4 --perceptual 0.2 --perceptual-shift 4 \
+    --steps 3200 --batch-size 32 --learning-rate 3.2e-3 --l1 1 --l2 4 --perceptual 0.12 \
     --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 \
     --export bf16 --out "$runs/procgen-tokenizer" --resume
 
@@ -23,6 +22,6 @@ done
 
 nextscale train var --preset small --tokenizer "$runs/procgen-tokenizer" \
     --data "$runs/procgen-tokens/train" --heldout "$runs/procgen-tokens/heldout" \
-    --steps 14000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    --steps 7000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
     --guidance 1.5 --top-k 0 --top-p 0.97 \
     --sample-every 2000 --export bf16 --out "$runs/procgen" --resume
