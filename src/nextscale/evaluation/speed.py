@@ -131,7 +131,8 @@ def measure_speed(
             times = time_generation(pipeline, batch, seed=number * max(batches), **settings)
             if number:
                 measured[batch].append(times)
-            peaks[batch] = peak_memory(device)
+            else:  # later rounds still hold what earlier ones of larger batches freed
+                peaks[batch] = peak_memory(device)
             advance(number * len(batches) + place + 1)
     guided = bool(pipeline.sampling(**settings).guidance)
     flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided)

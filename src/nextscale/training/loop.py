@@ -120,15 +120,17 @@ class Updater:
 
     def state(self) -> dict[str, Any]:
         """What a run needs to go on exactly, beside the step: everything else is a function of it."""
-        parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average, "scaler": self.scaler}
-        return {name: part.state_dict() for name, part in parts.items() if part is not None}
+        return {name: part.state_dict() for name, part in self.parts().items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up a state."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that has a state."""
         parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average, "scaler": self.scaler}
-        for name, part in parts.items():
-            if part is not None:
-                part.load_state_dict(state[name])
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler | None:  # pyright: ignore[reportPrivateImportUsage]
