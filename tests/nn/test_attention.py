@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache, SelfAttention, attend
+from nextscale.nn import attention
+from nextscale.nn.attention import (
+    HEAD_WIDTH,
+    GroupedAttention,
+    KeyValueCache,
+    SelfAttention,
+    UnitHeads,
+    attend_in_groups,
+    unit_heads,
+)
 
 
 def reference(module: SelfAttention, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -55,14 +64,56 @@ def test_equals_the_definition(normalise: bool, gradients: bool) -> None:
         )
 
 
-def test_training_path_and_fused_kernel_have_the_same_gradients() -> None:
-    q, k, v = (torch.randn(2, 2, 6, 64, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    mask = torch.ones(6, 6).tril().bool()
-    ours = torch.autograd.grad(attend(q, k, v, mask, 0.1).float().square().sum(), [q, k, v])
+GROUPS = [(slice(0, 3), torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 1]]).bool()), (slice(3, 7), None)]
+
+
+def test_gradients_of_grouped_attention_are_those_of_the_fused_kernel() -> None:
+    q, k, v = (torch.randn(2, 2, 7, 64, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    mask = torch.ones(7, 7).bool()
+    for span, part in GROUPS:
+        mask[span] = False
+        mask[span, : span.stop] = True if part is None else part
+    weights = torch.randn(2, 2, 7, 64, dtype=torch.float64)
+    ours = attend_in_groups(q, k, v, GROUPS, 0.1)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.1)
-    theirs = torch.autograd.grad(fused.float().square().sum(), [q, k, v])
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(ours, fused)
+    gradients = [torch.autograd.grad((out * weights).sum(), [q, k, v]) for out in (ours, fused)]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_our_own_gradients_are_the_derivatives() -> None:
+    q, k, v = (torch.randn(1, 2, 7, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda q, k, v: GroupedAttention.apply(q, k, v, GROUPS), (q, k, v))
+    qkv = torch.randn(2, 3, 3, 2, 4, dtype=torch.float64, requires_grad=True)
+    factor = torch.tensor([1.5, 7.0], dtype=torch.float64).view(2, 1, 1).requires_grad_()
+    assert torch.autograd.gradcheck(UnitHeads.apply, (qkv, factor))
+
+
+def test_unit_heads_in_bf16_round_what_float32_gives() -> None:
+    qkv, factor = torch.randn(2, 5, 3, 2, 64).bfloat16(), torch.rand(2, 1, 1) * 20
+    for ours, exact in zip(UnitHeads.apply(qkv, factor), unit_heads(qkv, factor), strict=True):  # pyright: ignore[reportArgumentType]
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.float(), exact.bfloat16().float(), atol=1e-6, rtol=2**-7)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_bf16_gradients_are_as_near_to_float32_as_those_of_autograd(
+    monkeypatch: pytest.MonkeyPatch, normalise: bool
+) -> None:
+    module, x = make(normalise), torch.randn(4, 7, 128)
+
+    def gradients(dtype: torch.dtype) -> torch.Tensor:
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            module(x, groups=GROUPS).float().square().sum().backward()
+        return torch.cat([p.grad.flatten() / p.grad.norm() for p in module.parameters() if p.grad is not None])
+
+    exact, ours = gradients(torch.float32), gradients(torch.bfloat16)
+    monkeypatch.setattr(attention, "by_hand", lambda tensor: False)
+    torch.testing.assert_close(gradients(torch.float32), exact, atol=1e-6, rtol=1e-4)
+    theirs = gradients(torch.bfloat16)
+    assert 0 < (ours - exact).norm() < 1.25 * (theirs - exact).norm()
 
 
 def test_cached_pieces_equal_one_causal_pass() -> None:
