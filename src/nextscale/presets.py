@@ -76,7 +76,7 @@ def tokenizer_recipes() -> dict[str, dict[str, Any]]:
             "l1": 0.2,
             "l2": 1.0,
             "perceptual": 1.0,
-            "perceptual_backbone": "vgg16",
+            "perceptual_backbone": "lpips",
             "adversary": {"adversarial": 0.4, "adversarial_start": 0.22},
             "optimiser": {
                 "learning_rate": 1e-4,  # 3e-4 at a batch of 768

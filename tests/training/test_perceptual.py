@@ -1,8 +1,12 @@
-"""The perceptual distance's random shifts."""
+"""The perceptual distance: its random shifts, and LPIPS against torchmetrics'."""
 
+from pathlib import Path
+
+import pytest
 import torch
+from torchvision.models import vgg16
 
-from nextscale.training.perceptual import shifted
+from nextscale.training.perceptual import PerceptualDistance, shifted
 
 
 def test_both_batches_move_alike_with_mirrored_edges() -> None:
@@ -17,3 +21,21 @@ def test_both_batches_move_alike_with_mirrored_edges() -> None:
         assert len(places) == 1
         seen |= set(places)
     assert len(seen) == 25
+
+
+def test_lpips_is_that_of_torchmetrics(tmp_path: Path) -> None:
+    lpips = pytest.importorskip("torchmetrics.functional.image.lpips")
+    torch.manual_seed(0)
+    backbone = vgg16(weights=None).eval()
+    torch.save(backbone.state_dict(), tmp_path / "vgg16.pth")
+    reference = lpips._LPIPS(pretrained=True, net="vgg", pnet_rand=True).eval()
+    for name, parameter in reference.net.named_parameters():  # slices of vgg16's features, under their numbers
+        parameter.data.copy_(backbone.features.get_parameter(name.split(".", 1)[1]))
+    ours = PerceptualDistance("lpips", weights=tmp_path / "vgg16.pth")
+    images, targets = (torch.rand(3, 3, 64, 48) * 2 - 1 for _ in range(2))
+    images.requires_grad_()
+    expected = reference(images, targets).mean()
+    found = ours(images, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    gradients = [torch.autograd.grad(value, images)[0] for value in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-8)

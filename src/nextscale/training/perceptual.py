@@ -5,6 +5,7 @@ Shapes: B batch, C channels, (H, W) pixels.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
+LPIPS = "lpips"
+"""VGG16 with the channel weights that were fitted to people's judgement, as torchmetrics brings them."""
 DEFAULT_LAYERS = {
     "mobilenet_v2": ("features.1", "features.3", "features.6", "features.10", "features.13"),
     "vgg16": ("features.3", "features.8", "features.15", "features.22", "features.29"),
@@ -24,6 +27,9 @@ DEFAULT_LAYERS = {
 class PerceptualDistance(nn.Module):
     """Mean squared difference of channel-normalised features, summed over the layers.
 
+    The backbone `lpips` is LPIPS itself: VGG16, each channel weighted as it was learned (eq. 1 there; `weights` are
+    VGG16's). Any other torchvision backbone counts its channels alike.
+
     With `shift`, each call first moves both batches by one random offset of up to that many pixels (edges are
     mirrored): a backbone's strides otherwise see only part of each period and let patterns of dots through
     (after E-LPIPS, arXiv 1906.03973, section 3).
@@ -35,6 +41,10 @@ class PerceptualDistance(nn.Module):
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
+        self.channel_weights: list[Tensor] | None = None
+        if backbone == LPIPS:
+            backbone, layers = "vgg16", DEFAULT_LAYERS["vgg16"]
+            self.channel_weights = learned_weights()
         layers = layers or DEFAULT_LAYERS.get(backbone, ())
         if not layers:
             raise ValueError(
@@ -50,7 +60,8 @@ class PerceptualDistance(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """Unit-norm feature maps of (B, 3, H, W) in [-1, 1]."""
         maps = self.extractor(imagenet_normalised(images).contiguous(memory_format=torch.channels_last)).values()
-        return [nn.functional.normalize(features.float(), dim=1, eps=1e-6) for features in maps]
+        floats = (features.float() for features in maps)
+        return [features / (features.square().sum(dim=1, keepdim=True) + 1e-8).sqrt() for features in floats]
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Scalar distance of two batches (B, 3, H, W) in [-1, 1]; gradients flow to `images`."""
@@ -58,8 +69,20 @@ class PerceptualDistance(nn.Module):
             images, targets = shifted((images, targets), self.shift)
         with torch.no_grad():
             wanted = self.features(targets)
-        pairs = zip(self.features(images), wanted, strict=True)
-        return torch.stack([(a - b).square().sum(dim=1).mean() for a, b in pairs]).sum()
+        squares = [(a - b).square() for a, b in zip(self.features(images), wanted, strict=True)]
+        if self.channel_weights is not None:
+            squares = [s * weights.to(s.device) for s, weights in zip(squares, self.channel_weights, strict=True)]
+        return torch.stack([square.sum(dim=1).mean() for square in squares]).sum()
+
+
+def learned_weights() -> list[Tensor]:
+    """LPIPS' weight of each channel of each VGG16 layer, (1, C, 1, 1) each. Raises ValueError without torchmetrics."""
+    spec = find_spec("torchmetrics")
+    if spec is None or spec.origin is None:
+        raise ValueError("the learned weights of lpips come with torchmetrics: pip install 'nextscale[eval]'")
+    path = Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return [state[f"lin{layer}.model.1.weight"] for layer in range(len(DEFAULT_LAYERS["vgg16"]))]
 
 
 def shifted(batches: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
