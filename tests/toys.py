@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
@@ -59,3 +62,23 @@ def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
     top, left = rng.integers(0, side // 2, 2)
     pixels[top : top + side // 2, left : left + side // 2, 2 - label % 3] = 230
     return Image.fromarray(pixels)
+
+
+def png(label: int, index: int) -> bytes:
+    buffer = io.BytesIO()
+    toy_image(label, index).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(folder: Path, files: int = 4, rows: int = 6, *, broken: tuple[int, ...] = ()) -> Path:
+    """Files of images whose number tells label and content."""
+    import datasets
+
+    folder.mkdir(parents=True, exist_ok=True)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASS_NAMES))})
+    for file in range(files):
+        numbers = range(file * rows, file * rows + rows)
+        images = [{"bytes": b"broken" if n in broken else png(n % 3, n), "path": f"{n}.png"} for n in numbers]
+        table = datasets.Dataset.from_dict({"image": images, "label": [n % 3 for n in numbers]}, features=features)
+        table.to_parquet(str(folder / f"{file:02d}.parquet"))
+    return folder

@@ -24,7 +24,7 @@ from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.run import RunFolder
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
-from toys import make_pipeline, make_tokenizer, tokenizer_config, transformer_config
+from toys import make_pipeline, make_tokenizer, tokenizer_config, transformer_config, write_parquet
 
 Make = Callable[..., Path]
 FAST = OptimiserConfig(learning_rate=2e-2, ema=0.9, warmup=0.05)
@@ -309,6 +309,36 @@ def test_stage2_refuses_foreign_tokens_and_tokenizers(
         train_transformer(config)
 
 
+def test_streams_train_and_continue_exactly(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, heldout = write_parquet(tmp_path / "stream"), str(image_folder())
+    settings = {"stream": True, "heldout": heldout, "log_every": 1}
+    with pytest.raises(ValueError, match="a stream cannot be measured on"):
+        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True))
+    with pytest.raises(ValueError, match="a stream does not know its length"):
+        stage1_config(stream, tmp_path / "x", stream=True, epochs=1.0)
+    for train, config in (
+        (train_tokenizer, stage1_config(stream, tmp_path / "one", **settings)),
+        (train_transformer, stage2_config(stream, tokenizer_folder, tmp_path / "two", **settings)),
+    ):
+        whole = train(config)  # pyright: ignore[reportArgumentType]
+        broken = replace(config, out=f"{config.out}-again")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 7)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken)  # pyright: ignore[reportArgumentType]
+        resumed = train(broken, resume=True)  # pyright: ignore[reportArgumentType]
+        for file in whole.rglob("*.safetensors"):
+            assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
+        kept = sorted(path.name for path in (resumed.parent / "checkpoints").glob("stream-*"))
+        assert kept[-1] == "stream-00000012-00000.json" and len(kept) <= 3
+    assert VARPipeline.from_pretrained(whole).class_names == ("blue", "green", "red")
+    (resumed.parent / "checkpoints" / "stream-00000012-00000.json").unlink()
+    with pytest.raises(ValueError, match="continues only with as many processes"):
+        train_transformer(broken, resume=True)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("name", ["steps", "batch_size", "keep"])
 def test_settings_out_of_range_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
@@ -329,7 +359,8 @@ from nextscale.training.tokenizer import train_tokenizer
 from nextscale.training.transformer import train_transformer
 data, out = Path({data!r}), Path({out!r})
 config = stage2_config(
-    data, Path({tokenizer!r}), out / "two", log_every=1, parallel={parallel!r}, model=transformer_config(drop_path=0.0)
+    data, Path({tokenizer!r}), out / "two", log_every=1, parallel={parallel!r}, model=transformer_config(drop_path=0.0),
+    steps=50, checkpoint_every=25,
 )
 train_transformer(config)
 if {parallel!r} == "ddp":
@@ -362,7 +393,7 @@ def test_two_processes_train_like_one(
         whole, resumed = (load_transformer(out / name).state_dict() for name in ("two", "again"))
         assert all(torch.equal(whole[name], resumed[name]) for name in whole), "exactly continued"
         assert [line["loss"] for line in lines(out / "again") if "loss" in line] == losses[world]
-    assert len(losses[2]) == 12
+    assert len(losses[2]) == 50
     assert losses[2] == pytest.approx(losses[1], rel=1e-4)
     kept = sorted(path.is_dir() for path in (tmp_path / "2" / "two" / "checkpoints").iterdir())
     assert kept == [parallel == "fsdp"] * 2

@@ -18,6 +18,7 @@ from nextscale.presets import (
     transformer_recipes,
 )
 from nextscale.runtime import launched_processes, retain_freed_memory
+from nextscale.training.loop import LoopConfig
 from nextscale.training.suggest import Suggestion, suggest_tokenizer, suggest_transformer
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -41,6 +42,7 @@ def train_tokenizer_command(
     base: dict[str, Any] = {"out": "out/runs/tokenizer"}
     if preset == AUTO:
         known = settle(TokenizerTraining, given, file=config, base=base)
+        require_index(known)
         base |= told(suggest_tokenizer(open_source(known.data)))
     else:
         base |= {"model": essential(named(tokenizer_presets(), preset))} | tokenizer_recipes().get(preset, {})
@@ -61,12 +63,19 @@ def train_var_command(
     base: dict[str, Any] = {"out": "out/runs/var"}
     if preset == AUTO:
         known = settle(TransformerTraining, given, file=config, base=base)
+        require_index(known)
         base |= told(suggest_transformer(count_images(known.data)))
     else:
         base |= {"model": essential(named(transformer_presets(), preset))} | transformer_recipes().get(preset, {})
     settled = settle(TransformerTraining, given, file=config, base=base)
     retain_freed_memory()
     print(train_transformer(settled, resume=resume))
+
+
+def require_index(config: LoopConfig) -> None:
+    """Raises ValueError for a stream: what fits the data is seen by looking at all of it."""
+    if config.stream:
+        raise ValueError("a stream cannot be looked at beforehand: name a --preset")
 
 
 def told(suggestion: Suggestion) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class ImageBatch:
     images: Tensor  # (B, 3, H, W) uint8
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     indices: Tensor  # (B,) int64, positions in the source
+    epochs: Tensor  # (B,) int64
+    position: dict[str, Any] | None = None  # where a stream stands behind this batch
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -119,12 +122,19 @@ def require_readable(source: ImageSource, *, limit: int = 100) -> None:
     Reader(source, limit=limit).read_next(0, np.asarray)
 
 
-def _collate(samples: list[tuple[np.ndarray, int, int]]) -> ImageBatch:
+def collate(
+    samples: Sequence[tuple[np.ndarray, int, int]],
+    epochs: Sequence[int] | np.ndarray,
+    position: dict[str, Any] | None = None,
+) -> ImageBatch:
+    """A batch of pixels (H, W, 3), labels and indices."""
     pixels = np.stack([pixels for pixels, _, _ in samples])
     return ImageBatch(
         torch.from_numpy(pixels).permute(0, 3, 1, 2),
         torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         torch.tensor([index for _, _, index in samples], dtype=torch.int64),
+        torch.as_tensor(epochs, dtype=torch.int64),
+        position,
     )
 
 
@@ -155,7 +165,7 @@ class ImageLoader:
             indices, epochs = batch_indices(
                 len(self.source), self.batch_size, step, seed=self.seed, rank=self.rank, world=self.world
             )
-            return _collate([self._sample(reader, int(i), int(e)) for i, e in zip(indices, epochs, strict=True)])
+            return collate([self._sample(reader, int(i), int(e)) for i, e in zip(indices, epochs, strict=True)], epochs)
 
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
         ahead: deque[Future[ImageBatch]] = deque()
@@ -202,7 +212,7 @@ def iterate_images(
         if sample is not None:
             samples.append(sample)
         if len(samples) == batch_size:
-            yield _collate(samples)
+            yield collate(samples, [0] * len(samples))
             samples = []
     if samples:
-        yield _collate(samples)
+        yield collate(samples, [0] * len(samples))

@@ -14,6 +14,8 @@ from PIL import Image
 from nextscale.data.decode import UnreadableImage, decode_rgb
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+IMAGE_COLUMNS = ("image", "png", "jpg", "jpeg", "webp", "img")
+LABEL_COLUMNS = ("label", "cls", "json")
 EXPECTED = "expected an image folder (one subfolder per class), parquet files, WebDataset .tar files or a hub id"
 
 
@@ -119,15 +121,16 @@ def images_below(folder: Path) -> list[Path]:
 def _open_datasets(builder: str, files: list[Path]) -> ImageSource:
     """Parquet or WebDataset files through `datasets`, memory-mapped from its cache."""
     where = str(files[0] if len(files) == 1 else files[0].parent)
-    rows = _load(where, builder, data_files=[str(file) for file in files], split="train")
+    rows = load_rows(where, builder, data_files=[str(file) for file in files], split="train")
     return _from_rows(rows, where)
 
 
 def _open_hub(name: str, split: str) -> ImageSource:
-    return _from_rows(_load(name, name, split=split), name)
+    return _from_rows(load_rows(name, name, split=split), name)
 
 
-def _load(where: str, *arguments: Any, **options: Any) -> Any:
+def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
+    """`datasets.load_dataset`, whose many errors become a ValueError in one line."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -143,14 +146,14 @@ def _from_rows(rows: Any, where: str) -> ImageSource:
     import datasets
 
     columns = rows.column_names
-    image = next((name for name in ("image", "png", "jpg", "jpeg", "webp", "img") if name in columns), None)
+    image = next((name for name in IMAGE_COLUMNS if name in columns), None)
     if image is None:
         raise ValueError(f"data {where}: has no column 'image'; its columns are {', '.join(columns)}")
     if len(rows) == 0:
         raise ValueError(f"data {where}: holds no images")
     if isinstance(rows.features[image], datasets.Image):
         rows = rows.cast_column(image, datasets.Image(decode=False))
-    labels, names = _labels(rows, next((name for name in ("label", "cls", "json") if name in columns), None), where)
+    labels, names = _labels(rows, next((name for name in LABEL_COLUMNS if name in columns), None), where)
     return ImageSource(rows.select_columns([image]), labels, names, image)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from nextscale.checkpoint import fingerprint
 from nextscale.config import from_dict, read_json, require_at_least, to_dict
-from nextscale.data.loader import ImageLoader, Reader, batch_indices, iterate_images, require_readable, to_float
+from nextscale.data.loader import ImageBatch, Reader, batch_indices, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.transform import center_crop, random_crop
 from nextscale.files import complete_folder, write_json
@@ -70,6 +70,7 @@ class TokenBatch:
     tokens: TokenPyramid
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     chance: Tensor  # (B,) float64 uniform in [0, 1), a function of (seed, epoch, sample)
+    position: dict[str, Any] | None = None  # where a stream stands behind this batch
 
 
 @dataclass(frozen=True)
@@ -272,17 +273,15 @@ def cached_batches(
 
 
 def encoded_batches(
-    tokenizer: VQVAE, loader: ImageLoader, *, dtype: torch.dtype = torch.float32, start: int = 0
+    tokenizer: VQVAE, batches: Iterable[ImageBatch], *, seed: int, dtype: torch.dtype = torch.float32
 ) -> Iterator[TokenBatch]:
     """Like `cached_batches`, from images tokenised on the way."""
     device = tokenizer.quantizer.codebook.device
-    for step, batch in enumerate(loader.batches(start), start):
-        indices, epochs = batch_indices(
-            len(loader.source), loader.batch_size, step, seed=loader.seed, rank=loader.rank, world=loader.world
-        )
+    for batch in batches:
         with autocast(device, dtype):
             tokens = tokenizer.encode(to_float(batch.images.to(device)))
-        yield TokenBatch(tokens, batch.labels, torch.from_numpy(sample_chances(loader.seed, epochs, indices)[0]))
+        chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())[0]
+        yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), batch.position)
 
 
 def sample_chances(seed: int, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class LoopConfig:
     "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
     flip: bool = False
     "For images: mirror half of them."
+    stream: bool = False
+    "Read images in the order of their files instead of by index: for sets too large to index or to keep on one disk."
+    stream_classes: int = 0
+    "Classes of a stream whose labels are plain numbers."
     limit: int = 100
     "Unreadable images tolerated; they are named, counted and replaced by the next."
     precision: str = "bf16"
@@ -74,7 +78,9 @@ class LoopConfig:
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
         require_at_least(self, 1, *names)
-        require_at_least(self, 0, "limit", "epochs")
+        require_at_least(self, 0, "limit", "epochs", "stream_classes")
+        if self.stream and self.epochs:
+            raise ValueError("a stream does not know its length; give --steps instead of --epochs")
         if self.export not in PRECISIONS:
             raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
         if self.enlarge < 1:
@@ -155,9 +161,12 @@ def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tenso
     )
 
 
-def counted_steps(config: LoopConfig, images: int) -> int:
-    """Steps of a run over data of that many images."""
-    return max(1, math.ceil(config.epochs * images / config.batch_size)) if config.epochs else config.steps
+def counted_steps(config: LoopConfig, images: Sized | object) -> int:
+    """Steps of a run over data whose images can be counted, or of one that counts steps."""
+    if not config.epochs:
+        return config.steps
+    assert isinstance(images, Sized), "streams count steps"
+    return max(1, math.ceil(config.epochs * len(images) / config.batch_size))
 
 
 class Journal:

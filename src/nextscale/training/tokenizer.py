@@ -19,8 +19,9 @@ from torch import distributed as dist
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import require_at_least, to_dict
-from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
+from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
+from nextscale.data.stream import ImageStream
 from nextscale.evaluation.plots import can_plot, plot_codebook
 from nextscale.pictures import grid, save_image, to_images
 from nextscale.presets import tokenizer_presets
@@ -29,6 +30,7 @@ from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
+from nextscale.training.images import image_batches, load_position, open_images, save_position
 from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -53,7 +55,7 @@ class TokenizerTraining(LoopConfig):
     perceptual: float = 0.0
     "Weight of the perceptual distance; 0 needs no backbone."
     perceptual_backbone: str = "mobilenet_v2"
-    "Torchvision model whose features the perceptual distance compares."
+    "Torchvision model whose features the perceptual distance compares; lpips is VGG16 with LPIPS' learned weights."
     perceptual_weights: str = ""
     "File with the backbone's weights; empty fetches torchvision's."
     perceptual_shift: int = 0
@@ -119,10 +121,11 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     processes = launched()
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
-    source = open_source(config.data)
-    require_readable(source, limit=config.limit)
+    source = open_images(config)
     heldout = open_source(config.heldout) if config.heldout else source
-    config = replace(config, steps=counted_steps(config, len(source)))
+    if isinstance(heldout, ImageStream):
+        raise ValueError("a stream cannot be measured on; give other images with --heldout")
+    config = replace(config, steps=counted_steps(config, source))
     start = find_model(config.init_from).tokenizer() if config.init_from else None
     if start is not None:
         config = replace(config, model=start.config)
@@ -155,17 +158,18 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
         model.encoder.compile()
         model.decoder.compile()
     training = wrap(model, processes)
-    loader = ImageLoader(
-        source=source, size=config.model.image_size, batch_size=config.batch_size, seed=config.seed,
-        rank=processes.rank, world=processes.world, enlarge=config.enlarge, flip=config.flip, limit=config.limit,
+    batches = image_batches(
+        source, config, config.model.image_size, processes, start=first,
+        position=load_position(run, first, processes) if config.stream else None,
     )  # fmt: skip
     journal = Journal(run.path, config, start=first, title="tokenizer", main=processes.is_main)
     best_perplexity = torch.ones(len(model.schedule))
     done = first
 
-    with stop_requests() as stop, closing(loader.batches(first)) as batches:
+    with stop_requests() as stop, closing(batches):
         for step in range(first, config.steps):
-            images = to_float(next(batches).images.to(device)).contiguous(memory_format=torch.channels_last)
+            batch = next(batches)
+            images = to_float(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
             if step == 0 and start is None:
                 with autocast(device, dtype), torch.no_grad():
@@ -206,8 +210,10 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 usage.reset()
             journal.step(done, parts, norm, lambda v: f"loss {v['loss']:.4f}  L1 {v['l1']:.4f}")
             stopping = any_process(stop.is_set())
-            leaving = stopping or done == config.steps
-            if processes.is_main and (done % config.checkpoint_every == 0 or leaving):
+            saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+            if saving:
+                save_position(run, done, processes, batch.position)
+            if saving and processes.is_main:
                 state = {"step": done, "usage": usage.counts} | updater.state()
                 if adversary is not None:
                     state["adversary"] = adversary.updater.state()

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, fingerprint, save_model
 from nextscale.config import require_at_least, to_dict
-from nextscale.data.loader import ImageLoader, iterate_images, require_readable, to_float
-from nextscale.data.source import ImageSource, open_source
+from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.source import ImageSource
+from nextscale.data.stream import ImageStream, Position
 from nextscale.data.tokens import (
     TokenBatch,
     TokenCache,
@@ -37,6 +38,7 @@ from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
+from nextscale.training.images import image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
     LoopConfig,
@@ -58,6 +60,9 @@ from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
 
+PART_TOKENS = 1200
+"""Tokens that make matrix products efficient on CPU."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerTraining(LoopConfig):
@@ -69,8 +74,8 @@ class TransformerTraining(LoopConfig):
     "Model to start from; its architecture is kept, and of its classes those of the same name."
     parallel: str = "ddp"
     "How processes share the work: ddp (each holds the model) or fsdp (each holds a part of it)."
-    accumulate: int = 1
-    "Parts that a batch is split into, one after the other: less memory, the same gradient."
+    accumulate: int = 0
+    "Parts that a batch is split into, one after the other: less memory, the same gradient. 0 chooses (several on CPU)."
     checkpointing: bool = False
     "Compute each block again in the backward pass instead of keeping what it needs: less memory, a third slower."
     gamma: float = 1e-3
@@ -92,7 +97,7 @@ class TransformerTraining(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, 1, "accumulate")
+        require_at_least(self, 0, "accumulate")
         if self.parallel not in ("ddp", "fsdp"):
             raise ValueError(f"parallel {self.parallel!r} is not known; expected ddp or fsdp")
         if self.accumulate > self.batch_size:
@@ -108,8 +113,10 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     tokenizer = find_model(config.tokenizer).tokenizer().to(device).requires_grad_(False)
-    source = open_tokens_or_images(config.data, tokenizer, config.limit)
-    heldout = open_tokens_or_images(config.heldout, tokenizer, config.limit) if config.heldout else None
+    source = open_tokens_or_images(config, tokenizer)
+    measured_on = replace(config, data=config.heldout, stream=False)
+    heldout = open_tokens_or_images(measured_on, tokenizer) if config.heldout else None
+    assert not isinstance(heldout, ImageStream)
     names = class_names(source)
     stored = find_model(config.init_from) if config.init_from else None
     start = None if stored is None else stored.transformer()
@@ -126,7 +133,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     identity = fingerprint(tokenizer)
     if config.tokenizer_fingerprint not in ("", identity):
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
-    steps = counted_steps(config, len(source))
+    steps = counted_steps(config, source)
     config = replace(config, model=fitted, tokenizer_fingerprint=identity, steps=steps)
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
@@ -160,7 +167,9 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     journal = Journal(run.path, config, start=first, title="transformer", main=processes.is_main)
     done = first
 
-    with stop_requests() as stop, closing(training_batches(source, config, tokenizer, first, dtype)) as batches:
+    position = load_position(run, first, processes) if config.stream else None
+    batches = training_batches(source, config, tokenizer, dtype, start=first, position=position)
+    with stop_requests() as stop, closing(batches):
         for step in range(first, config.steps):
             batch = next(batches)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
@@ -168,16 +177,17 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
                 batch.labels, batch.chance, rate=config.class_dropout, unconditional=fitted.unconditional
             ).to(device)
             set_schedule(optimiser, step, config.steps, config.optimiser, config.batch_size)
-            parts = split_batch(batch.tokens.to(device), chosen, config.accumulate)
+            count = config.accumulate or (1 if sharded else suggested_parts(batch.tokens, device))
+            parts = split_batch(batch.tokens.to(device), chosen, count)
             seen: list[dict[str, Tensor]] = []
-            for number, (tokens, classes) in enumerate(parts, 1):
-                with gradients_at_the_end(training, number == len(parts)):
-                    with autocast(device, dtype):
+            with autocast(device, dtype):  # once: weights are cast for the first part and kept
+                for number, (tokens, classes) in enumerate(parts, 1):
+                    with gradients_at_the_end(training, number == len(parts)):
                         loss, figures = objective.loss(training, tokens, classes)
-                    saved = {"tokens": tokens.packed, "classes": classes}
-                    require_finite(loss, step, run.path, saved, processes.rank)
-                    updater.backward(loss * (len(classes) / len(chosen)))
-                seen.append(figures)
+                        saved = {"tokens": tokens.packed, "classes": classes}
+                        require_finite(loss, step, run.path, saved, processes.rank)
+                        updater.backward(loss * (len(classes) / len(chosen)))
+                    seen.append(figures)
             figures = seen[0] if len(seen) == 1 else mean_figures(seen, [len(classes) for _, classes in parts])
             norm = updater.step()
 
@@ -185,6 +195,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
             journal.step(done, figures, norm, describe)
             stopping = any_process(stop.is_set())
             if done % config.checkpoint_every == 0 or stopping or done == config.steps:
+                save_position(run, done, processes, batch.position)
                 if sharded:
                     run.save_sharded(done, lambda folder: save_sharded(updater, folder), processes)
                 elif processes.is_main:
@@ -206,35 +217,38 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     return run.path / "model"
 
 
-def open_tokens_or_images(data: str, tokenizer: VQVAE, limit: int) -> TokenCache | ImageSource:
+def open_tokens_or_images(config: TransformerTraining, tokenizer: VQVAE) -> TokenCache | ImageSource | ImageStream:
     """A token cache that this tokenizer made, or images. Raises ValueError."""
-    if is_token_cache(data):
-        return open_tokens(data, tokenizer=tokenizer)
-    source = open_source(data)
-    require_readable(source, limit=limit)
-    return source
+    if is_token_cache(config.data):
+        return open_tokens(config.data, tokenizer=tokenizer)
+    return open_images(config)
 
 
-def class_names(source: TokenCache | ImageSource) -> tuple[str, ...]:
+def class_names(source: TokenCache | ImageSource | ImageStream) -> tuple[str, ...]:
     return source.config.class_names if isinstance(source, TokenCache) else source.class_names
 
 
 def training_batches(
-    source: TokenCache | ImageSource, config: TransformerTraining, tokenizer: VQVAE, start: int, dtype: torch.dtype
+    source: TokenCache | ImageSource | ImageStream,
+    config: TransformerTraining,
+    tokenizer: VQVAE,
+    dtype: torch.dtype,
+    *,
+    start: int,
+    position: Position | None,
 ) -> Generator[TokenBatch, None, None]:
     """Endless batches of this process from step `start`."""
     processes = launched()
-    rank, world = processes.rank, processes.world
     if isinstance(source, TokenCache):
         yield from cached_batches(
-            source, batch_size=config.batch_size, seed=config.seed, rank=rank, world=world, start=start
-        )
-    else:
-        loader = ImageLoader(
-            source=source, size=tokenizer.config.image_size, batch_size=config.batch_size, seed=config.seed,
-            rank=rank, world=world, enlarge=config.enlarge, flip=config.flip, limit=config.limit,
+            source, batch_size=config.batch_size, seed=config.seed, rank=processes.rank, world=processes.world,
+            start=start,
         )  # fmt: skip
-        yield from encoded_batches(tokenizer, loader, dtype=dtype, start=start)
+        return
+    size = tokenizer.config.image_size
+    images = image_batches(source, config, size, processes, start=start, position=position)
+    with closing(images):
+        yield from encoded_batches(tokenizer, images, seed=config.seed, dtype=dtype)
 
 
 @torch.no_grad()
@@ -300,6 +314,15 @@ def export(
     generation = pipeline.generate(classes, seeds=range(16))
     save_image(grid(generation.images), run.path / "samples" / f"{step:08d}.png")
     model.train()
+
+
+def suggested_parts(tokens: TokenPyramid, device: torch.device) -> int:
+    """Equal parts of a batch that are as fast as the whole: on CPU of some 1,200 tokens, which keep products busy."""
+    if device.type != "cpu":
+        return 1
+    share = tokens.batch_size
+    least = -(-PART_TOKENS // tokens.schedule.length)  # images of a part
+    return next(parts for parts in range(max(1, share // least), 0, -1) if share % parts == 0)
 
 
 def split_batch(tokens: TokenPyramid, classes: Tensor, parts: int) -> list[tuple[TokenPyramid, Tensor]]:
