@@ -32,6 +32,9 @@ train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (st
 train.command("nextscale.cli.train:train_tokenizer_command", name="tokenizer", help="Stage 1: the multi-scale VQVAE.")
 train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2: the next-scale transformer.")
 app.command(train)
+evaluate = App(name="evaluate", help="Measure models, or any images, against real ones.")
+evaluate.command("nextscale.cli.evaluate:generation", name="generation", help="Figures of generated images.")
+app.command(evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

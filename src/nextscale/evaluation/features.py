@@ -1,43 +1,153 @@
-"""Pooled features of a torchvision classifier.
+"""What a classifier makes of images: the vector its last layer sees, and its logits.
 
-Shapes: B batch, N images, D features.
+Shapes: B batch, N images, D features, C classes of the classifier.
 """
 
 from __future__ import annotations
 
+import hashlib
+import pickle
 from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from nextscale.data.loader import to_uint8
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
 HEADS = ("classifier", "fc", "head", "heads")
 """Names torchvision gives the last layers of its classifiers."""
+INCEPTION = "inception"
+"""Inception V3 of 2015 as FID is defined with, through torch-fidelity."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of N images."""
+
+    pooled: Tensor  # (N, D) float32
+    logits: Tensor  # (N, C) float32
+    labels: Tensor  # (N,) int64, NO_CLASS without classes
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, index: Any) -> FeatureSet:
+        return FeatureSet(self.pooled[index], self.logits[index], self.labels[index])
+
+    @classmethod
+    def joined(cls, parts: Iterable[FeatureSet]) -> FeatureSet:
+        """Several sets as one."""
+        kept = list(parts)
+        return cls(*(torch.cat([getattr(part, name) for part in kept]) for name in ("pooled", "logits", "labels")))
 
 
 class FeatureNetwork(nn.Module):
-    """What a classifier's last layers see: one vector per image, at the images' own size."""
+    """A torchvision classifier, at the images' own size."""
 
     def __init__(self, backbone: str = "mobilenet_v2", *, weights: str | Path = "") -> None:
         """`weights` is a state dict; without it torchvision's ImageNet weights. Raises ValueError."""
         super().__init__()
         self.name = backbone
         self.network = load_backbone(backbone, weights).requires_grad_(False)
-        head = next((name for name in HEADS if hasattr(self.network, name)), None)
-        if head is None:
+        place = next((name for name in HEADS if hasattr(self.network, name)), None)
+        if place is None:
             raise ValueError(f"backbone {backbone}: has none of the heads {', '.join(HEADS)}; choose another")
-        setattr(self.network, head, nn.Identity())
+        self.last_layers: nn.Module = getattr(self.network, place)
+        setattr(self.network, place, nn.Identity())
         self.eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, D) float32."""
-        normal = imagenet_normalised(images.float()).contiguous(memory_format=torch.channels_last)
-        return self.network(normal).flatten(1).float()
+        return self.seen(images).flatten(1).float()
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> features (B, D) and logits (B, C), float32."""
+        seen = self.seen(images)
+        return seen.flatten(1).float(), self.last_layers(seen).float()
+
+    def seen(self, images: Tensor) -> Tensor:
+        """What the last layers see."""
+        return self.network(imagenet_normalised(images.float()).contiguous(memory_format=torch.channels_last))
 
     def extract(self, batches: Iterable[Tensor]) -> Tensor:
         """Features of batches of images in [-1, 1], (N, D) float32 on the CPU."""
         device = next(self.network.parameters()).device
         return torch.cat([self(images.to(device)).cpu() for images in batches])
+
+
+class InceptionNetwork(nn.Module):
+    """Inception V3 as torch-fidelity converted it: 2,048 features, and logits without their bias, as IS takes them.
+
+    Images are resized to 299 x 299 as TensorFlow 1 did.
+    """
+
+    def __init__(self, *, weights: str | Path = "") -> None:
+        """`weights` is torch-fidelity's file; without it, it is fetched. Raises ValueError."""
+        super().__init__()
+        if find_spec("torch_fidelity") is None:
+            raise ValueError("the features inception need torch-fidelity: pip install 'nextscale[eval]'")
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        self.name = INCEPTION
+        path = str(weights or fetched_inception())
+        refuse_code(path)  # torch-fidelity itself would unpickle anything
+        try:
+            self.network = FeatureExtractorInceptionV3(INCEPTION, ["2048", "logits_unbiased"], path)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: not torch-fidelity's Inception ({str(error).splitlines()[0]})") from error
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 2048) float32."""
+        return self.outputs(images)[0]
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> features (B, 2048) and logits (B, 1008), float32."""
+        return self.network(to_uint8(images))
+
+
+def fetched_inception() -> str:
+    """torch-fidelity's weights in $TORCH_HOME/hub/checkpoints, fetched if they are not there. Raises ValueError."""
+    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
+
+    path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(path), progress=False)
+        except OSError as error:
+            raise ValueError(
+                f"Inception's weights could not be fetched ({error}); give the file of {URL_INCEPTION_V3} "
+                "with --feature-weights"
+            ) from error
+    return str(path)
+
+
+def refuse_code(path: str) -> None:
+    """Raises ValueError unless a file holds tensors and nothing that runs."""
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
+
+
+def load_features(name: str, weights: str | Path = "") -> FeatureNetwork | InceptionNetwork:
+    """`inception`, or a torchvision classifier by name. Raises ValueError."""
+    return InceptionNetwork(weights=weights) if name == INCEPTION else FeatureNetwork(name, weights=weights)
+
+
+def identity(network: nn.Module) -> str:
+    """SHA-256 over the weights of a network: features of another one are not comparable."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,92 @@
+"""All figures of one set of images against another."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from torch import Tensor
+
+from nextscale.data.loader import NO_CLASS
+from nextscale.evaluation.classification import accuracy, nearest_mean
+from nextscale.evaluation.features import FeatureSet
+from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
+from nextscale.evaluation.inception_score import inception_score
+from nextscale.evaluation.kernel_distance import kernel_distance
+from nextscale.evaluation.neighbours import compare_manifolds
+from nextscale.evaluation.sets import require_features
+
+logger = logging.getLogger("nextscale.evaluation")
+
+SPLITS = 10
+"""Parts of the Inception score."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of `count` images; None where the reference or the images do not have what it takes."""
+
+    count: int
+    frechet: float
+    inception_score: float | None = None
+    inception_score_spread: float | None = None
+    kernel: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    class_accuracy: float | None = None
+
+
+FIGURES = tuple(name for name in Comparison.__dataclass_fields__ if name != "count")
+
+
+def compare(
+    images: FeatureSet, reference: FeatureSet | FeatureStatistics, *, class_means: Tensor | None = None
+) -> Comparison:
+    """Figures of images against a reference, or against its statistics alone.
+
+    `class_means` (classes, D) of other real images give the share of images whose nearest mean is their own class's.
+    Raises ValueError for features that are not finite or sets that are too small.
+    """
+    require_features(images.pooled, "images", at_least=2)
+    few = min(len(images), len(reference) if isinstance(reference, FeatureSet) else len(images))
+    size = images.pooled.shape[1]
+    if few < size:
+        logger.warning(
+            "%d images have fewer degrees of freedom than their %d features: covariances are singular, and Frechet "
+            "distances larger than those of more images",
+            few, size,
+        )  # fmt: skip
+    score = inception_score(images.logits, splits=SPLITS) if len(images) >= SPLITS else (None, None)
+    told = None
+    if class_means is not None and (images.labels != NO_CLASS).all():
+        told = accuracy(nearest_mean(images.pooled, class_means), images.labels)
+    if isinstance(reference, FeatureStatistics):
+        distance = frechet_distance(FeatureStatistics.of(images.pooled), reference)
+        return Comparison(len(images), distance, *score, class_accuracy=told)
+    overlap = compare_manifolds(images.pooled, reference.pooled)
+    return Comparison(
+        len(images),
+        frechet_distance(FeatureStatistics.of(images.pooled), FeatureStatistics.of(reference.pooled)),
+        *score,
+        kernel_distance(images.pooled, reference.pooled),
+        overlap.precision,
+        overlap.recall,
+        overlap.density,
+        overlap.coverage,
+        told,
+    )
+
+
+def spread(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float | None]]:
+    """Mean and standard deviation of each figure over independent sets; a single set has no deviation."""
+    values = {name: [asdict(one)[name] for one in comparisons] for name in FIGURES}
+    known: dict[str, list[Any]] = {name: figures for name, figures in values.items() if None not in figures}
+    return {
+        "mean": {name: fmean(figures) for name, figures in known.items()},
+        "deviation": {name: stdev(figures) if len(figures) > 1 else None for name, figures in known.items()},
+    }

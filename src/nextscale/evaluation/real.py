@@ -1,0 +1,148 @@
+"""Features of real images: a reference and others like it, computed once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nextscale.data.loader import NO_CLASS
+from nextscale.evaluation.classification import class_means
+from nextscale.evaluation.features import FeatureSet, identity
+from nextscale.evaluation.image_sets import ImageSet, NpzImages, batches
+from nextscale.files import complete_file
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Real images to compare with, and as many others where the data has them."""
+
+    reference: FeatureSet
+    other: FeatureSet | None
+
+    def halves(self) -> tuple[FeatureSet, FeatureSet]:
+        """Two sets that share no image: the others and the reference, or the reference's halves."""
+        if self.other is not None:
+            return self.other, self.reference
+        middle = len(self.reference) // 2
+        return self.reference[:middle], self.reference[middle : 2 * middle]
+
+    def class_means(self) -> Tensor | None:
+        """Mean features (classes, D) of images that are not the reference's, where there are others."""
+        return means_of(self.reference if self.other is None else self.other)
+
+
+def means_of(features: FeatureSet) -> Tensor | None:
+    """Mean features of each class, (classes, D); None without classes or where one has no image."""
+    labels = features.labels
+    if len(labels) == 0 or (labels == NO_CLASS).any() or (torch.bincount(labels) == 0).any():
+        return None
+    return class_means(features.pooled, labels, int(labels.max()) + 1)
+
+
+def real_features(
+    network: nn.Module,
+    images: ImageSet,
+    spec: str,
+    size: tuple[int, int],
+    count: int,
+    *,
+    progress: Callable[[str, int], Callable[[int], None]],
+) -> RealImages:
+    """Features of `count` images (or all), and of as many others where there are so many."""
+    order = balanced_order(images)
+    enough = len(order) >= 2 * count
+    chosen = np.sort(order[: 2 * count if enough else count])  # files are read in their own order
+    features = cached(network, images, spec, size, chosen, progress("real", len(chosen)))
+    places = torch.from_numpy(np.searchsorted(chosen, order[: len(chosen)]))
+    features = features[places]
+    return RealImages(features[:count], features[count:] if enough else None)
+
+
+def balanced_order(images: ImageSet) -> np.ndarray:
+    """Indices in a seeded order, classes in turn where there are any."""
+    order = np.random.default_rng(0).permutation(len(images))
+    if isinstance(images, NpzImages) or images.labels is None:
+        return order
+    labels = np.asarray(images.labels)[order]
+    turn = np.empty(len(order), dtype=np.int64)
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        turn[own] = np.arange(len(own))
+    return order[np.lexsort((labels, turn))]
+
+
+def cached(
+    network: nn.Module,
+    images: ImageSet,
+    spec: str,
+    size: tuple[int, int],
+    indices: np.ndarray,
+    advance: Callable[[int], None] | None,
+    *,
+    exact: bool = False,
+) -> FeatureSet:
+    """Features of some images (with `exact`, of that very size), kept in $XDG_CACHE_HOME/nextscale from then on."""
+    key = {
+        "network": identity(network), "size": size, "data": stamp(images, spec),
+        "indices": hashlib.sha256(indices.tobytes()).hexdigest(),
+    }  # fmt: skip
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / "features" / f"{name}.safetensors"
+    if path.is_file():
+        return load_features_file(path)
+    device = next(network.parameters()).device
+    parts: list[FeatureSet] = []
+    done = 0
+    for pixels, labels in batches(images, size, batch_size=BATCH, indices=indices, exact=exact):
+        pooled, logits = network.outputs(pixels.to(device))  # pyright: ignore[reportCallIssue]
+        parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
+        done += len(labels)
+        if advance is not None:
+            advance(done)
+    features = FeatureSet.joined(parts)
+    save_features_file(features, path)
+    return features
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextscale"
+
+
+def stamp(images: ImageSet, spec: str) -> str:
+    """What tells one state of a data set from another: names, sizes and times of its files, or its fingerprint."""
+    path = Path(spec)
+    if path.exists():
+        files = sorted(path.rglob("*")) if path.is_dir() else [path]
+        facts = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    rows = getattr(images, "rows", None)
+    return f"{spec}-{getattr(rows, '_fingerprint', '')}"
+
+
+def save_features_file(features: FeatureSet, path: Path) -> None:
+    """Write a safetensors file that appears only when complete."""
+    from safetensors.torch import save_file
+
+    with complete_file(path) as partial:
+        save_file({name: tensor.contiguous() for name, tensor in vars(features).items()}, partial)
+
+
+def load_features_file(path: Path) -> FeatureSet:
+    """Raises ValueError for a damaged file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return FeatureSet(**load_file(path))
+    except (OSError, SafetensorError, TypeError) as error:
+        raise ValueError(f"{path}: not a readable file of features ({error}); delete it") from error
