@@ -92,7 +92,9 @@ def test_our_own_gradients_are_the_derivatives() -> None:
 
 def test_unit_heads_in_bf16_round_what_float32_gives() -> None:
     qkv, factor = torch.randn(2, 5, 3, 2, 64).bfloat16(), torch.rand(2, 1, 1) * 20
-    for ours, exact in zip(UnitHeads.apply(qkv, factor), unit_heads(qkv, factor), strict=True):  # pyright: ignore[reportArgumentType]
+    *ours_both, value = UnitHeads.apply(qkv, factor)  # pyright: ignore[reportGeneralTypeIssues]
+    assert torch.equal(value, qkv[:, :, 2].transpose(1, 2))
+    for ours, exact in zip(ours_both, unit_heads(qkv, factor), strict=True):
         assert ours.dtype == torch.bfloat16
         torch.testing.assert_close(ours.float(), exact.bfloat16().float(), atol=1e-6, rtol=2**-7)
 

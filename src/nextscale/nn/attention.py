@@ -129,10 +129,10 @@ def unit_heads(qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class UnitHeads(torch.autograd.Function):
-    """`unit_heads` with gradients that are computed at once, its results rounded to the inputs' type."""
+    """`unit_heads` and the values, laid out for products and rounded to the inputs' type, with gradients by hand."""
 
     @staticmethod
-    def forward(ctx: Any, qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         norms = torch.linalg.vector_norm(qkv_BL3HD[:, :, :2], dim=-1, keepdim=True, dtype=factor_H11.dtype)
         norms.clamp_min_(1e-12)
         ctx.save_for_backward(qkv_BL3HD, norms, factor_H11)
@@ -141,15 +141,16 @@ class UnitHeads(torch.autograd.Function):
             (qkv_BL3HD[:, :, i] * (length / norms[:, :, i])).to(qkv_BL3HD.dtype).transpose(1, 2).contiguous()
             for i, length in enumerate(lengths)
         )
-        return query, key
+        return query, key, qkv_BL3HD[:, :, 2].transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         """With u = x / |x|: d(f u)/dx = f / |x| (1 - u u^T), and d(f u)/df = u."""
         qkv_BL3HD, norms, factor_H11 = ctx.saved_tensors
-        to_qkv = torch.zeros_like(qkv_BL3HD)
+        to_qkv = torch.empty_like(qkv_BL3HD)
+        to_qkv[:, :, 2] = gradients[2].transpose(1, 2)
         to_factor = torch.zeros_like(factor_H11)
-        for i, given_BHLD in enumerate(gradients):
+        for i, given_BHLD in enumerate(gradients[:2]):
             given, vectors, norm = given_BHLD.transpose(1, 2), qkv_BL3HD[:, :, i], norms[:, :, i]
             along = torch.mul(given.to(norm.dtype), vectors).sum(dim=-1, keepdim=True) / norm
             length: Tensor | float = 1.0
@@ -193,7 +194,10 @@ class SelfAttention(nn.Module):
         softmax_scale = 0.25 / math.sqrt(HEAD_WIDTH)
         if self.log_scale is not None:
             factor_H11 = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
-            query, key = UnitHeads.apply(qkv, factor_H11) if by_hand(qkv) else unit_heads(qkv, factor_H11)  # pyright: ignore[reportGeneralTypeIssues]
+            if by_hand(qkv):
+                query, key, value = UnitHeads.apply(qkv, factor_H11)  # pyright: ignore[reportGeneralTypeIssues]
+            else:
+                query, key = unit_heads(qkv, factor_H11)
             softmax_scale = 1.0
         query = query.to(value.dtype)
         if cache is not None:
