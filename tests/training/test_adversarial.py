@@ -130,7 +130,13 @@ def test_augmented_images_are_told_apart_and_pass_gradients() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"adversarial": -1.0}, {"adversarial_start": 1.0}, {"discriminator_channels": 0}, {"discriminator_levels": 0}],
+    [
+        {"adversarial": -1.0},
+        {"adversarial_start": 1.0},
+        {"discriminator_channels": 0},
+        {"discriminator_rate": -1.0},
+        {"discriminator_levels": 0},
+    ],
 )
 def test_settings_out_of_range_are_refused(changes: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
@@ -138,6 +144,15 @@ def test_settings_out_of_range_are_refused(changes: dict) -> None:
 
 
 def test_the_discriminator_joins_late() -> None:
-    config = AdversarialConfig(adversarial=0.4, adversarial_start=0.25)
+    config = AdversarialConfig(adversarial=0.4, adversarial_start=0.25, adversarial_lead=0.125)
     assert [config.joined(step, 8) for step in range(4)] == [False, False, True, True]
-    assert not AdversarialConfig().joined(7, 8)
+    assert [config.learning(step, 8) for step in range(4)] == [False, True, True, True], "it learns before it is heard"
+    assert not AdversarialConfig().joined(7, 8) and not AdversarialConfig().learning(7, 8)
+
+
+def test_the_discriminator_has_a_learning_rate_of_its_own() -> None:
+    config = AdversarialConfig(adversarial=1.0, discriminator_rate=4.0, discriminator_levels=1)
+    adversary = Adversary(config, OptimiserConfig(learning_rate=1e-3, warmup=0.0), CPU)
+    images = torch.randn(2, 3, 16, 16)
+    adversary.learn(adversary.trained(torch.cat([images, images])), 0, 1, 256)
+    assert adversary.updater.optimiser.param_groups[0]["lr"] == pytest.approx(4e-3)

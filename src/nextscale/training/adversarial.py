@@ -31,7 +31,11 @@ class AdversarialConfig:
     adversarial: float = 0.0
     "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
     adversarial_start: float = 0.22
-    "Share of the steps before the discriminator joins."
+    "Share of the steps before the discriminator is listened to."
+    adversarial_lead: float = 0.05
+    "Share of the steps that the discriminator learns before it is listened to: what it says at first is noise."
+    discriminator_rate: float = 1.0
+    "The discriminator's learning rate, as a multiple of the tokenizer's."
     adaptive: bool = True
     "Scale the adversarial gradient to the reconstruction's at the decoder's last layer (VQGAN, eq. 7)."
     discriminator_augment: bool = True
@@ -42,14 +46,18 @@ class AdversarialConfig:
     "Levels of the discriminator, each of which halves the resolution."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "adversarial")
+        require_at_least(self, 0, "adversarial", "adversarial_lead", "discriminator_rate")
         require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
         if not 0 <= self.adversarial_start < 1:
             raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
 
     def joined(self, step: int, steps: int) -> bool:
-        """Whether the discriminator takes part in a step (0-based)."""
+        """Whether the discriminator is listened to at a step (0-based)."""
         return self.adversarial > 0 and step >= self.adversarial_start * steps
+
+    def learning(self, step: int, steps: int) -> bool:
+        """Whether the discriminator learns at a step (0-based)."""
+        return self.adversarial > 0 and step >= (self.adversarial_start - self.adversarial_lead) * steps
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -141,7 +149,8 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
         self.config = config
-        self.settings = replace(optimiser, beta1=0.5, beta2=0.9)
+        rate = optimiser.learning_rate * config.discriminator_rate
+        self.settings = replace(optimiser, learning_rate=rate, beta1=0.5, beta2=0.9)
         self.module = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels).to(
             device, memory_format=torch.channels_last
         )  # pyright: ignore[reportCallIssue]

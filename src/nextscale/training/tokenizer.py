@@ -186,11 +186,12 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 parts |= adversary.backward(
                     reconstructed, (loss, quantized.loss), model.decoder.conv_out.weight, scores
                 )
+            else:
+                updater.backward(loss + quantized.loss)
+            if adversary is not None and config.adversary.learning(step, config.steps):
                 with autocast(device, dtype):
                     scores = adversary.trained(torch.cat(adversary.shown(images, reconstructed.detach().float())))
                 parts |= adversary.learn(scores, step, config.steps, config.batch_size)
-            else:
-                updater.backward(loss + quantized.loss)
             norm = updater.step()
             usage.add(quantized.tokens)
 
