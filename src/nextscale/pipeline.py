@@ -27,7 +27,9 @@ from nextscale.runtime import (
     resolve_device,
     resolve_generation_dtype,
 )
+from nextscale.sampling.likelihood import class_log_likelihoods, token_log_probabilities
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.sampling.rejection import Rejection
 from nextscale.tokenizer.vqvae import VQVAE
 
 ClassLike = str | int | None
@@ -43,6 +45,8 @@ class Generation:
     tokens: TokenPyramid
     classes: list[int]
     seeds: list[int]
+    scores: list[float] | None = None
+    "What the judge of rejection sampling gave."
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class GenerationStep:
 
     def preview(self) -> list[Image.Image]:
         """The images as they stand after this scale."""
-        return to_images(decode_each(self.tokenizer, self.accumulated))
+        return to_images(self.tokenizer.decode_each(self.accumulated))
 
 
 class VARPipeline:
@@ -173,6 +177,10 @@ class VARPipeline:
         """Names of the classes; numbers where the model has none."""
         return self.config.class_names or tuple(str(index) for index in range(self.transformer.config.classes))
 
+    def class_or_none(self, label: int) -> int | None:
+        """A class id as `generate` takes it: None for the unconditional class."""
+        return None if label == self.transformer.config.unconditional else label
+
     def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
         """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
         if classes is None or isinstance(classes, (str, int)):
@@ -193,12 +201,25 @@ class VARPipeline:
             return int(name)
         raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
 
+    def _repeated(self, classes: Sequence[ClassLike] | ClassLike, count: int) -> Tensor:
+        """Ids (count,): the classes in turn."""
+        ids = self.class_ids(classes)
+        return torch.tensor([ids[i % len(ids)] for i in range(count)], device=self.device)
+
     @torch.no_grad()
     def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
         """Teacher-forcing logits of every token, (B, L, V) float32."""
-        ids = self.class_ids(classes)
-        repeated = torch.tensor([ids[i % len(ids)] for i in range(pyramid.batch_size)], device=self.device)
-        return self.transformer(self.tokenizer.quantizer.teacher_forcing(pyramid.to(self.device)), repeated)
+        labels = self._repeated(classes, pyramid.batch_size)
+        return self.transformer(self.tokenizer.quantizer.teacher_forcing(pyramid.to(self.device)), labels)
+
+    def log_likelihood(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+        """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
+        labels = self._repeated(classes, pyramid.batch_size)
+        return token_log_probabilities(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device), labels)[0]
+
+    def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
+        """log p of the tokens under every class, (B, classes) float64 in nats; its argmax classifies the images."""
+        return class_log_likelihoods(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -220,12 +241,10 @@ class VARPipeline:
         **settings: float | int | bool | None,
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        ids = self.class_ids(classes)
-        repeated = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
         steps = sample_scales(
             self.transformer,
             self.tokenizer.quantizer,
-            repeated,
+            self._repeated(classes, len(seeds)),
             generators=[image_generator(seed) for seed in seeds],
             config=config or self.sampling(**settings),
             hook=hook,
@@ -242,13 +261,15 @@ class VARPipeline:
         seeds: Sequence[int] | None = None,
         batch_size: int = 0,
         config: SamplingConfig | None = None,
+        rejection: Rejection | None = None,
         **settings: float | int | bool | None,
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
         Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
         (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size`
-        images are worked on at once; 0 takes `default_batch_size`. Raises ValueError for unknown classes and settings
+        images are worked on at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each
+        image are drawn and the best kept, with their scores. Raises ValueError for unknown classes and settings
         out of range.
         """
         ids = self.class_ids(classes)
@@ -257,21 +278,23 @@ class VARPipeline:
             raise ValueError("no seeds given; expected one per image")
         if batch_size < 0:
             raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
+        if rejection is not None and self.transformer.config.unconditional in ids:
+            raise ValueError("rejection sampling judges how well an image shows its class; name classes")
         batch_size = batch_size or self.default_batch_size
-        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
+        drawn = [(ids[i % len(ids)], s) for i, seed in enumerate(seeds) for s in (rejection or Rejection()).seeds(seed)]
         settled = config or self.sampling(**settings)
-        images: list[Image.Image] = []
         packed: list[Tensor] = []
-        for start in range(0, len(seeds), batch_size):
-            part = slice(start, start + batch_size)
-            classes_or_none = [None if c == self.transformer.config.unconditional else c for c in chosen[part]]
-            steps = list(self.generate_steps(classes_or_none, seeds=seeds[part], config=settled))
+        accumulated: list[Tensor] = []
+        for start in range(0, len(drawn), batch_size):
+            part = drawn[start : start + batch_size]
+            chosen = [self.class_or_none(label) for label, _ in part]
+            steps = list(self.generate_steps(chosen, seeds=[seed for _, seed in part], config=settled))
             packed.append(TokenPyramid.from_maps([step.tokens for step in steps], self.schedule).packed.cpu())
-            images += steps[-1].preview()
-        return Generation(images, TokenPyramid(torch.cat(packed), self.schedule), chosen, list(seeds))
-
-
-def decode_each(tokenizer: VQVAE, accumulated: Tensor) -> Tensor:
-    """Decode one image at a time: memory stays bounded and pixels do not depend on the batch."""
-    with torch.no_grad():
-        return torch.cat([tokenizer.decode_features(features) for features in accumulated.split(1)])
+            accumulated.append(steps[-1].accumulated)
+        tokens, features, scores = TokenPyramid(torch.cat(packed), self.schedule), torch.cat(accumulated), None
+        if rejection is not None:
+            labels = [label for label, _ in drawn]
+            kept, scores = rejection.best(tokens, features, labels, self.transformer, self.tokenizer)
+            tokens, features, drawn = tokens.select(kept), features[kept], [drawn[row] for row in kept]
+        images = to_images(self.tokenizer.decode_each(features))
+        return Generation(images, tokens, [label for label, _ in drawn], [seed for _, seed in drawn], scores)

@@ -46,6 +46,10 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--device", "toaster"], "device 'toaster' is not known"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: cannot be read"),
         (["--colour", "red"], "--colour"),
+        (["--candidates", "0"], "candidates must be at least 1, got 0"),
+        (["--candidates", "2", "--keep", "3"], "keep must be at least 1 and at most the number of candidates"),
+        (["--candidates", "2", "--judge", "nobody"], "judge 'nobody' is neither likelihood, nor"),
+        (["--candidates", "2", "--classes", "none"], "judges how well an image shows its class"),
     ],
 )
 def test_generate(model_folder: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:
@@ -68,6 +72,26 @@ def test_generate(model_folder: Path, tmp_path: Path, capsys, flags: list[str], 
 def test_bench(model_folder: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:
     model = [] if "--model" in flags else ["--model", str(model_folder)]
     refused(["bench", *model, *flags], message, capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("generation", ["--count", "1"], "count must be at least 2"),
+        ("generation", ["--features", "nothing"], "backbone 'nothing' is not a torchvision model"),
+        ("generation", ["--sweep", "--guidances", "a,b"], "guidances: could not convert string"),
+        ("reconstruction", ["--data", "nowhere", "--features", "none", "--perceptual", "none"], "data nowhere"),
+        ("reconstruction", ["--features", "none", "--perceptual", "nothing"], "name the layers of nothing"),
+        ("likelihood", ["--classify", "-1"], "classify must be at least 0"),
+        ("likelihood", ["--data", "nowhere"], "there is no such file or folder"),
+    ],
+)
+def test_evaluate(
+    model_folder: Path, image_folder: Make, tmp_path: Path, capsys, command: str, flags: list[str], message: str
+) -> None:
+    data = [] if "--data" in flags else ["--data", str(image_folder())]
+    arguments = ["evaluate", command, "--model", str(model_folder), "--out", str(tmp_path / "out"), *data, *flags]
+    refused(arguments, message, capsys, tmp_path)
 
 
 def test_unknown_models(tmp_path: Path, capsys) -> None:

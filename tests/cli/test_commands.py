@@ -46,6 +46,20 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert files(tmp_path / "again") == files(out)
 
 
+def test_generate_keeps_the_best_candidates(model_folder: Path, tmp_path: Path) -> None:
+    arguments = ["generate", "--model", str(model_folder), "--classes", "red,0", "--count", "2", "--seed", "3"]
+    assert main([*arguments, "--candidates", "4", "--keep", "2", "--out", str(tmp_path / "best")]) == 0
+    entries = manifest(tmp_path / "best")
+    assert [entry["class"] for entry in entries] == ["red", "red", "blue", "blue"]
+    assert {12, 13, 14, 15} > {entry["seed"] for entry in entries[:2]}
+    assert {16, 17, 18, 19} > {entry["seed"] for entry in entries[2:]}
+    assert entries[0]["score"] >= entries[1]["score"] and entries[2]["score"] >= entries[3]["score"]
+    assert entries[0]["settings"]["candidates"] == 4 and entries[0]["settings"]["judge"] == "likelihood"
+    alone = ["generate", "--model", str(model_folder), "--classes", "red", "--count", "1"]
+    assert main([*alone, "--seed", str(entries[0]["seed"]), "--out", str(tmp_path / "alone")]) == 0
+    assert manifest(tmp_path / "alone")[0]["sha256"] == entries[0]["sha256"]
+
+
 def test_bench_times_every_stage(model_folder: Path, tmp_path: Path, capsys) -> None:
     plot, results = tmp_path / "speed.png", tmp_path / "speed.json"
     arguments = ["bench", "--model", str(model_folder), "--batch-sizes", "1,3", "--rounds", "1"]

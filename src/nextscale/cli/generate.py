@@ -50,13 +50,19 @@ class GenerateOptions:
     "auto, cpu, cuda, mps."
     batch_size: int = 0
     "Images at once; 0 takes as many as keep keys and values within 0.25 GB (8 on CUDA), at most 16."
+    candidates: int = 1
+    "Rejection sampling: candidates drawn of each image."
+    keep: int = 1
+    "Best candidates kept of each image."
+    judge: str = "likelihood"
+    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
     json: str = ""
     "File for the results."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "count")
+        require_at_least(self, 1, "count", "candidates", "keep")
         require_at_least(self, 0, "batch_size")
 
 
@@ -65,8 +71,10 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
     from nextscale.sampling.next_scale import SamplingConfig
+    from nextscale.sampling.rejection import Rejection
 
     SamplingConfig(**sampling_settings(options))  # complain before a large model is loaded
+    Rejection(candidates=options.candidates, keep=options.keep)
     from nextscale.runtime import retain_freed_memory
 
     began = time.monotonic()
@@ -83,7 +91,7 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
         write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
     how = f"{pipeline.precision} on {pipeline.device}"
-    print(f"{options.count} images in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
+    print(f"{len(entries)} images in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
 
 
 def sampling_settings(options: GenerateOptions) -> dict[str, Any]:
@@ -94,27 +102,33 @@ def sampling_settings(options: GenerateOptions) -> dict[str, Any]:
 
 def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
     """Generate batch by batch into a folder; returns the manifest's entries."""
+    from nextscale.evaluation.judges import load_rejection
     from nextscale.pictures import grid
     from nextscale.progress import Progress
 
     sampling = pipeline.sampling(**sampling_settings(options))
     settings = asdict(sampling) | {"precision": pipeline.precision}
+    known = pipeline.transformer.config.classes
+    rejection = load_rejection(options.candidates, options.keep, options.judge, classes=known)
+    if rejection is not None:
+        settings |= {"candidates": options.candidates, "judge": options.judge}
     classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))
     progress = Progress(options.count, title="images", line_seconds=10)
     entries: list[dict[str, Any]] = []
     shown = []
     try:
         batch_size = options.batch_size or pipeline.default_batch_size
-        for start in range(0, options.count, batch_size):
-            numbers = range(start, min(start + batch_size, options.count))
-            wanted: list[ClassLike] = [known(pipeline, classes[number % len(classes)]) for number in numbers]
+        at_once = max(1, batch_size // options.candidates)
+        for start in range(0, options.count, at_once):
+            numbers = range(start, min(start + at_once, options.count))
             batch = pipeline.generate(
-                wanted,
+                [pipeline.class_or_none(classes[number % len(classes)]) for number in numbers],
                 seeds=[options.seed + number for number in numbers],
                 batch_size=batch_size,
                 config=sampling,
+                rejection=rejection,
             )
-            entries += write_batch(pipeline, batch, numbers.start, folder, options.model, settings)
+            entries += write_batch(pipeline, batch, len(entries), folder, options.model, settings)
             shown += batch.images[: GRID_IMAGES - len(shown)]
             progress.advance(numbers.stop)
     finally:
@@ -130,11 +144,13 @@ def write_batch(
 ) -> list[dict[str, Any]]:
     """Save a batch's images; one manifest entry each."""
     entries = []
-    for number, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True), first):
-        path = folder / f"{number:06d}.png"
+    for row, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True)):
+        path = folder / f"{first + row:06d}.png"
         image.save(path)
         name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
         entry = {"file": path.name, "class": name, "class_id": label if name is not None else None, "seed": seed}
+        if batch.scores is not None:
+            entry["score"] = batch.scores[row]
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         entries.append(entry | {"settings": settings, "model": model, "sha256": digest})
     return entries
@@ -151,8 +167,3 @@ def chosen_classes(pipeline: VARPipeline, text: str) -> list[ClassLike]:
     if not parts:
         raise ValueError("--classes is empty; expected names or ids with commas, all, or none")
     return list(parts)
-
-
-def known(pipeline: VARPipeline, label: int) -> int | None:
-    """A class id as `generate` takes it: None for the unconditional class."""
-    return None if label == pipeline.transformer.config.unconditional else label

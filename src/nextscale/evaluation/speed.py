@@ -18,7 +18,7 @@ from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.models.var import VARConfig
 from nextscale.nn.attention import HEAD_WIDTH
 from nextscale.nn.linear import Linear, can_pack, pack_linears
-from nextscale.pipeline import VARPipeline, decode_each
+from nextscale.pipeline import VARPipeline
 from nextscale.sampling.next_scale import SamplingHook
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -84,7 +84,7 @@ def time_generation(pipeline: VARPipeline, batch: int, *, seed: int = 0, **setti
     wanted = [i % classes for i in range(batch)] if classes else None
     *_, last = pipeline.generate_steps(wanted, seeds=range(seed, seed + batch), hook=watch, **settings)
     watch.lap()
-    decode_each(pipeline.tokenizer, last.accumulated)
+    pipeline.tokenizer.decode_each(last.accumulated)
     return GenerationTimes(batch, tuple(watch.transformer), tuple(watch.sampling), watch.lap())
 
 

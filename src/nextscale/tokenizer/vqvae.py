@@ -128,6 +128,10 @@ class VQVAE(nn.Module):
         with torch.no_grad():
             return self.decoder(self.post_quant_conv(features.to(dtype))).float().clamp(-1, 1)
 
+    def decode_each(self, features: Tensor) -> Tensor:
+        """`decode_features` one image at a time: memory stays bounded and pixels do not depend on the batch."""
+        return torch.cat([self.decode_features(image) for image in features.split(1)])
+
     def decode_scales(self, pyramid: TokenPyramid) -> Iterator[Tensor]:
         """The image after each scale, coarse to fine."""
         with torch.no_grad():

@@ -1,0 +1,110 @@
+"""Judges of rejection sampling by name: the model's own likelihood, or a classifier.
+
+Shapes: N candidates, C classes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nextscale.nn.backbone import imagenet_normalised, load_backbone
+from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge
+
+LIKELIHOOD = "likelihood"
+CLASSES = 1000
+"""Classes of torchvision's own weights."""
+
+
+class ClassifierJudge:
+    """log of the probability that a classifier gives the candidate's class."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, candidates: Candidates) -> Tensor:
+        images = candidates.images()
+        logits = self.network.to(images.device)(imagenet_normalised(images))
+        return logits.float().log_softmax(dim=1)[:, candidates.label]
+
+
+def load_rejection(candidates: int, keep: int, judge: str, *, classes: int) -> Rejection | None:
+    """What `--candidates`, `--keep` and `--judge` ask for; None for one candidate. Raises ValueError."""
+    if candidates == keep == 1:
+        return None
+    return replace(Rejection(candidates=candidates, keep=keep), judge=load_judge(judge, classes=classes))
+
+
+def load_judge(name: str, *, classes: int) -> Judge:
+    """`likelihood`, a torchvision classifier, or the file of one with as many `classes` as the model.
+
+    Raises ValueError.
+    """
+    if name == LIKELIHOOD:
+        return likelihood_judge
+    from torchvision.models import list_models
+
+    path = Path(name)
+    if path.is_file():
+        network, known = classifier_of(path)
+    elif name in list_models():
+        network, known = load_backbone(name), CLASSES
+    else:
+        raise ValueError(
+            f"judge {name!r} is neither likelihood, nor a torchvision classifier such as resnet50, nor a file"
+        )
+    if known != classes:
+        raise ValueError(
+            f"judge {name}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
+        )
+    return ClassifierJudge(network)
+
+
+def classifier_of(path: Path) -> tuple[nn.Module, int]:
+    """A torchvision classifier from its state dict, and how many classes it tells.
+
+    The architecture is the one whose tensors have these names and, but for the last layer, these shapes.
+    Raises ValueError.
+    """
+    from torchvision.models import get_model
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
+    classes = next((shape[0] for shape in reversed(shapes.values()) if shape), 0)
+    inner = {key: shape[1:] for key, shape in shapes.items()}
+    for name, wanted in architectures().items():
+        if wanted != inner:
+            continue
+        network = get_model(name, weights=None, num_classes=classes)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            continue
+        return network, classes
+    raise ValueError(f"{path}: holds the tensors of no torchvision classifier")
+
+
+@lru_cache(maxsize=1)
+def architectures() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes behind the first side of every tensor of torchvision's classifiers; RegNets compute while being built."""
+    from torchvision import models
+    from torchvision.models import get_model, list_models
+
+    known = {}
+    for name in list_models(module=models):
+        with suppress(NotImplementedError), warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            network = get_model(name, weights=None)
+            known[name] = {key: tuple(value.shape)[1:] for key, value in network.state_dict().items()}
+    return known

@@ -1,0 +1,80 @@
+"""Rejection sampling: several candidates of each image, the best of which are kept (paper, section 4.1).
+
+Shapes: N candidates of one image, C latent channels, (h, w) latent grid, (H, W) pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextscale.models.var import VAR
+from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.likelihood import class_evidence
+from nextscale.tokenizer.vqvae import VQVAE
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What a judge sees: candidates of one image, all of one class, and the model that made them."""
+
+    tokens: TokenPyramid
+    accumulated: Tensor  # (N, C, h, w) float32
+    label: int
+    model: VAR
+    tokenizer: VQVAE
+
+    def images(self) -> Tensor:
+        """(N, 3, H, W) in [-1, 1]."""
+        return self.tokenizer.decode_each(self.accumulated)
+
+
+Judge = Callable[[Candidates], Tensor]
+"""A score per candidate, (N,); larger is better."""
+
+
+def likelihood_judge(candidates: Candidates) -> Tensor:
+    """The model itself: log p(tokens | class) - log p(tokens), in nats."""
+    tokens = candidates.tokens.to(candidates.model.device)
+    classes = torch.full((tokens.batch_size,), candidates.label, device=candidates.model.device)
+    return class_evidence(candidates.model, candidates.tokenizer.quantizer, tokens, classes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """How many candidates are drawn of each image, how many are kept, and who judges."""
+
+    candidates: int = 1
+    keep: int = 1
+    judge: Judge = likelihood_judge
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.keep <= self.candidates:
+            raise ValueError(
+                f"keep must be at least 1 and at most the number of candidates, got {self.keep} of {self.candidates}"
+            )
+
+    def seeds(self, seed: int) -> list[int]:
+        """Seeds of an image's candidates, seed x candidates + j: no two images share one."""
+        return [seed * self.candidates + number for number in range(self.candidates)]
+
+    def best(
+        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: VAR, tokenizer: VQVAE
+    ) -> tuple[list[int], list[float]]:
+        """Rows that are kept, each image's together and best first, and their scores.
+
+        Rows hold the candidates of one image after the other. Each image is judged by itself: scores do not depend
+        on the batch.
+        """
+        kept: list[int] = []
+        scores: list[float] = []
+        for start in range(0, len(labels), self.candidates):
+            rows = slice(start, start + self.candidates)
+            judged = self.judge(Candidates(tokens.select(rows), accumulated[rows], labels[start], model, tokenizer))
+            order = judged.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
+            kept += [start + row for row in order]
+            scores += [float(judged[row]) for row in order]
+        return kept, scores
