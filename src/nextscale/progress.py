@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 logger = logging.getLogger("nextscale")
+
+Advance = Callable[[int], None]
+"""Told how many are done."""
+Announce = Callable[[str, int], Advance]
+"""Told the title of a stage and its total; the stage before is over."""
+
+
+def silent(title: str, total: int) -> Advance:
+    """Shows nothing."""
+    return lambda done: None
 
 
 @lru_cache(maxsize=1)
@@ -65,3 +76,28 @@ class Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+class Stages:
+    """One progress line after the other; `start` is an `Announce`."""
+
+    def __init__(self, *, enabled: bool = True, line_seconds: float = 20) -> None:
+        self.enabled, self.line_seconds = enabled, line_seconds
+        self.current: Progress | None = None
+
+    def start(self, title: str, total: int) -> Advance:
+        """The next stage begins."""
+        self.close()
+        self.current = Progress(total, title=title, line_seconds=self.line_seconds, enabled=self.enabled)
+        return self.current.advance
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.current is not None:
+            self.current.close()
+            self.current = None

@@ -138,6 +138,61 @@ def test_a_set_against_itself_and_npz_files(config: GenerationEvaluation, tmp_pa
         open_image_set(str(tmp_path / "float.npz"))
 
 
+def test_pictures_and_packed_images(config: GenerationEvaluation, tmp_path: Path) -> None:
+    packed = replace(config, npz=str(tmp_path / "packed.npz"), statistics=str(tmp_path / "real.npz"))
+    report = evaluate_generation(packed)
+    out = Path(config.out)
+    samples, nearest = Image.open(out / "samples.png"), Image.open(out / "nearest.png")
+    assert samples.size == (7 * 18 - 2, 3 * 18 - 2), "three classes, seven images each"
+    assert nearest.size == (7 * 18 - 2, 8 * 18 - 2), "eight images, each with six neighbours"
+    kept = sorted((out / "images" / "set-00").glob("*.png"))
+    for row, number in enumerate((0, 3, 6)):  # the first class's images are its row
+        first = np.asarray(samples)[:16, row * 18 : row * 18 + 16]
+        assert np.array_equal(first, np.asarray(Image.open(kept[number])))
+    with np.load(tmp_path / "packed.npz") as file:
+        pixels = file["arr_0"]
+    one_by_one = [np.asarray(Image.open(path)).tobytes() for path in kept]
+    assert pixels.shape == (21, 16, 16, 3) and sorted(map(bytes, pixels)) == sorted(one_by_one)
+    assert [bytes(image) for image in pixels] != one_by_one, "in another order"
+
+    again = replace(config, images=packed.npz, out=str(tmp_path / "again"), count=21)
+    assert evaluate_generation(again)["sets"][0]["frechet"] == pytest.approx(report["sets"][0]["frechet"], rel=1e-4)
+    against = evaluate_generation(replace(again, data=packed.statistics, statistics=""))
+    assert against["mean"]["frechet"] == pytest.approx(report["sets"][0]["frechet"], rel=1e-4)
+    with pytest.raises(ValueError, match="is an .npz file already"):
+        replace(again, npz="x.npz")
+
+
+def test_rejection_sampling_measures_the_best_of_the_candidates(config: GenerationEvaluation, tmp_path: Path) -> None:
+    judged = replace(config, candidates=3, sets=1, count=9, keep_images=True)
+    report = evaluate_generation(judged)
+    assert report["of"]["candidates"] == 3 and report["of"]["judge"] == "likelihood"
+    command = ["generate", "--model", config.model, "--count", "9", "--seed", str(config.seed), "--precision", "fp32"]
+    assert main([*command, "--candidates", "3", "--out", str(tmp_path / "same")]) == 0
+    for number in range(9):
+        name = f"{number:06d}.png"
+        kept = Path(config.out) / "images" / "set-00" / name
+        assert kept.read_bytes() == (tmp_path / "same" / name).read_bytes()
+
+
+def test_a_sweep_has_a_point_per_setting(
+    config: GenerationEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    given = ("data", "model", "features", "feature_weights", "out")
+    flags = [part for name in given for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
+    command = ["evaluate", "generation", *flags, "--count", "12", "--precision", "fp32", "--sweep"]
+    assert main([*command, "--guidances", "0,2.5", "--top-ps", "0.9,0.5"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    settings = [(point["guidance"], point["top_p"]) for point in report["points"]]
+    assert settings == [(0, 0.9), (2.5, 0.9), (0, 0.5), (2.5, 0.5)]
+    assert report["best"] == min(report["points"], key=lambda point: point["frechet"])
+    assert (tmp_path / "out" / "sweep.png").is_file() and "smallest Frechet distance" in capsys.readouterr().out
+    alone = evaluate_generation(replace(config, guidance=2.5, top_p=0.5, sets=1, count=12, out=str(tmp_path / "alone")))
+    assert report["points"][3]["frechet"] == pytest.approx(alone["mean"]["frechet"], rel=1e-6)
+    assert main([*command, "--guidances", ","]) == 2
+    assert main([*command, "--images", "x"]) == 2
+
+
 def test_images_of_unequal_size_are_refused(config: GenerationEvaluation, image_folder: Make, tmp_path: Path) -> None:
     mixed = image_folder("mixed")
     larger = image_folder("larger", side=24)

@@ -34,6 +34,8 @@ train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2
 app.command(train)
 evaluate = App(name="evaluate", help="Measure models, or any images, against real ones.")
 evaluate.command("nextscale.cli.evaluate:generation", name="generation", help="Figures of generated images.")
+evaluate.command("nextscale.cli.evaluate:reconstruction", name="reconstruction", help="Figures of a tokenizer.")
+evaluate.command("nextscale.cli.evaluate:likelihood", name="likelihood", help="Figures of predicted tokens.")
 app.command(evaluate)
 
 

@@ -1,14 +1,15 @@
-"""`nextscale evaluate generation`: figures as a table and JSON."""
+"""`nextscale evaluate`: figures as tables, JSON and pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
+from nextscale.evaluation.generation import GenerationEvaluation
+from nextscale.evaluation.likelihood import LikelihoodEvaluation
+from nextscale.evaluation.reconstruction import ReconstructionEvaluation
 from nextscale.files import write_json
 
 NAMES = {
@@ -22,6 +23,12 @@ NAMES = {
 class GenerationCommand(GenerationEvaluation):
     """Settings, and a place for the report."""
 
+    sweep: bool = False
+    "Evaluate every guidance of --guidances (and top-p of --top-ps) and draw curves, OUT/sweep.png."
+    guidances: tuple[float, ...] = (0, 0.5, 1, 1.5, 2, 3, 4)
+    "Guidances of the sweep."
+    top_ps: tuple[float, ...] = ()
+    "Values of top-p of the sweep [default: the one in force]"
     json: str = ""
     "File for the report besides OUT/report.json."
 
@@ -30,64 +37,185 @@ class GenerationCommand(GenerationEvaluation):
 def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure generated images, or any others, against real ones."""
     options = settle(GenerationCommand, given, file=config)
+    from nextscale.evaluation.generation import evaluate_generation
+    from nextscale.evaluation.plots import plot_sweep, require_plots
+    from nextscale.evaluation.sweep import sweep_generation
+    from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.distributed import launched, wait_for_all
 
+    plot = Path(options.out) / "sweep.png"
+    if options.sweep:
+        require_plots(str(plot))
     retain_freed_memory()
     processes = launched()
-    stages = Stages(enabled=processes.is_main)
-    try:
-        report = evaluate_generation(options, processes=processes, wait=wait_for_all, progress=stages.start)
-    finally:
-        stages.close()
+    with Stages(enabled=processes.is_main) as stages:
+        engine = {"processes": processes, "wait": wait_for_all, "progress": stages.start}
+        if options.sweep:
+            report = sweep_generation(options, options.guidances, options.top_ps, **engine)
+        else:
+            report = evaluate_generation(options, **engine)
     if not processes.is_main:
         return
-    write_json(Path(options.out) / "report.json", report)
-    if options.json:
-        write_json(Path(options.json), report)
-    show(report)
+    if options.sweep:
+        plot_sweep(report, plot)
+        show_sweep(report)
+    else:
+        show_generation(report)
+    keep(report, options.out, options.json)
 
 
-class Stages:
-    """One progress line after the other."""
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionCommand(ReconstructionEvaluation):
+    """Settings, and a place for the report."""
 
-    def __init__(self, *, enabled: bool) -> None:
-        self.enabled = enabled
-        self.current: Any = None
-
-    def start(self, title: str, total: int) -> Callable[[int], None]:
-        from nextscale.progress import Progress
-
-        self.close()
-        self.current = Progress(total, title=title, line_seconds=20, enabled=self.enabled)
-        return self.current.advance
-
-    def close(self) -> None:
-        if self.current is not None:
-            self.current.close()
-            self.current = None
+    json: str = ""
+    "File for the report besides OUT/report.json."
 
 
-def show(report: dict[str, Any]) -> None:
+@accepts(ReconstructionCommand)
+def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Measure what a tokenizer keeps of images."""
+    options = settle(ReconstructionCommand, given, file=config)
+    from nextscale.evaluation.plots import can_plot, plot_reconstruction
+    from nextscale.evaluation.reconstruction import evaluate_reconstruction
+    from nextscale.pictures import grid, save_image, to_images
+    from nextscale.progress import Stages
+    from nextscale.runtime import retain_freed_memory
+
+    retain_freed_memory()
+    with Stages() as stages:
+        report, strips = evaluate_reconstruction(options, progress=stages.start)
+    save_image(grid(to_images(strips.flatten(0, 1)), columns=strips.shape[1]), Path(options.out) / "strips.png")
+    if can_plot():
+        plot_reconstruction(report, Path(options.out) / "scales.png")
+    show_reconstruction(report)
+    keep(report, options.out, options.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodCommand(LikelihoodEvaluation):
+    """Settings, and a place for the report."""
+
+    out: str = "out/evaluation-likelihood"
+    "Folder for report.json."
+    json: str = ""
+    "File for the report besides OUT/report.json."
+
+
+@accepts(LikelihoodCommand)
+def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Measure how well a transformer predicts the tokens of held-out images."""
+    options = settle(LikelihoodCommand, given, file=config)
+    from nextscale.evaluation.likelihood import evaluate_likelihood
+    from nextscale.progress import Stages
+    from nextscale.runtime import retain_freed_memory
+
+    retain_freed_memory()
+    with Stages() as stages:
+        report = evaluate_likelihood(options, progress=stages.start)
+    show_likelihood(report)
+    keep(report, options.out, options.json)
+
+
+def keep(report: dict[str, Any], out: str, file: str) -> None:
+    """Write the report to OUT/report.json and to the file asked for."""
+    for path in (Path(out) / "report.json", *([Path(file)] if file else [])):
+        write_json(path, report)
+
+
+def show_generation(report: dict[str, Any]) -> None:
     """The report as a table: the floor beside the figures."""
-    from rich.console import Console
-    from rich.table import Table
-
     features, reference = report["features"], report["reference"]
     what = report["of"].get("model") or report["of"]["images"]
     sets = f"{len(report['sets'])} sets of " if len(report["sets"]) > 1 else ""
-    title = f"{what}: {sets}{report['count']} images, {features['name']} features ({features['size']})"
-    table = Table("figure", "real against real", "measured", "deviation over sets", title=title, title_justify="left")
     floor = report["floor"] or {}
+    rows = []
     for name, label in NAMES.items():
         if name in report["mean"]:
             values = floor.get(name), report["mean"][name], report["deviation"][name]
-            table.add_row(label, *("" if v is None else number(name, v) for v in values))
-    Console().print(table)
+            rows.append((label, *("" if v is None else number(name, v) for v in values)))
+    title = f"{what}: {sets}{report['count']} images, {features['name']} features ({features['size']})"
+    table(title, ("figure", "real against real", "measured", "deviation over sets"), rows)
     if floor:
-        Console().print(f"real against real: {floor['count']} images on each side")
+        print(f"real against real: {floor['count']} images on each side")
     count = f"{reference['count']} images of" if reference["count"] else "statistics in"
-    Console().print(f"reference: {count} {reference['data']}")
+    print(f"reference: {count} {reference['data']}")
+
+
+def show_sweep(report: dict[str, Any]) -> None:
+    """A row per guidance and top-p."""
+    names = [name for name in NAMES if name in report["points"][0]]
+    floor = report["floor"] or {}
+    rows = [("real against real", "", *(number(n, floor[n]) if floor.get(n) is not None else "" for n in names))]
+    for point in report["points"]:
+        settings = f"{point['guidance']:g}", f"{point['top_p']:g}"
+        rows.append((*settings, *(number(name, point[name]) for name in names)))
+    title = f"{report['of']['model']}: {report['count']} images each, {report['features']['name']} features"
+    table(title, ("guidance", "top-p", *(NAMES[name] for name in names)), rows)
+    best = report["best"]
+    print(f"smallest Frechet distance: guidance {best['guidance']:g}, top-p {best['top_p']:g}")
+
+
+def show_reconstruction(report: dict[str, Any]) -> None:
+    """Figures per scale, then those of the whole."""
+    book = report["codebook"]
+    rows = [
+        ("x".join(map(str, size)), f"{after:.2f}", f"{used:.1%}", f"{perplexity:.0f}")
+        for size, after, used, perplexity in zip(
+            report["scales"], report["psnr_after_scale"], book["used_per_scale"], book["perplexity"], strict=True
+        )
+    ]
+    title = f"{report['model']}: {report['count']} images of {report['data']}"
+    table(title, ("scale", "PSNR after it, dB", f"share of {report['codes']} codes used", "perplexity"), rows)
+    line = f"PSNR {report['psnr']:.2f} dB, SSIM {report['ssim']:.4f}"
+    if report["perceptual"]:
+        line += f", {report['perceptual']['name']} distance {report['perceptual']['distance']:.4f}"
+    print(f"{line}, codes used at any scale {book['used']:.1%}")
+    if "features" in report:
+        line = f"Frechet distance ({report['features']['name']}) to the originals {report['frechet_to_originals']:.2f}"
+        if "floor" in report:
+            others, floor = report["to_others"]["frechet"], report["floor"]["frechet"]
+            line += f"; to other images {others:.2f}, where real ones have {floor:.2f}"
+        print(line)
+
+
+def show_likelihood(report: dict[str, Any]) -> None:
+    """Loss and accuracy with class and without."""
+    found = [name for name in ("with_class", "without_class") if name in report]
+    rows = []
+    for label, name, form in (
+        ("nats per token", "nats_per_token", "{:.4f}"), ("token accuracy", "accuracy", "{:.2%}"),
+        ("bits per pixel", "bits_per_pixel", "{:.4f}"),
+    ):  # fmt: skip
+        rows.append((label, *(form.format(report[one][name]) for one in found)))
+    for place, size in enumerate(report["scales"]):
+        scale = "x".join(map(str, size))
+        parts = [
+            (report[one]["nats_per_token_by_scale"][place], report[one]["accuracy_by_scale"][place]) for one in found
+        ]
+        rows.append((f"scale {scale}: nats, accuracy", *(f"{loss:.4f}, {right:.2%}" for loss, right in parts)))
+    title = f"{report['model']}: {report['count']} images of {report['data']}"
+    table(title, ("figure", *(name.replace("_", " ") for name in found)), rows)
+    told = report.get("classification")
+    if told:
+        line = (
+            f"classes told by likelihood: {told['accuracy']:.2%} of {told['count']} images (chance {told['chance']:.2%}"
+        )
+        if "nearest_class_mean" in told:
+            line += f"; nearest class mean in {told['features']} {told['nearest_class_mean']:.2%}"
+        print(line + ")")
+
+
+def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        drawn.add_row(*row)
+    Console().print(drawn)
 
 
 def number(name: str, value: float) -> str:

@@ -132,12 +132,13 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     try:
         if isinstance(value, str) and setting.hint in (int, float):
             return setting.hint(value)
-        if isinstance(value, (str, int)) and get_origin(setting.hint) is tuple:
+        if isinstance(value, (str, int, float)) and get_origin(setting.hint) is tuple:
             if setting.name == "scales":
                 from nextscale.pyramid import parse_schedule
 
                 return parse_schedule(str(value)).sizes
-            return tuple(int(part) for part in str(value).split(",") if part.strip())
+            kind = get_args(setting.hint)[0]
+            return tuple(kind(part) for part in str(value).split(",") if part.strip())
     except ValueError as error:
         raise ValueError(f"{where}: {setting.name}: {error}") from error
     return value

@@ -1,4 +1,4 @@
-"""Images to be measured: any `--data`, or the guided-diffusion evaluator's .npz files.
+"""Images to be measured: any `--data`, or the guided-diffusion evaluator's .npz files, which are written too.
 
 An .npz file holds `arr_0`, (N, H, W, 3) uint8, or only statistics, `mu` (D,) and `sigma` (D, D). It is read as it
 streams by and never unpickled.
@@ -7,7 +7,7 @@ streams by and never unpickled.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from nextscale.data.loader import NO_CLASS, Reader, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.transform import center_crop
 from nextscale.evaluation.frechet import FeatureStatistics
+from nextscale.files import complete_file
 
 IMAGES = "arr_0"
 
@@ -134,3 +135,22 @@ def npz_batches(
                         to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)),
                         torch.full((len(pixels),), NO_CLASS),
                     )
+
+
+def write_npz_images(path: Path, images: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
+    """Write images (H, W, 3) uint8 as `arr_0`, (N, H, W, 3), one at a time; the file appears when complete."""
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        complete_file(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(f"{IMAGES}.npy", "w", force_zip64=True) as file,
+    ):
+        npy.write_array_header_1_0(file, described)
+        for image in images:
+            file.write(np.ascontiguousarray(image).tobytes())
+
+
+def write_npz_statistics(path: Path, statistics: FeatureStatistics) -> None:
+    """Write `mu` and `sigma`; the file appears when complete."""
+    with complete_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())

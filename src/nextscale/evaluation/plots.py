@@ -73,3 +73,56 @@ def plot_speed(schedule: ScaleSchedule, speeds: Sequence[GenerationSpeed], path:
     axes.legend(handles[::-1], labels[::-1], fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     with complete_file(path) as partial:
         figure.savefig(partial, dpi=150)
+
+
+def plot_reconstruction(report: dict[str, Any], path: Path) -> None:
+    """PSNR after each scale beside usage and perplexity of each scale's codes, of `evaluate reconstruction`."""
+    from matplotlib.figure import Figure
+
+    names = ["x".join(map(str, size)) for size in report["scales"]]
+    book = report["codebook"]
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, values, title in zip(
+        panels,
+        (report["psnr_after_scale"], book["used_per_scale"], book["perplexity"]),
+        ("PSNR after the scale, dB", "share of codes used", "perplexity of the codes"),
+        strict=True,
+    ):
+        axes.plot(names, values, marker="o", color="tab:blue")
+        axes.set_title(title, fontsize="medium")
+        axes.tick_params(axis="x", rotation=45)
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+def plot_sweep(report: dict[str, Any], path: Path) -> None:
+    """Frechet distance, class accuracy, and precision against recall over guidance, a line per top-p."""
+    from matplotlib.figure import Figure
+
+    points = report["points"]
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for top_p in dict.fromkeys(point["top_p"] for point in points):
+        line = [point for point in points if point["top_p"] == top_p]
+        label = f"top-p {top_p:g}" if top_p else "top-p off"
+        for axes, across, up in zip(
+            panels, ("guidance", "guidance", "recall"), ("frechet", "class_accuracy", "precision"), strict=True
+        ):
+            shown = [point for point in line if across in point and up in point]
+            axes.plot([point[across] for point in shown], [point[up] for point in shown], marker="o", label=label)
+    floor = report["floor"] or {}
+    for axes, title, across, up in zip(
+        panels,
+        ("Frechet distance", "class accuracy", "precision against recall, guidance rising along the line"),
+        ("guidance", "guidance", "recall"),
+        ("frechet", "class_accuracy", "precision"),
+        strict=True,
+    ):
+        axes.set_title(title, fontsize="small")
+        axes.set_xlabel(across)
+        if across == "guidance" and floor.get(up) is not None:
+            axes.axhline(floor[up], color="tab:gray", linestyle="--", label="real against real")
+    panels[0].legend(fontsize="small")
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=120)

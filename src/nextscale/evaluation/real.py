@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from nextscale.evaluation.classification import class_means
 from nextscale.evaluation.features import FeatureSet, identity
 from nextscale.evaluation.image_sets import ImageSet, NpzImages, batches
 from nextscale.files import complete_file
+from nextscale.progress import Advance, Announce
 
 BATCH = 64
 
@@ -28,6 +28,8 @@ class RealImages:
 
     reference: FeatureSet
     other: FeatureSet | None
+    indices: np.ndarray
+    "Where in the data each image of the reference is."
 
     def halves(self) -> tuple[FeatureSet, FeatureSet]:
         """Two sets that share no image: the others and the reference, or the reference's halves."""
@@ -56,16 +58,14 @@ def real_features(
     size: tuple[int, int],
     count: int,
     *,
-    progress: Callable[[str, int], Callable[[int], None]],
+    progress: Announce,
 ) -> RealImages:
     """Features of `count` images (or all), and of as many others where there are so many."""
     order = balanced_order(images)
     enough = len(order) >= 2 * count
-    chosen = np.sort(order[: 2 * count if enough else count])  # files are read in their own order
+    chosen = order[: 2 * count if enough else count]
     features = cached(network, images, spec, size, chosen, progress("real", len(chosen)))
-    places = torch.from_numpy(np.searchsorted(chosen, order[: len(chosen)]))
-    features = features[places]
-    return RealImages(features[:count], features[count:] if enough else None)
+    return RealImages(features[:count], features[count:] if enough else None, order[:count])
 
 
 def balanced_order(images: ImageSet) -> np.ndarray:
@@ -87,31 +87,35 @@ def cached(
     spec: str,
     size: tuple[int, int],
     indices: np.ndarray,
-    advance: Callable[[int], None] | None,
+    advance: Advance,
     *,
     exact: bool = False,
 ) -> FeatureSet:
-    """Features of some images (with `exact`, of that very size), kept in $XDG_CACHE_HOME/nextscale from then on."""
+    """Features of some images (with `exact`, of that very size), kept in $XDG_CACHE_HOME/nextscale from then on.
+
+    The data is read in its own order.
+    """
+    chosen = np.sort(indices)
+    places = torch.from_numpy(np.searchsorted(chosen, indices))
     key = {
         "network": identity(network), "size": size, "data": stamp(images, spec),
-        "indices": hashlib.sha256(indices.tobytes()).hexdigest(),
+        "indices": hashlib.sha256(chosen.tobytes()).hexdigest(),
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "features" / f"{name}.safetensors"
     if path.is_file():
-        return load_features_file(path)
+        return load_features_file(path)[places]
     device = next(network.parameters()).device
     parts: list[FeatureSet] = []
     done = 0
-    for pixels, labels in batches(images, size, batch_size=BATCH, indices=indices, exact=exact):
+    for pixels, labels in batches(images, size, batch_size=BATCH, indices=chosen, exact=exact):
         pooled, logits = network.outputs(pixels.to(device))  # pyright: ignore[reportCallIssue]
         parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
         done += len(labels)
-        if advance is not None:
-            advance(done)
+        advance(done)
     features = FeatureSet.joined(parts)
     save_features_file(features, path)
-    return features
+    return features[places]
 
 
 def cache_folder() -> Path:

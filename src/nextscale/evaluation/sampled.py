@@ -3,6 +3,7 @@
     OUT/settings.json                    what the shards were made with
     OUT/features/set-00/00000.safetensors
     OUT/images/set-00/000000.png         with `keep_images`
+    OUT/samples/000000.png               a few of the first set, for pictures
 
 Shards have a fixed size and each of them its own batches: they are the same whatever process makes them.
 """
@@ -25,8 +26,10 @@ from nextscale.evaluation.real import load_features_file, save_features_file
 from nextscale.files import write_json
 from nextscale.pictures import save_image
 from nextscale.pipeline import VARPipeline
+from nextscale.progress import Advance
 from nextscale.runtime import Processes
 from nextscale.sampling.next_scale import SamplingConfig
+from nextscale.sampling.rejection import Rejection
 
 SHARD = 512
 """Images of a shard."""
@@ -34,7 +37,10 @@ SHARD = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Which images are drawn: image i of set s has class i mod n and the seed `seed` + s * `count` + i."""
+    """Which images are drawn: image i of set s has class i mod n and the seed `seed` + s * `count` + i.
+
+    With `rejection` it is the best of that seed's candidates.
+    """
 
     count: int
     sets: int
@@ -42,6 +48,7 @@ class Draws:
     sampling: SamplingConfig
     batch_size: int
     keep_images: bool = False
+    rejection: Rejection | None = None
 
     def shards(self) -> Iterator[tuple[int, int]]:
         """Set and number of every shard."""
@@ -72,7 +79,7 @@ def draw_features(
     *,
     processes: Processes,
     wait: Callable[[], None],
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Advance = lambda done: None,
 ) -> list[FeatureSet]:
     """Features of every set, from all processes; shards that are there already are taken as they are.
 
@@ -103,27 +110,48 @@ def draw_shard(
     s: int,
     number: int,
     out: Path,
-    advance: Callable[[int], None],
+    advance: Advance,
     done: int,
 ) -> FeatureSet:
     """Draw one shard's images; only their features stay in memory."""
     classes = pipeline.transformer.config.classes
     images = draws.images_of(number)
+    wanted = set(shown_numbers(draws.count, classes)) if s == 0 else set()
     parts: list[FeatureSet] = []
-    for start in range(images.start, images.stop, draws.batch_size):
-        chosen = range(start, min(start + draws.batch_size, images.stop))
-        labels = [i % classes for i in chosen] if classes else [NO_CLASS for _ in chosen]
+    at_once = max(1, draws.batch_size // (draws.rejection.candidates if draws.rejection else 1))
+    for start in range(images.start, images.stop, at_once):
+        chosen = range(start, min(start + at_once, images.stop))
         drawn = pipeline.generate(
-            [label if classes else None for label in labels],
+            [i % classes if classes else None for i in chosen],
             seeds=[draws.seed + s * draws.count + i for i in chosen],
             batch_size=draws.batch_size,
             config=draws.sampling,
+            rejection=draws.rejection,
         )
-        if draws.keep_images:
-            for i, image in zip(chosen, drawn.images, strict=True):
-                save_image(image, out / "images" / f"set-{s:02d}" / f"{i:06d}.png")
+        for i, image in zip(chosen, drawn.images, strict=True):
+            if draws.keep_images:
+                save_image(image, kept_image(out, s, i))
+            if i in wanted:
+                save_image(image, sample_path(out, i))
         pixels = torch.from_numpy(np.stack([np.asarray(image) for image in drawn.images])).permute(0, 3, 1, 2)
         pooled, logits = network.outputs(to_float(pixels).to(pipeline.device))  # pyright: ignore[reportCallIssue]
-        parts.append(FeatureSet(pooled.cpu(), logits.cpu(), torch.tensor(labels, dtype=torch.int64)))
+        labels = torch.tensor(drawn.classes if classes else [NO_CLASS for _ in chosen], dtype=torch.int64)
+        parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
         advance(done + chosen.stop - images.start)
     return FeatureSet.joined(parts)
+
+
+def shown_numbers(count: int, classes: int) -> list[int]:
+    """Images for the picture of samples: up to eight of each of up to sixteen classes, the classes in turn."""
+    if classes == 0:
+        return list(range(min(64, count)))
+    chosen = sorted({round(i * (classes - 1) / 15) for i in range(16)})
+    return [i for turn in range(8) for i in (label + turn * classes for label in chosen) if i < count]
+
+
+def kept_image(out: Path, s: int, number: int) -> Path:
+    return out / "images" / f"set-{s:02d}" / f"{number:06d}.png"
+
+
+def sample_path(out: Path, number: int) -> Path:
+    return out / "samples" / f"{number:06d}.png"
