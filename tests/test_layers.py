@@ -13,7 +13,7 @@ LAYERS = (
     ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),
     ("sampling",),
     ("editing",),
-    ("pipeline",),
+    ("pipeline", "edits", "results"),
     ("training", "evaluation", "scaling"),
     ("cli", "studio", "server", "__main__"),
 )

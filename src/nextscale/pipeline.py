@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
+from nextscale.edits import Edits
 from nextscale.models.var import VAR
 from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.results import ClassLike, Generation, GenerationStep
 from nextscale.runtime import (
     PRECISIONS,
     image_generator,
@@ -32,38 +33,11 @@ from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSam
 from nextscale.sampling.rejection import Rejection
 from nextscale.tokenizer.vqvae import VQVAE
 
-ClassLike = str | int | None
 COMPILED_BATCH_SIZES = 8
 """Batch sizes that a compiled pipeline keeps graphs for."""
 
 
-@dataclass(frozen=True)
-class Generation:
-    """Images of a call and their tokens."""
-
-    images: list[Image.Image]
-    tokens: TokenPyramid
-    classes: list[int]
-    seeds: list[int]
-    scores: list[float] | None = None
-    "What the judge of rejection sampling gave."
-
-
-@dataclass(frozen=True)
-class GenerationStep:
-    """One finished scale of a running generation."""
-
-    scale: int
-    tokens: Tensor  # (B, h_k, w_k) int64
-    accumulated: Tensor  # (B, C, h, w) float32
-    tokenizer: VQVAE
-
-    def preview(self) -> list[Image.Image]:
-        """The images as they stand after this scale."""
-        return to_images(self.tokenizer.decode_each(self.accumulated))
-
-
-class VARPipeline:
+class VARPipeline(Edits):
     """A tokenizer, a transformer and the model's defaults, ready to use."""
 
     def __init__(self, tokenizer: VQVAE, transformer: VAR, config: ModelConfig) -> None:

@@ -1,0 +1,240 @@
+"""`nextscale edit`: in-painting, out-painting, other classes, larger images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import require_at_least
+from nextscale.editing.apply import EditConfig
+from nextscale.files import write_json
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from nextscale.pipeline import VARPipeline
+    from nextscale.results import Generation
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditOptions(EditConfig):
+    """Settings that all edits share."""
+
+    model: str = "demo"
+    "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
+    classes: str = "auto"
+    "Class names or ids with commas, none, or auto: the class under which what is kept is likeliest."
+    out: str = "out/edit.png"
+    "PNG file for the result; variations beyond one get numbers before the suffix."
+    count: int = 1
+    "Variations; variation i has seed + i and class i mod n."
+    seed: int = 0
+    "Seed of the first variation."
+    guidance: float | None = None
+    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
+    top_k: int | None = None
+    "Keep the k most likely tokens; 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    json: str = ""
+    "File for the results."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "count")
+        if Path(self.out).suffix.lower() != ".png":
+            raise ValueError(f"--out {self.out}: expected a file that ends in .png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintOptions(EditOptions):
+    """Settings of `edit inpaint`."""
+
+    mask: str = ""
+    "Mask image: white, or transparent, is regenerated."
+    boxes: str = ""
+    "Boxes to regenerate, left,top,right,bottom in pixels, several with semicolons."
+    strips: bool = False
+    "Also write OUT-strips.png: the image, the hole, and the result as it stands after each scale."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassOptions(InpaintOptions):
+    """Settings of `edit class`."""
+
+    keep_scales: int = 1
+    "First scales taken over from the original: more keep more of its composition."
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutpaintOptions(EditOptions):
+    """Settings of `edit outpaint`."""
+
+    expand: str
+    "Pixels to add at each side, such as left=32,right=32,top=0,bottom=16."
+
+
+@accepts(InpaintOptions)
+def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Regenerate what a mask covers; the rest stays to the pixel.
+
+    Parameters
+    ----------
+    image
+        Image file.
+    """
+    options = settle(InpaintOptions, given, file=config)
+    if bool(options.mask) == bool(options.boxes):
+        raise ValueError("name what to regenerate, with either --mask or --boxes")
+    change(image, options)
+
+
+@accepts(ClassOptions)
+def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Turn an image, or what a mask covers, into another class.
+
+    Parameters
+    ----------
+    image
+        Image file.
+    """
+    options = settle(ClassOptions, given, file=config)
+    if options.mask and options.boxes:
+        raise ValueError("give --mask or --boxes, not both; neither changes the whole image")
+    change(image, options)
+
+
+@accepts(OutpaintOptions)
+def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Add pixels at the sides of an image.
+
+    Parameters
+    ----------
+    image
+        Image file.
+    """
+    options = settle(OutpaintOptions, given, file=config)
+    from nextscale.editing.outpaint import parse_expansion
+
+    expansion = parse_expansion(options.expand)
+    picture, pipeline = opened(image), loaded(options)
+    result = pipeline.outpaint(picture, **vars(expansion), **request(pipeline, options))
+    written(result, options, pipeline, {"image": image, "expand": options.expand})
+
+
+@accepts(EditOptions, hidden=("keep_scales", "method", "feather"))
+def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Make a small image as large as the model's: it gives the coarse scales, the model the fine ones.
+
+    Parameters
+    ----------
+    image
+        Image file.
+    """
+    options = settle(EditOptions, given, file=config)
+    picture, pipeline = opened(image), loaded(options)
+    wanted = request(pipeline, options)
+    del wanted["editing"]
+    written(pipeline.upscale(picture, **wanted), options, pipeline, {"image": image})
+
+
+def change(image: str, options: InpaintOptions) -> None:
+    """In-painting with the mask, the boxes or everything."""
+    from nextscale.pictures import save_image
+
+    picture, pipeline = opened(image), loaded(options)
+    mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
+    wanted = request(pipeline, options)
+    result = pipeline.inpaint(picture, mask, **wanted)
+    if options.strips:
+        save_image(strips(pipeline, picture, mask, wanted), numbered(options.out, "strips"))
+    written(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
+
+
+def opened(file: str) -> Image:
+    """The image of a file. Raises ValueError."""
+    from nextscale.data.decode import decode_rgb
+
+    if not Path(file).is_file():
+        raise ValueError(f"{file}: there is no such file")
+    return decode_rgb(Path(file), name=file)
+
+
+def loaded(options: EditOptions) -> VARPipeline:
+    """The model, after a look at the settings."""
+    from nextscale.pipeline import VARPipeline
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.sampling.next_scale import SamplingConfig
+
+    names = ("guidance", "top_k", "top_p")
+    SamplingConfig(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
+    retain_freed_memory()
+    return pipeline
+
+
+def request(pipeline: VARPipeline, options: EditOptions) -> dict[str, Any]:
+    """What every edit is asked for."""
+    from nextscale.cli.generate import chosen_classes
+
+    editing = EditConfig(**{field.name: getattr(options, field.name) for field in fields(EditConfig)})
+    classes: Any = options.classes if options.classes == "auto" else chosen_classes(pipeline, options.classes)
+    return {
+        "classes": classes, "seeds": range(options.seed, options.seed + options.count), "editing": editing,
+        "guidance": options.guidance, "top_k": options.top_k, "top_p": options.top_p,
+    }  # fmt: skip
+
+
+def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:
+    """From text such as 8,8,40,40;0,50,64,64. Raises ValueError."""
+    boxes = []
+    for part in text.split(";"):
+        numbers = [number.strip() for number in part.split(",")]
+        if len(numbers) != 4 or not all(number.isdigit() for number in numbers):
+            raise ValueError(f"boxes: {part.strip()!r} is not a box; expected left,top,right,bottom in pixels")
+        left, top, right, bottom = map(int, numbers)
+        boxes.append((left, top, right, bottom))
+    return boxes
+
+
+def strips(pipeline: VARPipeline, picture: Image, mask: Any, wanted: dict[str, Any]) -> Image:
+    """A row per variation: the image, the hole, and the result after each scale."""
+    import torch
+
+    from nextscale.pictures import grid, to_images
+
+    editor = pipeline.editor(picture, mask, editing=wanted["editing"])
+    chosen = {name: value for name, value in wanted.items() if name != "editing"}
+    stages = [editor.finish(step.accumulated) for step in pipeline.edit_steps(editor, **chosen)]
+    first = editor.image.expand_as(stages[0])
+    hole = torch.lerp(first, torch.full_like(first, 0.0), editor.mask)
+    rows = torch.stack([first, hole, *stages], dim=1)
+    return grid(to_images(rows.flatten(0, 1)), columns=rows.shape[1])
+
+
+def numbered(out: str, tag: str) -> Path:
+    """OUT with a tag before its suffix."""
+    path = Path(out)
+    return path.with_name(f"{path.stem}-{tag}{path.suffix}")
+
+
+def written(result: Generation, options: EditOptions, pipeline: VARPipeline, facts: dict[str, Any]) -> None:
+    """Save every variation, say where, and write the JSON asked for."""
+    from nextscale.pictures import save_image
+
+    entries = []
+    for number, (image, label, seed) in enumerate(zip(result.images, result.classes, result.seeds, strict=True)):
+        path = Path(options.out) if options.count == 1 else numbered(options.out, f"{number:03d}")
+        save_image(image, path)
+        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
+        entries.append({"file": str(path), "class": name, "seed": seed})
+    if options.json:
+        write_json(Path(options.json), facts | {"model": options.model, "images": entries})
+    names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
+    print(f"{len(entries)} images ({names}): {entries[0]['file']}")

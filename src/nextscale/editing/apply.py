@@ -1,0 +1,147 @@
+"""One edit: the region around a mask, its scales sampled under a hook, and the result put back.
+
+Shapes: B variations of one image, (H, W) pixels, L tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextscale.config import require_at_least
+from nextscale.editing.composite import composite
+from nextscale.editing.hooks import METHODS, KeepScales, Together
+from nextscale.editing.masks import filled
+from nextscale.editing.outpaint import Expansion, window_size, windows
+from nextscale.editing.regions import Region, covered, region_around, resized
+from nextscale.models.var import VAR
+from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import image_generator
+from nextscale.sampling.likelihood import token_log_probabilities
+from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.tokenizer.residual import downsample
+from nextscale.tokenizer.vqvae import VQVAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditConfig:
+    """How an image is edited."""
+
+    method: str = "evidence"
+    "What keeps the rest: evidence (codes weighed by how well they explain it), blend, embeddings (the authors' rule)."
+    keep_scales: int = 0
+    "First scales taken over from the original: more keep more of its composition."
+    feather: int = 4
+    "Pixels over which the step at the mask's edge fades into the hole; 0 leaves it."
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is not known; expected one of {', '.join(METHODS)}")
+        require_at_least(self, 0, "keep_scales", "feather")
+
+
+class Editor:
+    """An image and a mask, ready to be edited with any class and seed."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: VAR,
+        tokenizer: VQVAE,
+        image: Tensor,
+        mask: Tensor,
+        config: EditConfig,
+        region: Region | None = None,
+    ) -> None:
+        """`image` (1, 3, H, W) in [-1, 1] of any size; `mask` (H, W), 1 where it is regenerated.
+
+        The region that the model sees is chosen around the mask unless it is given. Raises ValueError for more scales
+        to keep than there are.
+        """
+        if config.keep_scales > len(model.schedule):
+            raise ValueError(f"keep_scales is {config.keep_scales}, the model has {len(model.schedule)} scales")
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.image, self.mask = image, mask
+        size = tokenizer.config.image_size
+        self.region = region or region_around(mask, size)
+        there = self.region.cut(torch.ones_like(mask)) > 0
+        inside = self.region.cut(mask, fill=1.0)  # what lies beyond the image's edges is made up, and dropped
+        known = (covered(inside, size) == 0)[None, None]
+        self.cut = resized(filled(self.region.cut(image), there[None, None]), size)
+        # What the hook's method sees: the hole filled from around it, so that nothing of what was there leaks.
+        self.shown = filled(self.cut, known)
+        self.kept = downsample(known.float(), tokenizer.schedule.final)
+
+    def known_part(self) -> tuple[Tensor, Tensor]:
+        """An image (1, 3, H, W) of the model's size and the share of each latent (1, 1, h, w) that tells its class."""
+        if self.config.keep_scales and not bool((self.kept > 0).any()):
+            return self.cut, torch.ones_like(self.kept)
+        return self.shown, self.kept
+
+    def hook(self) -> SamplingHook | None:
+        """A new hook; none where nothing is kept."""
+        hooks: list[SamplingHook] = []
+        if bool((self.kept > 0).any()):
+            hooks.append(METHODS[self.config.method](self.tokenizer, self.shown, self.kept))
+        if self.config.keep_scales:
+            hooks.append(KeepScales(self.tokenizer, self.cut, self.config.keep_scales))
+        return Together(*hooks) if hooks else None
+
+    def steps(
+        self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig
+    ) -> Iterator[ScaleSample]:
+        """Sample variations of classes (B,), one generator each, a scale at a time."""
+        return sample_scales(
+            self.model, self.tokenizer.quantizer, classes, generators=generators, config=sampling, hook=self.hook()
+        )
+
+    def finish(self, accumulated: Tensor) -> Tensor:
+        """The whole images (B, 3, H, W) of what was accumulated (B, C, h, w)."""
+        generated = self.tokenizer.decode_each(accumulated)
+        whole = (self.region.height, self.region.width)
+        pasted = self.region.paste(self.image.expand(len(generated), -1, -1, -1), resized(generated, whole))
+        return composite(self.image, pasted, self.mask[None, None], feather=self.config.feather)
+
+
+@torch.no_grad()
+def likely_classes(model: VAR, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> Tensor:
+    """The class under which the tokens of each image (B, 3, H, W) are likeliest, each by its share of `kept`, (B,).
+
+    `kept` (B or 1, 1, h, w). Without classes it is the unconditional one.
+    """
+    tokens = tokenizer.encode(images)
+    shares = torch.cat([downsample(kept, size).flatten(1) for size in tokenizer.schedule], dim=1)
+    totals = [torch.full((len(images),), -torch.inf, device=images.device)]
+    for label in range(model.config.classes):
+        classes = torch.full((len(images),), label, device=images.device)
+        each, _ = token_log_probabilities(model, tokenizer.quantizer, tokens, classes)
+        totals.append((each * shares).sum(dim=1))
+    best = torch.stack(totals, dim=1).argmax(dim=1) - 1
+    return best.where(best >= 0, model.config.unconditional)
+
+
+def outpainted(
+    model: VAR,
+    tokenizer: VQVAE,
+    image: Tensor,
+    expansion: Expansion,
+    label: int,
+    seed: int,
+    sampling: SamplingConfig,
+    config: EditConfig,
+) -> tuple[Tensor, TokenPyramid]:
+    """An image (1, 3, H, W) with new pixels around it, window by window, and the last window's tokens."""
+    canvas, mask = expansion.canvas(image)
+    size = window_size((image.shape[-2], image.shape[-1]), tokenizer.config.image_size)
+    generator, classes = image_generator(seed), torch.tensor([label], device=image.device)
+    steps: list[ScaleSample] = []
+    for window in windows(mask, size):
+        seen = window.cover(mask)
+        editor = Editor(model, tokenizer, canvas, mask * seen, config, window)
+        steps = list(editor.steps(classes, [generator], sampling))
+        canvas = editor.finish(steps[-1].accumulated)
+        mask = mask * (1 - seen)
+    return canvas, TokenPyramid.from_maps([step.tokens for step in steps], model.schedule)

@@ -1,0 +1,275 @@
+"""Edits of a toy model: what is kept, what is regenerated, and that both are what they should be."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nextscale.cli import main
+from nextscale.data.loader import to_float
+from nextscale.editing.apply import EditConfig, likely_classes
+from nextscale.editing.hooks import METHODS, EvidenceHook
+from nextscale.editing.outpaint import Expansion, parse_expansion, window_size, windows
+from nextscale.pipeline import VARPipeline
+from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import image_generator
+from nextscale.sampling.next_scale import SamplingConfig, sample_scales
+from toys import toy_image
+
+PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    return to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+
+
+def big_image(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def centre(height: int, width: int) -> np.ndarray:
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    return mask
+
+
+def sampled(pipeline: VARPipeline, method: str, image: torch.Tensor, kept: torch.Tensor, **options: float):
+    hook = METHODS[method](pipeline.tokenizer, image, kept)
+    for name, value in options.items():
+        setattr(hook, name, value)
+    steps = sample_scales(
+        pipeline.transformer, pipeline.tokenizer.quantizer, torch.tensor([1, 2]),
+        generators=[image_generator(0), image_generator(1)], config=PLAIN, hook=hook,
+    )  # fmt: skip
+    return list(steps)
+
+
+def packed(steps: list) -> torch.Tensor:
+    return torch.cat([step.tokens.flatten(1) for step in steps], dim=1)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_kept_is_plain_sampling(pipeline: VARPipeline, method: str) -> None:
+    image = pixels(toy_image(0, 0))
+    steps = sampled(pipeline, method, image, torch.zeros(1, 1, 4, 4))
+    plain = pipeline.generate([1, 2], seeds=[0, 1], config=PLAIN).tokens
+    if method == "embeddings":  # the authors' rule takes the first scale from the original whatever the mask
+        assert torch.equal(packed(steps)[:, :1], pipeline.tokenizer.encode(image).packed[:, :1].expand(2, 1))
+    else:
+        assert torch.equal(packed(steps), plain.packed)
+
+
+def test_the_authors_rule_puts_the_originals_tokens_where_more_than_half_is_kept(pipeline: VARPipeline) -> None:
+    image = pixels(toy_image(0, 0))
+    kept = torch.zeros(1, 1, 4, 4)
+    kept[..., :2] = 1
+    steps = sampled(pipeline, "embeddings", image, kept)
+    original = pipeline.tokenizer.encode(image)
+    for step in steps[1:]:
+        size = step.tokens.shape[1:]
+        keeps = torch.nn.functional.interpolate(kept, size=size, mode="bilinear")[0, 0] > 0.5
+        assert torch.equal(step.tokens[:, keeps], original[step.scale][:, keeps].expand(2, -1))
+    assert (steps[-1].tokens != original[3]).any()
+
+
+def test_blending_follows_the_original_where_it_is_kept(pipeline: VARPipeline) -> None:
+    image = pixels(toy_image(0, 0))
+    kept = torch.zeros(1, 1, 4, 4)
+    kept[..., :2] = 1
+    states = pipeline.tokenizer.quantizer.states(pipeline.tokenizer.encode(image))
+    for step, state in zip(sampled(pipeline, "blend", image, kept), states, strict=True):
+        assert torch.allclose(step.accumulated[..., :2], state.accumulated[..., :2].expand(2, -1, -1, -1), atol=1e-6)
+
+
+def test_all_the_evidence_is_encoding(pipeline: VARPipeline) -> None:
+    image = pixels(toy_image(2, 3))
+    steps = sampled(pipeline, "evidence", image, torch.ones(1, 1, 4, 4), strength=1e6)
+    assert torch.equal(packed(steps), pipeline.tokenizer.encode(image).packed.expand(2, -1))
+
+
+def test_evidence_is_the_posterior_by_hand(pipeline: VARPipeline) -> None:
+    image = pixels(toy_image(2, 3))
+    kept = torch.rand(1, 1, 4, 4)
+    hook = EvidenceHook(pipeline.tokenizer, image, kept)
+    logits = torch.randn(1, 4, 32)
+    hook.accumulated(0, torch.randn(1, 8, 4, 4))
+    ours = hook.logits(1, logits).log_softmax(-1)
+    rest = hook.target - hook.before  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+    with torch.no_grad():
+        for place, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
+            cell = (0, slice(None), slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
+            share = kept[cell].mean()
+            mean = (rest[cell] * kept[cell]).flatten(1).sum(1) / kept[cell].sum()
+            squares = (mean - pipeline.tokenizer.quantizer.codebook).square().sum(1)
+            slow = logits[0, place] - share * squares / (2 * hook.variances[1].flatten())
+            assert torch.allclose(ours[0, place], slow.log_softmax(-1), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [(16, 16), (40, 24), (9, 11)])
+def test_what_is_kept_stays_to_the_pixel(pipeline: VARPipeline, method: str, size: tuple[int, int]) -> None:
+    image, mask = big_image(size[1], size[0]), centre(*size)
+    editing = EditConfig(method=method)
+    result = pipeline.inpaint(image, mask, classes=["red"], seeds=[0, 1], editing=editing)
+    before = np.asarray(image)
+    for made in result.images:
+        after = np.asarray(made)
+        assert after.shape == before.shape
+        assert np.array_equal(after[~mask], before[~mask])
+        assert not np.array_equal(after[mask], before[mask])
+    if method != "embeddings" or size == (16, 16):  # half of a position must be in the hole for their rule
+        assert not np.array_equal(np.asarray(result.images[0]), np.asarray(result.images[1])), "seeds differ"
+    again = pipeline.inpaint(image, mask, classes=["red"], seeds=[0, 1], editing=editing)
+    assert [one.tobytes() for one in again.images] == [one.tobytes() for one in result.images]
+    assert result.tokens.packed.shape == (2, 30) and result.classes == [2, 2]
+
+
+def test_an_empty_mask_returns_the_image_and_a_full_one_generates(pipeline: VARPipeline) -> None:
+    image = toy_image(0, 0)
+    empty = pipeline.inpaint(image, np.zeros((16, 16)), classes="red", seeds=[3, 4])
+    assert [one.tobytes() for one in empty.images] == [image.tobytes()] * 2
+    full = pipeline.inpaint(image, np.ones((16, 16)), classes=["red", "blue"], seeds=[3, 4])
+    plain = pipeline.generate(["red", "blue"], seeds=[3, 4])
+    assert [one.tobytes() for one in full.images] == [one.tobytes() for one in plain.images]
+    assert torch.equal(full.tokens.packed, plain.tokens.packed)
+
+
+def test_a_large_photo_is_edited_around_the_mask(pipeline: VARPipeline) -> None:
+    image = big_image(500, 300)
+    result = pipeline.inpaint(image, [(480, 280, 495, 299)], classes="red")
+    changed = (np.asarray(result.images[0]) != np.asarray(image)).any(axis=2)
+    assert changed[280:299, 480:495].any() and not changed[:280].any() and not changed[:, :480].any()
+
+
+def test_keeping_scales(pipeline: VARPipeline) -> None:
+    image = toy_image(1, 5)
+    original = pipeline.tokenizer.encode(pixels(image))
+    for scales in (1, 3):
+        kept = pipeline.edit(image, classes="red", editing=EditConfig(keep_scales=scales)).tokens
+        end = pipeline.schedule.ends[scales - 1]
+        assert torch.equal(kept.packed[:, :end], original.packed[:, :end])
+        assert not torch.equal(kept.packed, original.packed)
+    whole = pipeline.edit(image, classes="red", editing=EditConfig(keep_scales=4))
+    assert torch.equal(whole.tokens.packed, original.packed)
+    rebuilt = pipeline.reconstruct(pixels(image))
+    assert torch.equal(pixels(whole.images[0]), to_float((rebuilt + 1).mul(127.5).round().clamp(0, 255).byte()))
+    smooth = pipeline.edit(image, classes="red", editing=EditConfig(keep_scales=4), smooth=True)
+    assert smooth.images[0].tobytes() == whole.images[0].tobytes()
+    with pytest.raises(ValueError, match="keep_scales is 5, the model has 4 scales"):
+        pipeline.edit(image, classes="red", editing=EditConfig(keep_scales=5))
+
+
+def test_the_likely_class_is_the_argmax_of_the_kept_tokens(pipeline: VARPipeline) -> None:
+    images = torch.cat([pixels(toy_image(label, 0)) for label in range(3)])
+    ours = likely_classes(pipeline.transformer, pipeline.tokenizer, images, torch.ones(1, 1, 4, 4))
+    assert ours.tolist() == pipeline.class_log_likelihoods(pipeline.tokenizer.encode(images)).argmax(1).tolist()
+    result = pipeline.inpaint(toy_image(0, 0), centre(16, 16))
+    assert result.classes[0] in range(3)
+    assert pipeline.inpaint(toy_image(0, 0), None).classes == [3], "nothing tells the class of a full mask"
+
+
+def test_outpainting_keeps_the_image_and_its_cost_is_linear(pipeline: VARPipeline) -> None:
+    image = big_image(16, 16)
+    result = pipeline.outpaint(image, right=16, top=5, classes="red", seeds=[0, 1])
+    for made in result.images:
+        assert made.size == (32, 21)
+        assert np.array_equal(np.asarray(made)[5:, :16], np.asarray(image))
+        assert np.asarray(made)[:, 16:].std() > 0
+    counts = []
+    for added in (64, 128, 256):
+        _, mask = Expansion(right=added).canvas(torch.zeros(1, 3, 64, 64))
+        counts.append(len(list(windows(mask, (64, 64)))))
+    assert counts == [2, 4, 8]
+
+
+def test_windows_cover_what_is_new_and_see_what_is_known() -> None:
+    image = torch.zeros(1, 3, 20, 30)
+    _, mask = Expansion(left=17, right=3, top=20, bottom=9).canvas(image)
+    left = mask.clone()
+    for window in windows(mask, window_size((20, 30), (16, 16))):
+        inside = window.cover(mask) > 0
+        assert (left[inside] > 0).any(), "every window has something to do"
+        assert (left[inside] == 0).float().mean() >= 0.3, "and sees a part that is known"
+        left[inside] = 0
+    assert left.sum() == 0
+
+
+@pytest.mark.parametrize("text", ["", "left", "left=x", "up=3", "left=1,left=2", "left=-1", "left=0"])
+def test_expansions_that_mean_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expand"):
+        parse_expansion(text)
+
+
+def test_upscaling_takes_the_coarse_scales(pipeline: VARPipeline) -> None:
+    small = toy_image(0, 0).resize((8, 8))
+    result = pipeline.upscale(small, classes="red", seeds=[0, 1])
+    assert [image.size for image in result.images] == [(16, 16)] * 2
+    enlarged = pixels(small.resize((16, 16), Image.Resampling.LANCZOS))
+    known = pipeline.tokenizer.encode(enlarged).packed[:, :5]
+    assert torch.equal(result.tokens.packed[:, :5], known.expand(2, -1)), "1x1 and 2x2 of 4x4 are resolved"
+    with pytest.raises(ValueError, match="has 16 x 16 pixels already"):
+        pipeline.upscale(toy_image(0, 0))
+
+
+def test_the_commands(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    toy_image(0, 0).save(tmp_path / "image.png")
+    Image.fromarray(centre(16, 16)).save(tmp_path / "mask.png")
+    image, model, out = str(tmp_path / "image.png"), ["--model", str(model_folder)], tmp_path / "out"
+    mask = ["--mask", str(tmp_path / "mask.png")]
+    assert (
+        main(["edit", "inpaint", image, *model, *mask, "--out", str(out / "a.png"), "--json", str(out / "a.json")]) == 0
+    )
+    assert main(["edit", "inpaint", image, *model, "--boxes", "4,4,12,12", "--out", str(out / "b.png")]) == 0
+    assert (out / "a.png").read_bytes() == (out / "b.png").read_bytes(), "the box is the mask"
+    many = ["--count", "3", "--seed", "5", "--strips", "--classes", "red"]
+    assert main(["edit", "class", image, *model, *many, "--out", str(out / "c.png")]) == 0
+    assert {p.name for p in out.glob("c*")} == {"c-000.png", "c-001.png", "c-002.png", "c-strips.png"}
+    assert Image.open(out / "c-strips.png").size == (6 * 18 - 2, 3 * 18 - 2)
+    assert main(["edit", "outpaint", image, *model, "--expand", "left=8", "--out", str(out / "d.png")]) == 0
+    assert Image.open(out / "d.png").size == (24, 16)
+    toy_image(0, 0).resize((5, 7)).save(tmp_path / "small.png")
+    assert main(["edit", "upscale", str(tmp_path / "small.png"), *model, "--out", str(out / "e.png")]) == 0
+    assert Image.open(out / "e.png").size == (16, 16)
+    assert "1 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("inpaint", [], "name what to regenerate"),
+        ("inpaint", ["--boxes", "1,2,3"], "'1,2,3' is not a box"),
+        ("inpaint", ["--boxes", "0,0,99,9"], "does not lie in the image"),
+        ("inpaint", ["--boxes", "0,0,9,9", "--method", "magic"], "method 'magic' is not known"),
+        ("inpaint", ["--boxes", "0,0,9,9", "--out", "x.jpg"], "expected a file that ends in .png"),
+        ("inpaint", ["--boxes", "0,0,9,9", "--count", "0"], "count must be at least 1"),
+        ("inpaint", ["--boxes", "0,0,9,9", "--classes", "gren"], "did you mean green"),
+        ("inpaint", ["--mask", "nowhere.png"], "mask nowhere.png: not an image file"),
+        ("class", ["--keep-scales", "9"], "keep_scales is 9, the model has 4 scales"),
+        ("outpaint", ["--expand", "up=1"], "'up=1' is not understood"),
+        ("outpaint", [], "--expand is missing"),
+        ("upscale", [], "pixels already"),
+    ],
+)
+def test_wrong_edits_are_refused(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, command: str, flags: list[str], message: str
+) -> None:
+    toy_image(0, 0).save(tmp_path / "image.png")
+    out = [] if "--out" in flags else ["--out", str(tmp_path / "out.png")]
+    assert main(["edit", command, str(tmp_path / "image.png"), "--model", str(model_folder), *out, *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_images_that_are_not_there(model_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["edit", "inpaint", "nowhere.png", "--boxes", "0,0,9,9", "--model", str(model_folder)]) == 2
+    assert "nowhere.png: there is no such file" in capsys.readouterr().err
+
+
+def test_tokens_of_an_empty_mask_are_the_images(pipeline: VARPipeline) -> None:
+    empty = pipeline.inpaint(toy_image(0, 0), np.zeros((16, 16)), classes="red")
+    assert isinstance(empty.tokens, TokenPyramid)
+    assert torch.equal(empty.tokens.packed, pipeline.tokenizer.encode(pixels(toy_image(0, 0))).packed)
