@@ -25,6 +25,7 @@ from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import ClassLike, Generation
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
+from nextscale.sampling.rejection import Rejection, draw_best
 from nextscale.tokenizer.vqvae import VQVAE
 
 AUTO = "auto"
@@ -39,13 +40,11 @@ class Edits:
     tokenizer: VQVAE
     transformer: VAR
     class_names: Any
+    default_batch_size: int | Any
     device: Any
     schedule: ScaleSchedule | Any
 
     def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
-        raise NotImplementedError
-
-    def class_or_none(self, label: int) -> int | None:
         raise NotImplementedError
 
     def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
@@ -98,12 +97,14 @@ class Edits:
         seeds: Sequence[int] = (0,),
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
+        rejection: Rejection | None = None,
         **settings: float | int | bool | None,
     ) -> Generation:
         """Regenerate what the mask covers, one variation per seed; `tokens` are those of the region around it.
 
         What is not covered stays as it is, to the pixel; an empty mask returns the image. Images of any size: the
-        region around the mask is edited at the model's size and put back. Raises ValueError for masks that do not fit.
+        region around the mask is edited at the model's size and put back. With `rejection`, the best of several
+        candidates of each variation is kept. Raises ValueError for masks that do not fit.
         """
         editor = self.editor(image, mask, editing=editing)
         ids = self.edit_classes(classes, *editor.known_part())
@@ -112,10 +113,13 @@ class Edits:
             tokens = self.tokenizer.encode(editor.cut).packed.repeat(len(seeds), 1)
             images = [image.convert("RGB")] * len(seeds)
             return Generation(images, TokenPyramid(tokens.cpu(), self.schedule), chosen, list(seeds))
-        steps = list(self.edit_steps(editor, classes=[self.class_or_none(c) for c in chosen], seeds=seeds,
-                                     config=config, **settings))  # fmt: skip
-        tokens = TokenPyramid.from_maps([step.tokens.cpu() for step in steps], self.schedule)
-        return Generation(to_images(editor.finish(steps[-1].accumulated)), tokens, chosen, list(seeds))
+        settled = config or self.sampling(**settings)
+        drawn = draw_best(
+            self.transformer, self.tokenizer, lambda chosen, generators: editor.steps(chosen, generators, settled),
+            list(zip(chosen, seeds, strict=True)), batch_size=self.default_batch_size, rejection=rejection,
+        )  # fmt: skip
+        images = to_images(editor.finish(drawn.accumulated))
+        return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
 
     def edit(
         self, image: Image.Image, mask: MaskLike | Sequence[Box] | None = None, *, classes: Any, **settings: Any
@@ -159,7 +163,7 @@ class Edits:
         classes: Sequence[ClassLike] | ClassLike = AUTO,
         seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
-        **settings: float | int | bool | None,
+        **settings: Any,
     ) -> Generation:
         """A small image at the model's size, one variation per seed.
 

@@ -30,7 +30,7 @@ from nextscale.runtime import (
 )
 from nextscale.sampling.likelihood import class_log_likelihoods, token_log_probabilities
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
-from nextscale.sampling.rejection import Rejection
+from nextscale.sampling.rejection import Rejection, draw_best
 from nextscale.tokenizer.vqvae import VQVAE
 
 COMPILED_BATCH_SIZES = 8
@@ -252,23 +252,16 @@ class VARPipeline(Edits):
             raise ValueError("no seeds given; expected one per image")
         if batch_size < 0:
             raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
-        if rejection is not None and self.transformer.config.unconditional in ids:
-            raise ValueError("rejection sampling judges how well an image shows its class; name classes")
-        batch_size = batch_size or self.default_batch_size
-        drawn = [(ids[i % len(ids)], s) for i, seed in enumerate(seeds) for s in (rejection or Rejection()).seeds(seed)]
         settled = config or self.sampling(**settings)
-        packed: list[Tensor] = []
-        accumulated: list[Tensor] = []
-        for start in range(0, len(drawn), batch_size):
-            part = drawn[start : start + batch_size]
-            chosen = [self.class_or_none(label) for label, _ in part]
-            steps = list(self.generate_steps(chosen, seeds=[seed for _, seed in part], config=settled))
-            packed.append(TokenPyramid.from_maps([step.tokens for step in steps], self.schedule).packed.cpu())
-            accumulated.append(steps[-1].accumulated)
-        tokens, features, scores = TokenPyramid(torch.cat(packed), self.schedule), torch.cat(accumulated), None
-        if rejection is not None:
-            labels = [label for label, _ in drawn]
-            kept, scores = rejection.best(tokens, features, labels, self.transformer, self.tokenizer)
-            tokens, features, drawn = tokens.select(kept), features[kept], [drawn[row] for row in kept]
-        images = to_images(self.tokenizer.decode_each(features))
-        return Generation(images, tokens, [label for label, _ in drawn], [seed for _, seed in drawn], scores)
+
+        def sample(classes: Tensor, generators: Sequence[torch.Generator]) -> Iterator[ScaleSample]:
+            quantizer = self.tokenizer.quantizer
+            return sample_scales(self.transformer, quantizer, classes, generators=generators, config=settled)
+
+        drawn = draw_best(
+            self.transformer, self.tokenizer, sample,
+            [(ids[i % len(ids)], seed) for i, seed in enumerate(seeds)],
+            batch_size=batch_size or self.default_batch_size, rejection=rejection,
+        )  # fmt: skip
+        images = to_images(self.tokenizer.decode_each(drawn.accumulated))
+        return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)

@@ -16,6 +16,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig, sample_scales
+from nextscale.sampling.rejection import Rejection
 from toys import toy_image
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -169,6 +170,17 @@ def test_the_likely_class_is_the_argmax_of_the_kept_tokens(pipeline: VARPipeline
     result = pipeline.inpaint(toy_image(0, 0), centre(16, 16))
     assert result.classes[0] in range(3)
     assert pipeline.inpaint(toy_image(0, 0), None).classes == [3], "nothing tells the class of a full mask"
+
+
+def test_the_best_of_several_candidates_is_kept(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), centre(16, 16)
+    best = pipeline.inpaint(image, mask, classes="red", seeds=[1, 2], rejection=Rejection(candidates=3))
+    every = pipeline.inpaint(image, mask, classes="red", seeds=range(3, 9))
+    given, free = (pipeline.log_likelihood(every.tokens, c).double().sum(1) for c in ("red", None))
+    rows = [int((given - free)[start : start + 3].argmax()) + start for start in (0, 3)]
+    assert best.seeds == [3 + row for row in rows]
+    assert best.scores == pytest.approx((given - free)[rows].tolist(), abs=1e-2)
+    assert [one.tobytes() for one in best.images] == [every.images[row].tobytes() for row in rows]
 
 
 def test_outpainting_keeps_the_image_and_its_cost_is_linear(pipeline: VARPipeline) -> None:

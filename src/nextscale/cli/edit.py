@@ -60,6 +60,10 @@ class InpaintOptions(EditOptions):
     "Mask image: white, or transparent, is regenerated."
     boxes: str = ""
     "Boxes to regenerate, left,top,right,bottom in pixels, several with semicolons."
+    candidates: int = 1
+    "Candidates drawn of each variation, the best of which is kept."
+    judge: str = "likelihood"
+    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
     strips: bool = False
     "Also write OUT-strips.png: the image, the hole, and the result as it stands after each scale."
 
@@ -146,12 +150,15 @@ def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
 
 def change(image: str, options: InpaintOptions) -> None:
     """In-painting with the mask, the boxes or everything."""
+    from nextscale.evaluation.judges import load_rejection
     from nextscale.pictures import save_image
 
     picture, pipeline = opened(image), loaded(options)
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
     wanted = request(pipeline, options)
-    result = pipeline.inpaint(picture, mask, **wanted)
+    known = pipeline.transformer.config.classes
+    rejection = load_rejection(options.candidates, 1, options.judge, classes=known)
+    result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
     if options.strips:
         save_image(strips(pipeline, picture, mask, wanted), numbered(options.out, "strips"))
     written(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
@@ -233,7 +240,8 @@ def written(result: Generation, options: EditOptions, pipeline: VARPipeline, fac
         path = Path(options.out) if options.count == 1 else numbered(options.out, f"{number:03d}")
         save_image(image, path)
         name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
-        entries.append({"file": str(path), "class": name, "seed": seed})
+        score = {} if result.scores is None else {"score": result.scores[number]}
+        entries.append({"file": str(path), "class": name, "seed": seed} | score)
     if options.json:
         write_json(Path(options.json), facts | {"model": options.model, "images": entries})
     names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))

@@ -5,7 +5,7 @@ Shapes: N candidates of one image, C latent channels, (h, w) latent grid, (H, W)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,9 @@ from torch import Tensor
 
 from nextscale.models.var import VAR
 from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import class_evidence
+from nextscale.sampling.next_scale import ScaleSample
 from nextscale.tokenizer.vqvae import VQVAE
 
 
@@ -78,3 +80,51 @@ class Rejection:
             kept += [start + row for row in order]
             scores += [float(judged[row]) for row in order]
         return kept, scores
+
+
+Sample = Callable[[Tensor, Sequence[torch.Generator]], Iterator[ScaleSample]]
+"""Classes (B,) and a generator each -> the scales of a batch."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Finished images of a call."""
+
+    tokens: TokenPyramid
+    accumulated: Tensor  # (B, C, h, w) float32
+    labels: list[int]
+    seeds: list[int]
+    scores: list[float] | None
+
+
+@torch.no_grad()
+def draw_best(
+    model: VAR,
+    tokenizer: VQVAE,
+    sample: Sample,
+    wanted: Sequence[tuple[int, int]],
+    *,
+    batch_size: int,
+    rejection: Rejection | None = None,
+) -> Drawn:
+    """Draw an image for each label and seed, `batch_size` at a time; with `rejection` the best of its candidates.
+
+    Raises ValueError where there is no class to judge by.
+    """
+    if rejection is not None and any(label == model.config.unconditional for label, _ in wanted):
+        raise ValueError("rejection sampling judges how well an image shows its class; name classes")
+    every = [(label, one) for label, seed in wanted for one in (rejection or Rejection()).seeds(seed)]
+    packed: list[Tensor] = []
+    accumulated: list[Tensor] = []
+    for start in range(0, len(every), batch_size):
+        part = every[start : start + batch_size]
+        classes = torch.tensor([label for label, _ in part], device=model.device)
+        steps = list(sample(classes, [image_generator(seed) for _, seed in part]))
+        packed.append(TokenPyramid.from_maps([step.tokens for step in steps], model.schedule).packed.cpu())
+        accumulated.append(steps[-1].accumulated)
+    tokens, features = TokenPyramid(torch.cat(packed), model.schedule), torch.cat(accumulated)
+    labels, seeds = [label for label, _ in every], [seed for _, seed in every]
+    if rejection is None:
+        return Drawn(tokens, features, labels, seeds, None)
+    kept, scores = rejection.best(tokens, features, labels, model, tokenizer)
+    return Drawn(tokens.select(kept), features[kept], [labels[k] for k in kept], [seeds[k] for k in kept], scores)
