@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from nextscale.checkpoint import assigned
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.files import write_json
-from nextscale.models.var import VAR, no_decay
+from nextscale.models.transformer import no_decay
+from nextscale.models.var import VAR
 from nextscale.official import read_state, tokenizer_from_official, transformer_from_official
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer
 from nextscale.classes import imagenet_names
+from nextscale.models.families import Model
 from nextscale.models.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
@@ -41,7 +42,7 @@ class StoredModel(Protocol):
 
     def tokenizer(self) -> VQVAE: ...
 
-    def transformer(self) -> VAR: ...
+    def transformer(self) -> Model: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class FolderModel:
     def tokenizer(self) -> VQVAE:
         return load_tokenizer(self.folder)
 
-    def transformer(self) -> VAR:
+    def transformer(self) -> Model:
         return load_transformer(self.folder)
 
 

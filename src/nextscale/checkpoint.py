@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
 from nextscale.files import complete_folder, write_json
-from nextscale.models.var import VAR, VARConfig
+from nextscale.models.families import Model, family
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -135,13 +135,14 @@ def load_tokenizer(folder: Path) -> VQVAE:
     return load_part(VQVAE, config, part / WEIGHTS)
 
 
-def load_transformer(folder: Path) -> VAR:
-    """The transformer of a model folder or run folder, in the type it is stored in."""
+def load_transformer(folder: Path) -> Model:
+    """The transformer of a model folder or run folder, of its kind and in the type it is stored in."""
     part = find_model(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
-    config = from_dict(VARConfig, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_part(VAR, config, part / WEIGHTS)
+    kind = family(load_config(folder).kind)
+    config = from_dict(kind.config, read_json(part / CONFIG), where=str(part / CONFIG))
+    return load_part(kind.model, config, part / WEIGHTS)
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -164,7 +165,7 @@ def save_model(
     config: ModelConfig,
     *,
     tokenizer: VQVAE,
-    transformer: VAR | None = None,
+    transformer: Model | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a whole model folder; it appears only when complete."""

@@ -19,7 +19,7 @@ from nextscale.editing.apply import EditConfig, Editor, likely_classes, outpaint
 from nextscale.editing.masks import Box, MaskLike, mask_of_boxes, read_mask
 from nextscale.editing.outpaint import Expansion
 from nextscale.editing.regions import resized
-from nextscale.models.var import VAR
+from nextscale.models.families import kind_of
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import ClassLike, Generation
@@ -38,7 +38,7 @@ class Edits:
     """What `VARPipeline` inherits for editing."""
 
     tokenizer: VQVAE
-    transformer: VAR
+    transformer: Any
     class_names: Any
     default_batch_size: int | Any
     device: Any
@@ -54,7 +54,7 @@ class Edits:
         self, image: Image.Image, mask: MaskLike | Sequence[Box] | None = None, *, editing: EditConfig | None = None
     ) -> Editor:
         """An image and a mask of what is to be regenerated (white, True or alpha 0; boxes; None is everything)."""
-        pixels = to_float(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]).to(self.device)
+        pixels = self.editable(image)
         size = (image.height, image.width)
         if mask is None:
             values = torch.ones(size)
@@ -63,6 +63,13 @@ class Edits:
         else:
             values = read_mask(mask, size)
         return Editor(self.transformer, self.tokenizer, pixels, values.to(self.device), editing or EditConfig())
+
+    def editable(self, image: Image.Image) -> Tensor:
+        """Pixels (1, 3, H, W) in [-1, 1]. Raises ValueError where the model is of a kind that cannot edit."""
+        kind = kind_of(self.transformer.config)
+        if kind.kind != "var":
+            raise ValueError(f"editing reaches into the scales of next-scale prediction; this model is {kind.title}")
+        return to_float(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]).to(self.device)
 
     def edit_steps(
         self,
@@ -144,7 +151,7 @@ class Edits:
     ) -> Generation:
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
         expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
-        pixels = to_float(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]).to(self.device)
+        pixels = self.editable(image)
         shown = resized(pixels, self.tokenizer.config.image_size)
         ids = self.edit_classes(classes, shown, torch.ones(1, 1, *self.schedule.final, device=self.device))
         chosen = [ids[i % len(ids)] for i in range(len(seeds))]

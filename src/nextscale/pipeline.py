@@ -16,7 +16,7 @@ from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.edits import Edits
-from nextscale.models.var import VAR
+from nextscale.models.families import Model
 from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -28,9 +28,11 @@ from nextscale.runtime import (
     resolve_device,
     resolve_generation_dtype,
 )
+from nextscale.sampling.families import sample_model
 from nextscale.sampling.likelihood import class_log_likelihoods, token_log_probabilities
-from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.sampling.rejection import Rejection, draw_best
+from nextscale.sampling.teacher_forcing import teacher_inputs
 from nextscale.tokenizer.vqvae import VQVAE
 
 COMPILED_BATCH_SIZES = 8
@@ -40,7 +42,7 @@ COMPILED_BATCH_SIZES = 8
 class VARPipeline(Edits):
     """A tokenizer, a transformer and the model's defaults, ready to use."""
 
-    def __init__(self, tokenizer: VQVAE, transformer: VAR, config: ModelConfig) -> None:
+    def __init__(self, tokenizer: VQVAE, transformer: Model, config: ModelConfig) -> None:
         if tokenizer.schedule != transformer.schedule:
             raise ValueError(
                 f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
@@ -184,7 +186,8 @@ class VARPipeline(Edits):
     def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
         """Teacher-forcing logits of every token, (B, L, V) float32."""
         labels = self._repeated(classes, pyramid.batch_size)
-        return self.transformer(self.tokenizer.quantizer.teacher_forcing(pyramid.to(self.device)), labels)
+        known = teacher_inputs(self.transformer.config, self.tokenizer.quantizer, pyramid.to(self.device))
+        return self.transformer(known, labels)
 
     def log_likelihood(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
         """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
@@ -215,7 +218,7 @@ class VARPipeline(Edits):
         **settings: float | int | bool | None,
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        steps = sample_scales(
+        steps = sample_model(
             self.transformer,
             self.tokenizer.quantizer,
             self._repeated(classes, len(seeds)),
@@ -256,7 +259,7 @@ class VARPipeline(Edits):
 
         def sample(classes: Tensor, generators: Sequence[torch.Generator]) -> Iterator[ScaleSample]:
             quantizer = self.tokenizer.quantizer
-            return sample_scales(self.transformer, quantizer, classes, generators=generators, config=settled)
+            return sample_model(self.transformer, quantizer, classes, generators=generators, config=settled)
 
         drawn = draw_best(
             self.transformer, self.tokenizer, sample,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nextscale.config import from_dict
+from nextscale.models.families import family
 from nextscale.models.var import VARConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 
@@ -42,6 +44,28 @@ def transformer_presets() -> dict[str, VARConfig]:
         "small": VARConfig(depth=4, drop_path=0.0),
         "tiny": VARConfig(depth=2, drop_path=0.0),
     }
+
+
+def family_presets(kind: str) -> dict[str, Any]:
+    """Architectures of a kind of model by name: small ones, and sizes to compare with VAR's."""
+    if kind == "var":
+        return transformer_presets()
+    small = {"small": {"depth": 4, "drop_path": 0.0}, "tiny": {"depth": 2, "drop_path": 0.0}}
+    match kind:
+        case "raster":  # on 16 x 16, at VAR's sizes
+            sizes = {f"raster-d{depth}": {"depth": depth} for depth in (12, 16, 20, 24, 30)}
+        case "rq":
+            small = {name: values | {"depth_blocks": 1} for name, values in small.items()}
+            sizes = {f"rq-d{depth}": {"depth": depth} for depth in (12, 16, 20, 24)}
+        case "maskgit":
+            sizes = {f"maskgit-d{depth}": {"depth": depth} for depth in (12, 16, 24)}
+        case "dit":  # width 1152 over latents of 4 channels, as the public model
+            public = {"scales": ((32, 32),), "latent_channels": 4, "drop_path": 0.0, "patch": 2}
+            sizes = {"dit-xl-2": public | {"depth": 28, "heads": 18}}
+        case _:
+            sizes = {}
+    config = family(kind).config
+    return {name: from_dict(config, values) for name, values in (small | sizes).items()}
 
 
 def transformer_recipes() -> dict[str, dict[str, Any]]:

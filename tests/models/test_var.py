@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from nextscale.models import var
-from nextscale.models.var import VAR, VARConfig, no_decay
+from nextscale.models import transformer
+from nextscale.models.transformer import no_decay
+from nextscale.models.var import VAR, VARConfig
 from toys import make_transformer, transformer_config
 
 VARIANTS = [
@@ -48,7 +49,7 @@ def test_groups_and_checkpointing_change_nothing(
     latents, classes = inputs(model)
     outcomes = []
     for smallest, checkpointing in ((10**9, False), (1, False), (5, False), (5, True)):
-        monkeypatch.setattr(var, "ATTENTION_GROUP", smallest)
+        monkeypatch.setattr(transformer, "ATTENTION_GROUP", smallest)
         model.checkpointing = checkpointing
         model.zero_grad()
         with torch.set_grad_enabled(gradients):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nextscale import ScaleSchedule
-from nextscale.models.var import no_decay
+from nextscale.models.transformer import no_decay
 from nextscale.training.objective import NextScaleObjective, drop_classes, mean_figures, token_figures
 from nextscale.training.optimisation import (
     OptimiserConfig,

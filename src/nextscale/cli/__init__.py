@@ -37,6 +37,10 @@ app.command(edit)
 train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (stage 2).")
 train.command("nextscale.cli.train:train_tokenizer_command", name="tokenizer", help="Stage 1: the multi-scale VQVAE.")
 train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2: the next-scale transformer.")
+for kind, title in (
+    ("raster", "raster-order AR"), ("rq", "RQ-Transformer"), ("maskgit", "MaskGIT"), ("dit", "DiT"),
+):  # fmt: skip
+    train.command(f"nextscale.cli.train:train_{kind}_command", name=kind, help=f"Stage 2 of a baseline: {title}.")
 app.command(train)
 evaluate = App(name="evaluate", help="Measure models, or any images, against real ones.")
 evaluate.command("nextscale.cli.evaluate:generation", name="generation", help="Figures of generated images.")

@@ -47,6 +47,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     options = settle(ConvertOptions, given, file=config)
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import save_model
+    from nextscale.models.var import VAR
     from nextscale.official import save_official
     from nextscale.runtime import PRECISIONS
 
@@ -59,6 +60,8 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
         save_model(out, described, tokenizer=tokenizer, transformer=transformer, dtype=dtype)
     else:
         with complete_folder(out) as partial:
+            if not (transformer is None or type(transformer) is VAR):
+                raise ValueError(f"model {model}: the authors' format holds next-scale models only")
             save_official(partial, tokenizer, transformer, dtype)
     files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
     if options.json:

@@ -44,6 +44,8 @@ class GenerateOptions:
     "Divides the logits."
     smooth: bool = False
     "Soft mixtures of codes: smoother pictures, not for metrics."
+    steps: int = 0
+    "Steps of masked prediction and diffusion; 0 takes the model's. Other kinds have theirs."
     precision: str = "auto"
     "auto, fp32, bf16, fp16, int8 (CPU). In fp32 an image never depends on its batch."
     device: str = "auto"
@@ -96,7 +98,7 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
 
 def sampling_settings(options: GenerateOptions) -> dict[str, Any]:
     """The sampler's settings among the options; those left to the model are absent."""
-    names = ("guidance", "top_k", "top_p", "temperature", "smooth")
+    names = ("guidance", "top_k", "top_p", "temperature", "smooth", "steps")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
-from nextscale.models.var import VARConfig
+from nextscale.models.transformer import TransformerConfig
 from nextscale.nn.attention import HEAD_WIDTH
 from nextscale.nn.linear import Linear, can_pack, pack_linears
 from nextscale.pipeline import VARPipeline
@@ -166,7 +166,7 @@ class GenerationFlops:
         return self.blocks + self.attention + self.head + self.decoder
 
 
-def generation_flops(transformer: VARConfig, tokenizer: VQVAEConfig, *, guided: bool) -> GenerationFlops:
+def generation_flops(transformer: TransformerConfig, tokenizer: VQVAEConfig, *, guided: bool) -> GenerationFlops:
     """FLOPs of one image: matrix products per token, AdaLN once per sequence, attention to all scales so far.
 
     With guidance there are two sequences; the head sees one of them, what it reads being guided already.

@@ -6,174 +6,47 @@ Shapes: B batch, L tokens of the sequence, l tokens of one scale, C width, V cod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.init import trunc_normal_
-from torch.utils.checkpoint import checkpoint
 
-from nextscale.config import require_at_least
-from nextscale.nn.attention import HEAD_WIDTH, KeyValueCache
-from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.models.transformer import Condition, Transformer, TransformerConfig
+from nextscale.nn.attention import KeyValueCache
+from nextscale.nn.block import modulate
 from nextscale.nn.linear import Linear
-from nextscale.pyramid import ScaleSchedule
-
-ATTENTION_GROUP = 128
-"""Tokens from which scales get an attention product of their own in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VARConfig:
-    """Architecture of the transformer; `depth` is the one dial that derives the rest."""
-
-    depth: int = 16
-    "Blocks; width is 64 x depth, heads = depth, drop-path 0.1 x depth / 24."
-    scales: tuple[tuple[int, int], ...] = tuple((s, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
-    "Token-map sizes (height, width), coarse to fine: the tokenizer's."
-    codebook_size: int = 4096
-    "Entries of the tokenizer's codebook, V."
-    latent_channels: int = 32
-    "Channels of the tokenizer's latents."
-    classes: int = 1000
-    "Number of classes; one more embedding is the unconditional class."
-    heads: int = 0
-    "Attention heads of width 64; 0 derives it from depth."
-    drop_path: float = -1.0
-    "Largest stochastic-depth rate; negative derives it from depth."
-    shared_adaln: bool = False
-    "One AdaLN projection for all blocks plus an offset per block (the official 512 x 512 model)."
-    qk_normalisation: bool = True
-    "Unit queries and keys with a learned scale per head."
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
-        require_at_least(self, 1, "depth", "codebook_size", "latent_channels")
-        require_at_least(self, 0, "classes", "heads")
-        if self.drop_path >= 1:
-            raise ValueError(f"drop_path must be below 1, got {self.drop_path}")
-        if self.heads == 0:
-            object.__setattr__(self, "heads", self.depth)
-        if self.drop_path < 0:
-            object.__setattr__(self, "drop_path", 0.1 * self.depth / 24)
-
-    @property
-    def width(self) -> int:
-        return HEAD_WIDTH * self.heads
-
-    @property
-    def schedule(self) -> ScaleSchedule:
-        return ScaleSchedule(self.scales)
-
-    @property
-    def unconditional(self) -> int:
-        """Id of the unconditional class."""
-        return self.classes
+class VARConfig(TransformerConfig):
+    """Architecture of the next-scale transformer."""
 
 
-@dataclass(frozen=True)
-class Condition:
-    """All that depends on the class alone, computed once per image."""
+class VAR(Transformer):
+    """The transformer over scales, with a head that reads them through AdaLN."""
 
-    start_BC: Tensor
-    rows: Sequence[Tensor]  # per block (B, 6, C)
-    head_rows_B2C: Tensor  # scale, shift
-
-    @property
-    def batch(self) -> int:
-        return self.start_BC.shape[0]
-
-
-class VAR(nn.Module):
-    """GPT-2-style transformer over scales with AdaLN and a block-wise causal mask."""
-
-    mask: Tensor
-    levels: Tensor
-
-    def __init__(self, config: VARConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.checkpointing = False
-        "Whether training keeps only the blocks' inputs and computes the rest again in the backward pass."
-        self.schedule = config.schedule
-        width, schedule = config.width, self.schedule
-        self.class_embedding = nn.Embedding(config.classes + 1, width)
-        self.start_position = nn.Parameter(torch.empty(schedule.lengths[0], width))
-        self.positions = nn.Parameter(torch.empty(schedule.length, width))
-        self.level_embedding = nn.Embedding(len(schedule), width)
-        self.word_embedding = nn.Linear(config.latent_channels, width)
-        self.shared_modulation = Linear(width, ROWS * width) if config.shared_adaln else None
-        rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
-        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
-            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
-            for rate in rates
-        )
-        self.head_modulation = Linear(width, 2 * width)
-        self.head = Linear(width, config.codebook_size)
-        self.register_buffer("mask", schedule.mask(), persistent=False)
-        self.register_buffer("levels", schedule.levels(), persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        return self.positions.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What activations are computed in (autocast aside)."""
-        return self.positions.dtype
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__(config)
+        self.head_modulation = Linear(config.width, 2 * config.width)
+        self.head = Linear(config.width, config.codebook_size)
 
     def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
-        """Draw initial weights by the published rule from torch's global generator.
-
-        trunc-normal std sqrt(1 / (3 C)); branch outputs divided by sqrt(2 depth); head x `head`; AdaLN
-        gamma rows x `gamma`, its other rows x 0.5; Linear biases 0.
-        """
-        width = self.config.width
-        std = (1 / (3 * width)) ** 0.5
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                trunc_normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        for parameter in (self.start_position, self.positions):
-            trunc_normal_(parameter, std=std)
+        """As `Transformer`; the head x `head`, its modulation x 0.5."""
+        super().initialise(gamma=gamma)
         with torch.no_grad():
             self.head.weight.mul_(head)
             self.head_modulation.weight.mul_(0.5)
-            for block in self.blocks:
-                shrink = (2 * self.config.depth) ** 0.5
-                block.attention.proj.weight.div_(shrink)
-                block.feed_forward.get_submodule("2").get_parameter("weight").div_(shrink)
-                rows = block.offset if block.modulation is None else block.modulation.weight.unflatten(0, (ROWS, -1))
-                assert rows is not None
-                if block.offset is not None:
-                    nn.init.normal_(block.offset, std=width**-0.5)
-                rows[:2].mul_(gamma)
-                rows[2:].mul_(0.5)
 
     def condition(self, classes: Tensor) -> Condition:
-        """Start token and modulation rows of class ids (B,), unconditional id included."""
-        class_BC = self.class_embedding(classes)
-        shared = None
-        if self.shared_modulation is not None:
-            shared = self.shared_modulation(F.silu(class_BC)).unflatten(1, (ROWS, -1))
-        rows = [block.rows(class_BC, shared) for block in self.blocks]
-        head_rows = self.head_modulation(F.silu(class_BC)).unflatten(1, (2, -1))
-        return Condition(class_BC, rows, head_rows)
-
-    def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:
-        """Input tokens of the positions in `span`: start tokens for scale 1, else projected latents."""
-        if latents is None:
-            x_BLC = condition.start_BC.unsqueeze(1) + self.start_position
-        else:
-            x_BLC = self.word_embedding(latents.to(self.dtype))
-        return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
+        """Start token and modulation rows of class ids (B,), the head's too; unconditional id included."""
+        condition = super().condition(classes)
+        head_rows = self.head_modulation(F.silu(condition.start_BC)).unflatten(1, (2, -1))
+        return replace(condition, head_rows_B2C=head_rows)
 
     def head_input(self, x_BLC: Tensor, condition: Condition) -> Tensor:
         """The head's AdaLN, (B, l, C) -> same in float32."""
+        assert condition.head_rows_B2C is not None
         scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
         return modulate(x_BLC.float(), scale, shift)
 
@@ -183,37 +56,11 @@ class VAR(nn.Module):
 
     def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
         """Teacher forcing: latents of scales 2..K (B, L - l_1, latent_channels), (B,) -> (B, L, V) float32."""
-        condition = self.condition(classes)
-        first = self.schedule.slice(0)
-        x_BLC = torch.cat(
-            [
-                self.embed(None, condition, first),
-                self.embed(latents, condition, slice(first.stop, self.schedule.length)),
-            ],
-            dim=1,
-        )
-        # A group that is one scale sees everything up to its end and needs no mask.
-        groups = [
-            (span, None if span in self.schedule.slices else self.mask[span, : span.stop])
-            for span in self.schedule.groups(ATTENTION_GROUP)
-        ]
-        for block, rows in zip(self.blocks, condition.rows, strict=True):
-            if self.checkpointing and self.training:
-                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False)
-            else:
-                x_BLC = block(x_BLC, rows, groups=groups)
-        return self.classify(self.head_input(x_BLC, condition))
+        return self.predict(latents, self.condition(classes))
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` sequences in the weights' type."""
-        return KeyValueCache(
-            layers=self.config.depth,
-            batch=batch,
-            heads=self.config.heads,
-            length=self.schedule.length,
-            device=self.device,
-            dtype=self.dtype,
-        )
+    def predict(self, latents: Tensor, condition: Condition) -> Tensor:
+        """`forward` of what the classes give."""
+        return self.classify(self.head_input(self.hidden(latents, condition), condition))
 
     def step(self, scale: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
         """What the head's Linear reads at one scale, (B, l, C) float32; its keys and values are added to the cache.
@@ -221,18 +68,4 @@ class VAR(nn.Module):
         `classify` makes logits of it. `latents` (B, l, latent_channels) is what coarser scales accumulated; None at
         the first scale.
         """
-        span = self.schedule.slice(scale)
-        assert cache.end == span.start, "scales must be stepped in order"
-        x_BLC = self.embed(latents, condition, span)
-        for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
-            x_BLC = block(x_BLC, rows, cache=cache, layer=layer)
-        cache.advance(x_BLC.shape[1])
-        return self.head_input(x_BLC, condition)
-
-
-def no_decay(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay skips a parameter: vectors, biases, positions, levels, scales and offsets.
-
-    The class embedding does decay (official recipe)."""
-    skipped: tuple[Any, ...] = ("start_position", "positions", "level_embedding", "log_scale", "offset")
-    return parameter.ndim < 2 or any(part in skipped for part in name.split("."))
+        return self.head_input(self.advance(scale, latents, condition, cache), condition)

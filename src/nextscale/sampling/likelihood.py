@@ -9,25 +9,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.models.var import VAR
+from nextscale.models.families import Model
 from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.teacher_forcing import teacher_inputs
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 
 
 @torch.no_grad()
 def token_log_probabilities(
-    model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor
+    model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """log p of each token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6).
 
     Also whether the token is the likeliest one, (B, L) bool. `classes` (B,) may hold the unconditional id.
     """
-    logits_BLV = model(quantizer.teacher_forcing(tokens), classes)
+    logits_BLV = model(teacher_inputs(model.config, quantizer, tokens), classes)
     losses = F.cross_entropy(logits_BLV.flatten(0, 1), tokens.packed.flatten(), reduction="none")
     return -losses.view_as(tokens.packed), logits_BLV.argmax(dim=-1) == tokens.packed
 
 
-def class_evidence(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> Tensor:
+def class_evidence(model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> Tensor:
     """log p(tokens | class) - log p(tokens), (B,) nats: how much the class explains, whatever is likely anyway."""
     free = torch.full_like(classes, model.config.unconditional)
     both = TokenPyramid(tokens.packed.repeat(2, 1), tokens.schedule)
@@ -35,7 +36,7 @@ def class_evidence(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyrami
     return (given - unconditional).double().sum(dim=1)
 
 
-def class_log_likelihoods(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid) -> Tensor:
+def class_log_likelihoods(model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid) -> Tensor:
     """log p(tokens | class) of every class, (B, C) float64 nats; its argmax classifies."""
     columns = []
     for label in range(model.config.classes):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nextscale.models.var import VAR
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
 from nextscale.sampling.filters import filter_logits, guidance_ramp, guide, tempered
 from nextscale.tokenizer.quantizer import ResidualQuantizer
@@ -35,12 +36,16 @@ class SamplingConfig:
     "Divides the guided logits."
     smooth: bool = False
     "Soft mixtures of codes (official more_smooth): nicer pictures, not for metrics."
+    steps: int = 0
+    "Steps of masked prediction and diffusion; 0 is the model's own number. Other kinds have theirs."
 
     def __post_init__(self) -> None:
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must be between 0 and 1, got {self.top_p}; 0 is off")
         if self.top_k < 0:
             raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 is off")
+        if self.steps < 0:
+            raise ValueError(f"steps must be at least 0, got {self.steps}")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if not -1e4 < self.guidance < 1e4:
@@ -72,11 +77,18 @@ class SamplingHook:
 
 @dataclass(frozen=True)
 class ScaleSample:
-    """One finished scale."""
+    """One finished scale, or one step of a sampler of another kind."""
 
     scale: int
     tokens: Tensor  # (B, h_k, w_k) int64
     accumulated: Tensor  # (B, C, h, w) float32
+    whole: TokenPyramid | None = None  # all tokens, from samplers whose steps are not scales
+
+
+def pyramid_of(steps: Sequence[ScaleSample], schedule: ScaleSchedule) -> TokenPyramid:
+    """All tokens of a finished generation."""
+    whole = steps[-1].whole
+    return whole if whole is not None else TokenPyramid.from_maps([step.tokens for step in steps], schedule)
 
 
 class GuidedLogits:

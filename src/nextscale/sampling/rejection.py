@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextscale.models.var import VAR
+from nextscale.models.families import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import class_evidence
-from nextscale.sampling.next_scale import ScaleSample
+from nextscale.sampling.next_scale import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
 
@@ -26,7 +26,7 @@ class Candidates:
     tokens: TokenPyramid
     accumulated: Tensor  # (N, C, h, w) float32
     label: int
-    model: VAR
+    model: Model
     tokenizer: VQVAE
 
     def images(self) -> Tensor:
@@ -64,7 +64,7 @@ class Rejection:
         return [seed * self.candidates + number for number in range(self.candidates)]
 
     def best(
-        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: VAR, tokenizer: VQVAE
+        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Model, tokenizer: VQVAE
     ) -> tuple[list[int], list[float]]:
         """Rows that are kept, each image's together and best first, and their scores.
 
@@ -99,7 +99,7 @@ class Drawn:
 
 @torch.no_grad()
 def draw_best(
-    model: VAR,
+    model: Model,
     tokenizer: VQVAE,
     sample: Sample,
     wanted: Sequence[tuple[int, int]],
@@ -120,7 +120,7 @@ def draw_best(
         part = every[start : start + batch_size]
         classes = torch.tensor([label for label, _ in part], device=model.device)
         steps = list(sample(classes, [image_generator(seed) for _, seed in part]))
-        packed.append(TokenPyramid.from_maps([step.tokens for step in steps], model.schedule).packed.cpu())
+        packed.append(pyramid_of(steps, model.schedule).packed.cpu())
         accumulated.append(steps[-1].accumulated)
     tokens, features = TokenPyramid(torch.cat(packed), model.schedule), torch.cat(accumulated)
     labels, seeds = [label for label, _ in every], [seed for _, seed in every]

@@ -101,6 +101,10 @@ class VQVAE(nn.Module):
         )
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.codebook.device
+
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
         """Run the decoder in a lower precision; encoder and quantiser stay float32, so tokens do not change."""
         self.decoder.to(dtype)

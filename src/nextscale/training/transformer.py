@@ -30,7 +30,8 @@ from nextscale.data.tokens import (
     is_token_cache,
     open_tokens,
 )
-from nextscale.models.var import VAR, VARConfig
+from nextscale.models.families import Model, kind_of
+from nextscale.models.var import VARConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import transformer_presets
@@ -47,7 +48,7 @@ from nextscale.training.loop import (
     gradient_scaler,
     require_finite,
 )
-from nextscale.training.objective import NextScaleObjective, Objective, drop_classes, mean_figures
+from nextscale.training.objective import Objective, drop_classes, mean_figures, measured_latents, objective_of
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
@@ -121,15 +122,13 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     stored = find_model(config.init_from) if config.init_from else None
     start = None if stored is None else stored.transformer()
     if start is None:
-        fitted = replace(
-            config.model,
-            scales=tokenizer.config.scales,
-            codebook_size=tokenizer.config.codebook_size,
-            latent_channels=tokenizer.config.latent_channels,
-            classes=len(names),
-        )
+        shared = {name: getattr(tokenizer.config, name) for name in ("scales", "codebook_size", "latent_channels")}
+        fitted = replace(config.model, classes=len(names), **shared)
     else:
-        fitted = started_config(start, tokenizer.config, len(names), config.init_from)
+        fitted = started_config(start.config, config.model, tokenizer.config, len(names), config.init_from)
+    if not isinstance(source, ImageStream):
+        first_batches = heldout_batches(source, tokenizer, min(64, len(source)), dtype)
+        fitted = measured_latents(fitted, tokenizer, first_batches)
     identity = fingerprint(tokenizer)
     if config.tokenizer_fingerprint not in ("", identity):
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
@@ -139,7 +138,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
-    objective: Objective = NextScaleObjective(fitted, tokenizer, label_smoothing=config.label_smoothing)
+    objective = objective_of(fitted, tokenizer, label_smoothing=config.label_smoothing)
     model = objective.build(gamma=config.gamma).to(device)
     model.checkpointing = config.checkpointing
     if start is not None and stored is not None:
@@ -262,6 +261,7 @@ def measure(
 ) -> dict[str, Any]:
     """Loss and accuracy of held-out images with their class and without, in evaluation mode."""
     model.eval()
+    torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
     device = tokenizer.quantizer.codebook.device
     dtype = resolve_dtype(config.precision, device)
     figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
@@ -291,11 +291,12 @@ def heldout_batches(
     device = tokenizer.quantizer.codebook.device
     for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=range(count)):
         with autocast(device, dtype):
-            yield tokenizer.encode(to_float(batch.images.to(device))), batch.labels
+            tokens = tokenizer.encode(to_float(batch.images.to(device)))
+        yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive
 
 
 def export(
-    model: nn.Module,
+    model: Model,
     tokenizer: VQVAE,
     names: tuple[str, ...],
     config: TransformerTraining,
@@ -303,9 +304,12 @@ def export(
     step: int,
 ) -> None:
     """Write RUN/model and a grid of samples, up to 16 classes in 4 or more images."""
-    assert isinstance(model, VAR)
     described = ModelConfig(
-        kind="var", class_names=names, guidance=config.guidance, top_k=config.top_k, top_p=config.top_p
+        kind=kind_of(config.model).kind,
+        class_names=names,
+        guidance=config.guidance,
+        top_k=config.top_k,
+        top_p=config.top_p,
     )
     dtype = PRECISIONS[config.export]
     save_model(run.path / "model", described, tokenizer=tokenizer, transformer=model, dtype=dtype)
@@ -338,6 +342,9 @@ def describe_heldout(values: dict[str, Any]) -> str:
 
 
 def describe(values: dict[str, Any]) -> str:
+    """Loss and, where there are tokens, accuracy."""
+    if "accuracy" not in values:
+        return f"loss {values['loss']:.4f}"
     return (
         f"loss {values['loss']:.4f} (last scale {values['loss_last']:.4f})  "
         f"accuracy {values['accuracy']:.2%} (last {values['accuracy_last']:.2%})"

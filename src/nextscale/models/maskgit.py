@@ -1,0 +1,69 @@
+"""The masked baseline: MaskGIT (arXiv 2202.04200), all tokens at once, the surest kept step by step.
+
+A single token map; every position sees every other. Masked positions read a learned vector, the others their code.
+Shapes: B batch, L tokens, C width, V codebook entries.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.init import trunc_normal_
+
+from nextscale.config import require_at_least
+from nextscale.models.raster import require_single_map
+from nextscale.models.transformer import Condition, TransformerConfig
+from nextscale.models.var import VAR
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskGITConfig(TransformerConfig):
+    """Architecture of the masked transformer; its tokenizer has a single scale."""
+
+    scales: tuple[tuple[int, int], ...] = ((16, 16),)
+    "The one token map's size (height, width): the tokenizer's."
+    sampling_steps: int = 8
+    "Steps of generation by default."
+    choice_temperature: float = 4.5
+    "Noise on how sure each token is; it falls to 0 at the last step."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "sampling_steps")
+        require_at_least(self, 0, "choice_temperature")
+        require_single_map(self, "masked prediction reads")
+
+
+def masked_share(ratio: float) -> float:
+    """Cosine schedule: the share of tokens that is masked when `ratio` of the way is done (section 3.3)."""
+    return math.cos(ratio * math.pi / 2)
+
+
+class MaskGIT(VAR):
+    """VAR's blocks and head over one part, the whole map, which is read masked."""
+
+    config: MaskGITConfig
+
+    def __init__(self, config: MaskGITConfig) -> None:
+        super().__init__(config)
+        self.masked = nn.Parameter(torch.empty(config.width))
+
+    def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
+        """As VAR; the masked vector as an embedding."""
+        super().initialise(gamma=gamma, head=head)
+        trunc_normal_(self.masked, std=(1 / (3 * self.config.width)) ** 0.5)
+
+    def forward(self, latents: Tensor, masked: Tensor, classes: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Codes' embeddings (B, L, latent_channels), which are masked (B, L) bool, (B,) -> (B, L, V) float32."""
+        return self.predict_masked(latents, masked, self.condition(classes))
+
+    def predict_masked(self, latents: Tensor, masked: Tensor, condition: Condition) -> Tensor:
+        """`forward` of what the classes give."""
+        words = self.word_embedding(latents.to(self.dtype))
+        words = torch.where(masked[..., None], self.masked.to(words.dtype), words)
+        placed = self.embed(None, condition, slice(0, self.sequence.length))
+        x_BLC = self.through_blocks(placed + words, condition)
+        return self.classify(self.head_input(x_BLC, condition))

@@ -1,0 +1,86 @@
+"""Every kind of model trains, resumes exactly, and generates, through the one loop and the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextscale import VARPipeline
+from nextscale.cli import main
+from nextscale.config import to_dict
+from nextscale.models.families import FAMILIES, kind_of
+from toys import make_pipeline, make_tokenizer
+
+Make = Callable[..., Path]
+SCALES = {"var": None, "raster": ((4, 4),), "rq": ((4, 4),) * 2, "maskgit": ((4, 4),), "dit": ((4, 4),)}
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
+    def make(kind: str) -> str:
+        scales = SCALES[kind]
+        made = make_tokenizer() if scales is None else make_tokenizer(scales=scales)
+        from nextscale.checkpoint import ModelConfig, save_model
+
+        save_model(tmp_path / f"{kind}-tokenizer", ModelConfig(kind="tokenizer"), tokenizer=made)
+        return str(tmp_path / f"{kind}-tokenizer")
+
+    return make
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return dict(VARPipeline.from_pretrained(run, dtype=torch.float32).transformer.state_dict())
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_kind_trains_resumes_and_generates(
+    kind: str, tokenizer_folder: Callable[[str], str], image_folder: Make, tmp_path: Path
+) -> None:
+    data, tokenizer = str(image_folder()), tokenizer_folder(kind)
+    common = [
+        "train", kind, "--preset", "tiny", "--depth", "1", "--tokenizer", tokenizer, "--data", data, "--heldout", data,
+        "--batch-size", "4", "--learning-rate", "0.1", "--checkpoint-every", "2", "--sample-every", "4", "--top-k", "0",
+        "--top-p", "0",
+    ]  # fmt: skip
+    assert main([*common, "--steps", "4", "--out", str(tmp_path / "whole")]) == 0
+    assert main([*common, "--steps", "4", "--out", str(tmp_path / "parts")]) == 0
+    (tmp_path / "parts" / "checkpoints" / "step-00000004.pt").unlink()
+    assert main([*common, "--steps", "4", "--out", str(tmp_path / "parts"), "--resume"]) == 0
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    pipeline = VARPipeline.from_pretrained(tmp_path / "whole")
+    assert kind_of(pipeline.transformer.config).kind == pipeline.config.kind == kind
+    assert pipeline.class_names == ("blue", "green", "red")
+    settings = {"steps": 5} if kind == "dit" else {}
+    images = pipeline.generate(["red", "blue"], seeds=[0, 1], **settings).images
+    assert [image.size for image in images] == [(16, 16)] * 2
+    again = pipeline.generate(["red", "blue"], seeds=[0, 1], batch_size=1, **settings).images
+    assert [image.tobytes() for image in images] == [image.tobytes() for image in again]
+    steps = ["--steps", "5"] if kind == "dit" else []
+    assert (
+        main(["generate", "--model", str(tmp_path / "whole"), "--count", "2", *steps, "--out", str(tmp_path / "g")])
+        == 0
+    )
+
+
+def test_editing_and_starting_across_kinds_are_refused(
+    tokenizer_folder: Callable[[str], str], image_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = str(image_folder())
+    make_pipeline().save_pretrained(tmp_path / "var")
+    tokenizer = tokenizer_folder("raster")
+    common = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer, "--data", data, "--steps", "1"]
+    assert main([*common, "--init-from", str(tmp_path / "var"), "--out", str(tmp_path / "x")]) == 2
+    assert "is next-scale prediction (VAR), not raster-order AR" in capsys.readouterr().err
+    assert main([*common, "--batch-size", "2", "--out", str(tmp_path / "raster")]) == 0
+    pipeline = VARPipeline.from_pretrained(tmp_path / "raster")
+    from toys import toy_image
+
+    with pytest.raises(ValueError, match="this model is raster-order AR"):
+        pipeline.inpaint(toy_image(0, 0), [(0, 0, 4, 4)])
+    assert "RasterTraining" not in str(to_dict(pipeline.config))
+    var = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer_folder("var"), "--data", data]
+    assert main([*var, "--steps", "1", "--out", str(tmp_path / "y")]) == 2
+    assert "raster order reads a single token map, the tokenizer has 4 scales" in capsys.readouterr().err
