@@ -11,7 +11,8 @@ runs=${2:-out/runs}
 weights=${3:-}
 
 nextscale train tokenizer --preset small-64 --data "$data/train" --heldout "$data/heldout" \
-    --steps 3200 --batch-size 32 --learning-rate 3.2e-3 --l1 1 --l2 4 --perceptual 0.12 \
+    --scales 1,2,3,4,5,6,8 --codebook-size 1024 \
+    --steps 5000 --batch-size 32 --learning-rate 3.2e-3 --l1 1 --l2 4 --perceptual 0.2 --perceptual-shift 4 \
     --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 \
     --export bf16 --out "$runs/procgen-tokenizer" --resume
 
@@ -22,6 +23,20 @@ done
 
 nextscale train var --preset small --tokenizer "$runs/procgen-tokenizer" \
     --data "$runs/procgen-tokens/train" --heldout "$runs/procgen-tokens/heldout" \
-    --steps 7000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    --steps 14000 --batch-size 32 --learning-rate 8e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
     --guidance 1.5 --top-k 0 --top-p 0.97 \
     --sample-every 2000 --export bf16 --out "$runs/procgen" --resume
+
+# The decoder alone, against a discriminator: better pictures of the same tokens.
+decoder() {
+    from=$1
+    shift
+    nextscale train tokenizer --init-from "$from" --decoder-only --data "$data/train" --heldout "$data/heldout" \
+        --batch-size 32 --enlarge 1 --learning-rate 6e-4 --l1 1 --perceptual-shift 4 --perceptual-weights "$weights" \
+        --adversarial-start 0.08 --adversarial-lead 0.08 --discriminator-rate 8 --no-discriminator-augment \
+        --sample-every 500 --checkpoint-every 250 --export bf16 --resume "$@"
+}
+decoder "$runs/procgen-tokenizer" --out "$runs/procgen-decoder-1" --seed 1 --steps 1000 \
+    --l2 4 --perceptual 0.4 --adversarial 0.3
+decoder "$runs/procgen-decoder-1" --out "$runs/procgen-decoder" --seed 2 --steps 1500 \
+    --l2 3 --perceptual 0.8 --adversarial 0.8

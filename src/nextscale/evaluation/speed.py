@@ -14,13 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextscale.evaluation.cost import generation_flops
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
-from nextscale.models.transformer import TransformerConfig
-from nextscale.nn.attention import HEAD_WIDTH
 from nextscale.nn.linear import Linear, can_pack, pack_linears
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.next_scale import SamplingHook
-from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 
 class Stopwatch(SamplingHook):
@@ -150,52 +148,6 @@ def measure_speed(
         )
         for batch, done in measured.items()
     ]
-
-
-@dataclass(frozen=True)
-class GenerationFlops:
-    """Work of one image."""
-
-    blocks: float
-    attention: float
-    head: float
-    decoder: float
-
-    @property
-    def total(self) -> float:
-        return self.blocks + self.attention + self.head + self.decoder
-
-
-def generation_flops(transformer: TransformerConfig, tokenizer: VQVAEConfig, *, guided: bool) -> GenerationFlops:
-    """FLOPs of one image: matrix products per token, AdaLN once per sequence, attention to all scales so far.
-
-    With guidance there are two sequences; the head sees one of them, what it reads being guided already.
-    """
-    width, depth, length = transformer.width, transformer.depth, transformer.schedule.length
-    sequences = 2 if guided else 1
-    products = 2 * 12 * width**2 * depth * length
-    projected = 2 * transformer.latent_channels * width * (length - transformer.schedule.lengths[0])
-    modulation = 2 * width * (6 * width * (1 if transformer.shared_adaln else depth) + 2 * width)
-    spans = [transformer.schedule.slice(scale) for scale in range(len(transformer.schedule))]
-    pairs = sum((span.stop - span.start) * span.stop for span in spans)  # queries x keys
-    return GenerationFlops(
-        blocks=float(sequences * (products + projected + modulation)),
-        attention=float(sequences * 4 * pairs * transformer.heads * HEAD_WIDTH * depth),
-        head=float(2 * width * transformer.codebook_size * length),
-        decoder=decoder_flops(tokenizer),
-    )
-
-
-def decoder_flops(config: VQVAEConfig) -> float:
-    """FLOPs of decoding one image, counted by torch on a decoder without weights."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with torch.device("meta"):
-        model = VQVAE(config)
-        features = torch.empty(1, config.latent_channels, *config.schedule.final)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.decoder(model.post_quant_conv(features))
-    return float(counter.get_total_flops())
 
 
 def gemm_rate(device: torch.device, dtype: torch.dtype, *, rows: int = 2048, width: int = 4096) -> float:
