@@ -126,3 +126,25 @@ def plot_sweep(report: dict[str, Any], path: Path) -> None:
     panels[0].legend(fontsize="small")
     with complete_file(path) as partial:
         figure.savefig(partial, dpi=120)
+
+
+def plot_rivals(report: dict[str, Any], path: Path) -> None:
+    """Frechet distance over seconds per image and over FLOPs per image, a point per model."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
+    batch = next(iter(report["models"][0]["seconds_per_image"]))
+    for row in report["models"]:
+        across = (row["seconds_per_image"][batch], row["flops_per_image"] / 1e9)
+        for axes, value in zip(panels, across, strict=True):
+            axes.errorbar(
+                value, row["mean"]["frechet"], row["deviation"]["frechet"] or 0, marker="o", label=row["title"]
+            )
+    for axes, name in zip(panels, (f"seconds per image, batch {batch}", "GFLOP per image"), strict=True):
+        axes.set_xscale("log")
+        axes.set_xlabel(name)
+        axes.set_ylabel("Frechet distance")
+    panels[1].legend(fontsize="small")
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=120)

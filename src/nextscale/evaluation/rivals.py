@@ -1,0 +1,139 @@
+"""`nextscale compare`: models of several kinds on the same data, in quality, steps, FLOPs and time."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from nextscale.config import read_json, require_at_least
+from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
+from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
+from nextscale.evaluation.published import IMAGENET_256
+from nextscale.models.families import kind_of
+from nextscale.pipeline import VARPipeline
+from nextscale.progress import Announce, silent
+from nextscale.runtime import Processes
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalsEvaluation:
+    """Settings of `nextscale compare`."""
+
+    data: str = ""
+    "Real images with which all are compared."
+    out: str = "out/compare"
+    "Folder for features and the report; a comparison that was stopped continues in it."
+    count: int = 5000
+    "Images of each set."
+    sets: int = 3
+    "Sets drawn with seeds of their own; their spread is reported."
+    seed: int = 1_000_000
+    "Seed of the first image."
+    features: str = "inception"
+    "inception, or a torchvision classifier such as mobilenet_v2."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    time_batches: tuple[int, ...] = (1, 32)
+    "Batch sizes whose seconds per image are measured."
+    rounds: int = 3
+    "Rounds of each; all models in turn, medians are reported."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 64
+    "Images at once in the evaluation."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "count")
+        require_at_least(self, 1, "sets", "rounds", "batch_size")
+
+
+def compare_models(
+    models: Sequence[str],
+    config: RivalsEvaluation,
+    *,
+    processes: Processes = Processes(),  # noqa: B008
+    wait: Callable[[], None] = lambda: None,
+    progress: Announce = silent,
+) -> dict[str, Any]:
+    """A row per model, and the published figures; empty but on the main process. Raises ValueError."""
+    if not models:
+        raise ValueError("no models given; name the runs to compare")
+    if not config.data:
+        raise ValueError("data is missing; name the real images with --data")
+    names = ["-".join(Path(model).parts[-2:]).strip("/") for model in models]
+    if len(set(names)) < len(names):
+        raise ValueError(f"models must have different names, got {', '.join(names)}")
+    rows: list[dict[str, Any]] = []
+    shared: dict[str, Any] = {}
+    for name, model in zip(names, models, strict=True):
+        evaluation = GenerationEvaluation(
+            data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
+            seed=config.seed, features=config.features, feature_weights=config.feature_weights,
+            precision=config.precision, device=config.device, batch_size=config.batch_size,
+        )  # fmt: skip
+        report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
+        if not report:
+            continue
+        shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
+        rows.append(facts(model, config) | {"mean": report["mean"], "deviation": report["deviation"]})
+    if not rows:
+        return {}
+    pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
+    seconds = time_in_turn(pipelines, config.time_batches, config.rounds, progress)
+    for row, times in zip(rows, seconds, strict=True):
+        row["seconds_per_image"] = times
+    return shared | {"sets": config.sets, "models": rows, "published": [asdict(row) for row in IMAGENET_256]}
+
+
+def facts(model: str, config: RivalsEvaluation) -> dict[str, Any]:
+    """What a model is, and what an image and its training cost."""
+    pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
+    sampling = pipeline.sampling()
+    flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
+    kind = kind_of(transformer)
+    tokens = pipeline.schedule.length
+    seen = images_seen(model)
+    return {
+        "model": model, "kind": kind.kind, "title": kind.title, "precision": pipeline.precision,
+        "parameters": sum(parameter.numel() for parameter in pipeline.transformer.parameters()),
+        "tokens": tokens, "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
+        "steps": sampling_steps(transformer, sampling.steps), "sampling": asdict(sampling),
+        "flops_per_image": flops.total, "transformer_flops_per_image": flops.total - flops.decoder,
+        "images_seen": seen, "training_flops": None if seen is None else seen * training_flops(transformer),
+    }  # fmt: skip
+
+
+def images_seen(model: str) -> int | None:
+    """Images of a run's training, from its config.json; None for a model that is no run."""
+    path = Path(model) / "config.json"
+    settings = read_json(path) if path.is_file() else {}
+    return settings["steps"] * settings["batch_size"] if {"steps", "batch_size", "optimiser"} <= set(settings) else None
+
+
+def time_in_turn(
+    pipelines: Sequence[VARPipeline], batches: Sequence[int], rounds: int, progress: Announce
+) -> list[dict[str, float]]:
+    """Seconds per image, decoding included, by batch size: the median over rounds in which all models take turns."""
+    taken: list[dict[int, list[float]]] = [{batch: [] for batch in batches} for _ in pipelines]
+    advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
+    done = 0
+    for number in range(rounds + 1):
+        for pipeline, times in zip(pipelines, taken, strict=True):
+            classes = pipeline.transformer.config.classes
+            for batch in batches:
+                wanted = [i % classes if classes else None for i in range(batch)]
+                began = time.perf_counter()
+                pipeline.generate(wanted, seeds=range(batch), batch_size=batch)
+                if number:  # the first warms up
+                    times[batch].append((time.perf_counter() - began) / batch)
+                done += 1
+                advance(done)
+    return [{str(batch): median(times[batch]) for batch in batches} for times in taken]

@@ -1,0 +1,50 @@
+"""`nextscale compare`: rows of models of different kinds, and the same tables from its JSON."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v2
+
+from nextscale.checkpoint import ModelConfig
+from nextscale.cli import main
+from nextscale.models.families import family
+from nextscale.pipeline import VARPipeline
+from toys import CLASS_NAMES, make_pipeline, make_tokenizer
+
+
+def test_two_kinds_side_by_side(
+    image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "220")  # tables are not broken
+    torch.manual_seed(0)
+    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
+    make_pipeline().save_pretrained(tmp_path / "var")
+    one = family("raster")
+    raster = one.model(one.config(depth=2, scales=((4, 4),), codebook_size=32, latent_channels=8, classes=3))  # pyright: ignore
+    raster.initialise()
+    config = ModelConfig(kind="raster", class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
+    VARPipeline(make_tokenizer(scales=((4, 4),)), raster, config).save_pretrained(tmp_path / "raster")
+
+    out = tmp_path / "out"
+    command = ["compare", str(tmp_path / "var"), str(tmp_path / "raster"), "--data", str(image_folder(per_class=20))]
+    flags = ["--count", "12", "--sets", "2", "--features", "mobilenet_v2", "--time-batches", "1,2", "--rounds", "1"]
+    weights = ["--feature-weights", str(tmp_path / "mobilenet.pth"), "--precision", "fp32"]
+    assert main([*command, *flags, *weights, "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "next-scale prediction" in shown and "raster-order AR" in shown and "DiT-XL/2" in shown
+    report = json.loads((out / "report.json").read_text())
+    rows = report["models"]
+    assert [row["kind"] for row in rows] == ["var", "raster"]
+    assert [row["steps"] for row in rows] == [4, 16] and [row["tokens"] for row in rows] == [30, 16]
+    assert rows[0]["bits"] == 30 * 5 and rows[1]["images_seen"] is None
+    assert all(row["mean"]["frechet"] > 0 and row["seconds_per_image"]["2"] > 0 for row in rows)
+    assert (out / "compare.png").is_file()
+    assert main(["compare", "--report", str(out / "report.json")]) == 0
+    assert capsys.readouterr().out == shown
+    assert main(["compare", "--data", "x"]) == 2
+    assert main([*command, str(tmp_path / "var"), "--out", str(tmp_path / "again")]) == 2
+    assert "models must have different names" in capsys.readouterr().err
