@@ -12,6 +12,7 @@ from PIL import Image
 from nextscale.checkpoint import ModelConfig
 from nextscale.models.var import VAR, VARConfig
 from nextscale.pipeline import VARPipeline
+from nextscale.scaling.runs import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
@@ -82,3 +83,19 @@ def write_parquet(folder: Path, files: int = 4, rows: int = 6, *, broken: tuple[
         table = datasets.Dataset.from_dict({"image": images, "label": [n % 3 for n in numbers]}, features=features)
         table.to_parquet(str(folder / f"{file:02d}.parquet"))
     return folder
+
+
+def scaling_results(depths: tuple[int, ...]) -> list[dict]:
+    """Results that follow laws exactly, with curves that fall toward them."""
+    results = []
+    for depth in depths:
+        size = UNIT * depth**3
+        point = {"loss": (1e-9 * size) ** -0.2, "loss_last": (2e-9 * size) ** -0.23,
+                 "error": (1e-7 * size) ** -0.02, "error_last": (2e-7 * size) ** -0.03}  # fmt: skip
+        curve = [
+            {"images": 100 * k, "flops": 6.0 * size * 100 * k}
+            | {name: value * (1 + 1 / k) for name, value in point.items()}
+            for k in range(1, 9)
+        ]
+        results.append({"kind": "var", "depth": depth, "parameters": size, "curve": curve} | point)
+    return results

@@ -43,6 +43,13 @@ for kind, title in (
 ):  # fmt: skip
     train.command(f"nextscale.cli.train:train_{kind}_command", name=kind, help=f"Stage 2 of a baseline: {title}.")
 app.command(train)
+scaling = App(name="scaling", help="Scaling laws: train a family of depths, fit, plot, predict.")
+for name, title in (
+    ("run", "Train a family of depths."), ("fit", "Fit power laws."), ("plot", "Draw them."),
+    ("predict", "Predict another depth."),
+):  # fmt: skip
+    scaling.command(f"nextscale.cli.scaling:{name}", name=name, help=title)
+app.command(scaling)
 evaluate = App(name="evaluate", help="Measure models, or any images, against real ones.")
 evaluate.command("nextscale.cli.evaluate:generation", name="generation", help="Figures of generated images.")
 evaluate.command("nextscale.cli.evaluate:reconstruction", name="reconstruction", help="Figures of a tokenizer.")

@@ -1,0 +1,129 @@
+"""`nextscale scaling run`, `fit`, `plot` and `predict`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.files import write_json
+from nextscale.scaling.runs import ScalingRun
+
+Json = Annotated[str, Parameter(help="File for the results.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingCommand(ScalingRun):
+    """Settings, and a file for all results."""
+
+    json: str = ""
+    "File for the results of all depths that are done."
+
+
+@accepts(ScalingCommand)
+def run(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Train a family of depths on the same fresh images; a run that was stopped continues."""
+    options = settle(ScalingCommand, given, file=config)
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.scaling.report import read_results
+    from nextscale.scaling.runs import run_depths
+
+    retain_freed_memory()
+    done = run_depths(options)
+    if options.json and done:
+        write_json(Path(options.json), {"results": read_results(done)})
+    print(f"{len(done)} of {len(options.depths)} depths are done: {options.out}")
+
+
+def fit(*results: str, json: Json = "") -> None:
+    """Fit power laws of loss and token error, and forecast the largest depth from the others.
+
+    Parameters
+    ----------
+    results
+        Folders of scaling runs, or their JSON files.
+    """
+    reports = [report for _, report in families(results)]
+    for report in reports:
+        show(report)
+    if json:
+        write_json(Path(json), {"fits": reports})
+
+
+def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, pdf).")] = "out/scaling.png") -> None:
+    """Draw the laws as the paper does, its exponents beside ours.
+
+    Parameters
+    ----------
+    results
+        Folders of scaling runs, or their JSON files.
+    """
+    from nextscale.evaluation.plots import require_plots
+    from nextscale.scaling.plots import plot_laws
+
+    require_plots(out)
+    for points, report in families(results):
+        path = Path(out)
+        path = path if report["kind"] == "var" else path.with_name(f"{path.stem}-{report['kind']}{path.suffix}")
+        plot_laws(points, report, path)
+        print(path)
+
+
+def predict(*results: str, depth: Annotated[int, Parameter(help="Depth to predict.")], json: Json = "") -> None:
+    """Predict losses of another depth from the laws.
+
+    Parameters
+    ----------
+    results
+        Folders of scaling runs, or their JSON files.
+    """
+    from nextscale.scaling.report import predict_depth
+
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    said = {report["kind"]: predict_depth(points, depth) for points, report in families(results)}
+    for kind, values in said.items():
+        for name, value in values.items():
+            print(f"{kind}-d{depth} {name}: {value['power_law']:.4f} (with a floor {value['above_floor']:.4f})")
+    if json:
+        write_json(Path(json), {"depth": depth, "predicted": said})
+
+
+def families(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """The results of each kind and their fits. Raises ValueError."""
+    from nextscale.scaling.report import fit_family, read_results
+
+    if not files:
+        raise ValueError("no results given; name folders of `nextscale scaling run`, or JSON files")
+    results = read_results(files)
+    kinds = dict.fromkeys(one["kind"] for one in results)
+    groups = [[one for one in results if one["kind"] == kind] for kind in kinds]
+    return [(group, fit_family(group)) for group in groups]
+
+
+def show(report: dict[str, Any]) -> None:
+    """The laws of one kind as a table."""
+    from nextscale.cli.evaluate import table
+    from nextscale.scaling.plots import TITLES
+
+    rows = []
+    for name, title in TITLES.items():
+        laws = report[name]
+        law, floored = laws["parameters"], laws["parameters_above_floor"]
+        low, high = law["exponent_interval"]
+        compute, forecast = laws.get("compute_frontier"), laws.get("forecast")
+        rows.append((
+            title, f"({law['scale'] * 1e9:.4g} N)^{law['exponent']:.4f}", f"{low:.4f} .. {high:.4f}",
+            f"{law['correlation']:.4f}",
+            f"{floored['floor']:.4f} + ({floored['scale'] * 1e9:.4g} N)^{floored['exponent']:.4f}",
+            f"({compute['scale'] * 1e15:.4g} C)^{compute['exponent']:.4f}" if compute else "",
+            f"{forecast['predicted']:.4f} for {forecast['measured']:.4f} ({forecast['relative_error']:+.2%})"
+            if forecast else "",
+        ))  # fmt: skip
+    depths = ", ".join(f"d{depth}" for depth in report["depths"])
+    columns = ("", "N in billions", "95 % of the exponent", "correlation", "above a floor", "frontier, C in PFLOP",
+               f"d{report['depths'][-1]} from the others")  # fmt: skip
+    table(f"{report['kind']}: {depths}", columns, rows)

@@ -1,0 +1,179 @@
+"""`nextscale scaling run`: one training per depth, each over the same images once.
+
+    OUT/KIND-dDEPTH/             a run folder
+    OUT/KIND-dDEPTH.json         what it measured, written at its end
+    OUT/KIND-dDEPTH.claim        who trains it now
+
+Hosts that share OUT take depths that nobody has claimed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nextscale.config import from_dict, read_json, require_at_least
+from nextscale.data.source import open_source
+from nextscale.data.tokens import is_token_cache, open_tokens
+from nextscale.evaluation.cost import training_flops
+from nextscale.files import write_json
+from nextscale.models.families import family
+from nextscale.presets import family_presets
+from nextscale.training.families import TRAININGS
+from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.transformer import TransformerTraining, train_transformer
+
+logger = logging.getLogger("nextscale.scaling")
+
+UNIT = 73_728
+"""Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
+KINDS = ("var", "raster")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingRun:
+    """Settings of `nextscale scaling run`."""
+
+    data: str
+    "Training images or tokens; each is used once."
+    tokenizer: str
+    "Tokenizer: a model, run or tokenizer folder."
+    heldout: str
+    "Held-out images or tokens, measured on."
+    kind: str = "var"
+    "var or raster."
+    depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+    "Depths to train."
+    images: int = 0
+    "Images of each training; 0 takes all of the data."
+    heldout_images: int = 10_000
+    "Held-out images measured."
+    measurements: int = 16
+    "Held-out measurements of each training, evenly spread: points of the compute frontier."
+    batch_size: int = 64
+    "Images per step."
+    learning_rate: float = 8e-3
+    "Peak learning rate of depth 4 at a batch of 256; other depths have it times (4 / depth) to the power below."
+    rate_power: float = 0.5
+    "How fast the learning rate falls with depth."
+    ema: float = 0.999
+    "Decay of the averaged weights, which are measured."
+    out: str = "out/scaling"
+    "Folder of all runs."
+    seed: int = 0
+    "Seed of initial weights, order and dropout."
+    precision: str = "bf16"
+    "Autocast type: bf16, fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the models."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "batch_size", "heldout_images", "measurements")
+        require_at_least(self, 0, "images")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind {self.kind!r} has no depths to compare; expected one of {', '.join(KINDS)}")
+        if not self.depths or min(self.depths) < 1 or len(set(self.depths)) < len(self.depths):
+            raise ValueError(f"depths must be different numbers from 1, got {list(self.depths)}")
+
+
+def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
+    """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
+    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data))
+    images = config.images or there
+    if images > there:
+        raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
+    steps = images // config.batch_size
+    if steps < config.measurements:
+        raise ValueError(f"{images} images are {steps} batches, too few for {config.measurements} measurements")
+    every = steps // config.measurements
+    rate = config.learning_rate * (4 / depth) ** config.rate_power
+    model = replace(family_presets(config.kind)["small"], depth=depth, heads=depth)
+    return from_dict(TRAININGS[config.kind], {
+        "data": config.data, "tokenizer": config.tokenizer, "heldout": config.heldout, "model": model,
+        "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
+        "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
+        "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
+        "compile": config.compile, "top_k": 0, "top_p": 0.0,
+        "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
+    })  # fmt: skip
+
+
+def run_depths(config: ScalingRun) -> list[Path]:
+    """Train every depth that is not done and that nobody else trains; returns the results that are there."""
+    out = Path(config.out)
+    family(config.kind)
+    wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # complain first
+    for depth, training in wanted:
+        result = result_path(out, config.kind, depth)
+        if result.is_file():
+            logger.info("%s is done", result.stem)
+            continue
+        with claimed(result.with_suffix(".claim")) as mine:
+            if not mine:
+                logger.info("%s is trained elsewhere: %s names the process", result.stem, result.with_suffix(".claim"))
+                continue
+            train_transformer(training, resume=True)
+            write_json(result, measured(config.kind, depth, training, Path(training.out)))
+    return [path for depth, _ in wanted if (path := result_path(out, config.kind, depth)).is_file()]
+
+
+def result_path(out: Path, kind: str, depth: int) -> Path:
+    return out / f"{kind}-d{depth}.json"
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether this process may go ahead; others that share the folder see that it does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = f"{socket.gethostname()} {os.getpid()}"
+    mine = _claim(path, own)
+    try:
+        yield mine
+    finally:
+        if mine:
+            with suppress(OSError):
+                path.unlink()
+
+
+def _claim(path: Path, own: str) -> bool:
+    """Write a claim that was not there, or take over that of a process of this host which is gone."""
+    with suppress(FileExistsError), path.open("x") as file:
+        file.write(own)
+        return True
+    host, _, process = path.read_text().partition(" ")
+    if host != socket.gethostname() or (process.isdigit() and Path(f"/proc/{process}").exists()):
+        return False
+    path.write_text(own)
+    return True
+
+
+def measured(kind: str, depth: int, training: TransformerTraining, run: Path) -> dict[str, Any]:
+    """The point of one depth, and the curve that led there, from a finished run's metrics."""
+    recorded = read_json(run / "config.json")
+    model = from_dict(family(kind).config, recorded["model"])
+    each = training_flops(model)
+    curve = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        if "heldout_loss" in values:
+            images = values["step"] * training.batch_size
+            curve[values["step"]] = {
+                "images": images, "flops": images * each,
+                "loss": values["heldout_loss"], "loss_last": values["heldout_loss_last"],
+                "error": 1 - values["heldout_accuracy"], "error_last": 1 - values["heldout_accuracy_last"],
+            }  # fmt: skip
+    points = [curve[step] for step in sorted(curve)]
+    return {
+        "kind": kind, "depth": depth, "parameters": UNIT * depth**3, "tokens_per_image": model.schedule.length,
+        "learning_rate": training.optimiser.learning_rate, "heldout_images": training.heldout_images,
+        "seed": training.seed, **points[-1], "curve": points,
+    }  # fmt: skip
