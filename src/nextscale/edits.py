@@ -88,7 +88,7 @@ class Edits:
 
     def edit_classes(self, classes: Sequence[ClassLike] | ClassLike, image: Tensor, kept: Tensor) -> list[int]:
         """Ids; `auto` is the class under which what is kept is likeliest, where there are at most 100 to try."""
-        if classes != AUTO or AUTO in self.class_names:
+        if classes != AUTO or AUTO in self.class_names:  # which a class may be called
             return self.class_ids(classes)
         if self.transformer.config.classes > MANY or not bool((kept > 0).any()):
             return [self.transformer.config.unconditional]
@@ -113,6 +113,7 @@ class Edits:
         region around the mask is edited at the model's size and put back. With `rejection`, the best of several
         candidates of each variation is kept. Raises ValueError for masks that do not fit.
         """
+        require_seeds(seeds)
         editor = self.editor(image, mask, editing=editing)
         ids = self.edit_classes(classes, *editor.known_part())
         chosen = [ids[i % len(ids)] for i in range(len(seeds))]
@@ -125,7 +126,7 @@ class Edits:
             self.transformer, self.tokenizer, lambda chosen, generators: editor.steps(chosen, generators, settled),
             list(zip(chosen, seeds, strict=True)), batch_size=self.default_batch_size, rejection=rejection,
         )  # fmt: skip
-        images = to_images(editor.finish(drawn.accumulated))
+        images = [to_images(editor.finish(one.to(self.device)))[0] for one in drawn.accumulated.split(1)]
         return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
 
     def edit(
@@ -150,18 +151,24 @@ class Edits:
         **settings: float | int | bool | None,
     ) -> Generation:
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
+        require_seeds(seeds)
+        if editing is not None and editing.keep_scales:
+            raise ValueError("out-painting has no first scales to keep: nothing is there yet")
         expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
         pixels = self.editable(image)
         shown = resized(pixels, self.tokenizer.config.image_size)
         ids = self.edit_classes(classes, shown, torch.ones(1, 1, *self.schedule.final, device=self.device))
         chosen = [ids[i % len(ids)] for i in range(len(seeds))]
         settled, editing = config or self.sampling(**settings), editing or EditConfig()
-        made = [
-            outpainted(self.transformer, self.tokenizer, pixels, expansion, label, seed, settled, editing)
-            for label, seed in zip(chosen, seeds, strict=True)
-        ]
-        tokens = TokenPyramid(torch.cat([tokens.packed for _, tokens in made]).cpu(), self.schedule)
-        return Generation([to_images(canvas)[0] for canvas, _ in made], tokens, chosen, list(seeds))
+        images: list[Image.Image] = []
+        packed: list[Tensor] = []
+        for label, seed in zip(chosen, seeds, strict=True):
+            canvas, tokens = outpainted(
+                self.transformer, self.tokenizer, pixels, expansion, label, seed, settled, editing
+            )
+            images += to_images(canvas)
+            packed.append(tokens.packed.cpu())
+        return Generation(images, TokenPyramid(torch.cat(packed), self.schedule), chosen, list(seeds))
 
     def upscale(
         self,
@@ -188,3 +195,9 @@ class Edits:
         enlarged = Image.fromarray(center_crop(image.convert("RGB"), (height, width)))
         editing = EditConfig(keep_scales=max(1, known))
         return self.inpaint(enlarged, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
+
+
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError where there are none."""
+    if len(seeds) == 0:
+        raise ValueError("no seeds given; expected one per variation")

@@ -16,7 +16,8 @@ from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.edits import Edits
-from nextscale.models.families import Model
+from nextscale.models.families import Model, kind_of
+from nextscale.models.var import VAR
 from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -115,8 +116,12 @@ class VARPipeline(Edits):
         The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
         the same and nothing is gained.
         """
+        kind = kind_of(self.transformer.config)
+        if kind.kind != "var":
+            raise ValueError(f"only next-scale prediction is compiled for generation; this model is {kind.title}")
         limit = len(self.schedule) * COMPILED_BATCH_SIZES
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
+        assert isinstance(self.transformer, VAR)
         self.transformer.step = torch.compile(self.transformer.step, dynamic=False, **options)
         self.tokenizer.decoder.compile(dynamic=False, **options)
         return self
@@ -266,5 +271,7 @@ class VARPipeline(Edits):
             [(ids[i % len(ids)], seed) for i, seed in enumerate(seeds)],
             batch_size=batch_size or self.default_batch_size, rejection=rejection,
         )  # fmt: skip
-        images = to_images(self.tokenizer.decode_each(drawn.accumulated))
+        images = [
+            to_images(self.tokenizer.decode_features(one.to(self.device)))[0] for one in drawn.accumulated.split(1)
+        ]
         return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)

@@ -109,6 +109,16 @@ def test_evidence_is_the_posterior_by_hand(pipeline: VARPipeline) -> None:
             assert torch.allclose(ours[0, place], slow.log_softmax(-1), atol=1e-4)
 
 
+def test_the_variance_is_that_of_what_is_kept(pipeline: VARPipeline) -> None:
+    image = pixels(toy_image(2, 3))
+    kept = torch.zeros(1, 1, 4, 4)
+    kept[..., :1] = 1
+    hook = EvidenceHook(pipeline.tokenizer, image, kept)
+    *_, last = pipeline.tokenizer.quantizer.states(pipeline.tokenizer.encode(image))
+    rest = (hook.target - last.accumulated)[..., :1]
+    assert float(hook.variances[-1].detach()) == pytest.approx(float(rest.square().mean().detach()), rel=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(16, 16), (40, 24), (9, 11)])
 def test_what_is_kept_stays_to_the_pixel(pipeline: VARPipeline, method: str, size: tuple[int, int]) -> None:

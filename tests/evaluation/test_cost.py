@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nextscale.evaluation.cost import decoder_flops, generation_flops, parameters, sampling_steps, training_flops
+from nextscale.evaluation.cost import decoder_flops, generation_flops, sampling_steps, training_flops
 from nextscale.models.families import FAMILIES, family
 from nextscale.runtime import image_generator
 from nextscale.sampling.families import sample_model
@@ -38,7 +38,6 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     assert ours.total - ours.decoder == pytest.approx(counted - nearest, rel=1e-6)
     assert ours.decoder == decoder_flops(tokenizer.config) > 0
     assert training_flops(model.config) > 0
-    assert parameters(model.config) == sum(p.numel() for p in model.parameters())
 
 
 def test_steps() -> None:

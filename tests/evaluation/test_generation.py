@@ -14,11 +14,13 @@ from torchvision.models import mobilenet_v2
 from nextscale.cli import main
 from nextscale.data.source import open_source
 from nextscale.evaluation import sampled
-from nextscale.evaluation.features import load_features
+from nextscale.evaluation.features import identity, load_features
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import NpzImages, batches, open_image_set
 from nextscale.evaluation.real import balanced_order
+from nextscale.pipeline import VARPipeline
 from nextscale.runtime import Processes
+from toys import make_pipeline
 
 Make = Callable[..., Path]
 
@@ -175,6 +177,13 @@ def test_rejection_sampling_measures_the_best_of_the_candidates(config: Generati
         assert kept.read_bytes() == (tmp_path / "same" / name).read_bytes()
 
 
+def test_a_model_in_int8_has_an_identity(pipeline: VARPipeline) -> None:
+    plain = identity(pipeline.transformer)
+    assert plain == identity(make_pipeline().transformer) != identity(make_pipeline(seed=1).transformer)
+    eight = [identity(make_pipeline(seed).to(torch.device("cpu"), torch.int8).transformer) for seed in (0, 0, 1)]
+    assert eight[0] == eight[1] != eight[2]
+
+
 def test_a_sweep_has_a_point_per_setting(
     config: GenerationEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -190,6 +199,8 @@ def test_a_sweep_has_a_point_per_setting(
     alone = evaluate_generation(replace(config, guidance=2.5, top_p=0.5, sets=1, count=12, out=str(tmp_path / "alone")))
     assert report["points"][3]["frechet"] == pytest.approx(alone["mean"]["frechet"], rel=1e-6)
     assert main([*command, "--guidances", ","]) == 2
+    assert main([*command, "--guidances", "0,1", "--top-ps", "0.9,2"]) == 2
+    assert main([*command, "--npz", "x.npz"]) == 2
     assert main([*command, "--images", "x"]) == 2
 
 

@@ -57,6 +57,11 @@ def test_without_classes_only_the_unconditional_figures(config: LikelihoodEvalua
         evaluate_likelihood(replace(flat, classify=4))
 
 
+def test_nearest_means_need_other_images(config: LikelihoodEvaluation) -> None:
+    with pytest.raises(ValueError, match="need other images of every class than the 24 that are told"):
+        evaluate_likelihood(replace(config, features="mobilenet_v2"))
+
+
 def test_labels_the_model_does_not_know_are_refused(config: LikelihoodEvaluation) -> None:
     more = Path(config.data) / "violet"
     more.mkdir()

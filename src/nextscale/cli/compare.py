@@ -34,7 +34,10 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     """
     options = settle(CompareCommand, given, file=config)
     if options.report:
-        show(read_json(Path(options.report)))
+        report = read_json(Path(options.report))
+        if not {"models", "published", "floor", "sets", "count", "features"} <= set(report):
+            raise ValueError(f"{options.report}: holds no report of `nextscale compare`")
+        show(report)
         return
     from nextscale.evaluation.plots import can_plot, plot_rivals
     from nextscale.evaluation.rivals import compare_models
@@ -58,17 +61,13 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
 def show(report: dict[str, Any]) -> None:
     """Quality, cost, and the published figures, as three tables."""
     models, floor = report["models"], report["floor"] or {}
-    names = [name for name in NAMES if name in models[0]["mean"]]
+    names = [name for name in NAMES if any(name in row["mean"] for row in models)]
     rows = [
         ("real against real", *(number(name, floor[name]) if floor.get(name) is not None else "" for name in names))
     ]
     for row in models:
-        spread = row["deviation"]
-        rows.append((
-            row["title"],
-            *(number(n, row["mean"][n]) + (f" ± {number(n, spread[n])}" if spread.get(n) is not None else "")
-              for n in names),
-        ))  # fmt: skip
+        figures = (figure(name, row["mean"].get(name), row["deviation"].get(name)) for name in names)
+        rows.append((row["title"], *figures))
     title = f"{report['sets']} sets of {report['count']} images, {report['features']['name']} features"
     table(title, ("model", *(NAMES[name] for name in names)), rows)
     batches = list(models[0]["seconds_per_image"])
@@ -91,3 +90,10 @@ def show(report: dict[str, Any]) -> None:
     ]
     title = "published, ImageNet 256 x 256: other data, other sizes, not measured here"
     table(title, ("model", "FID", "IS", "precision", "recall", "parameters", "steps", "relative time"), rows)
+
+
+def figure(name: str, mean: float | None, deviation: float | None) -> str:
+    """A mean with its deviation over sets, as far as they are known."""
+    if mean is None:
+        return ""
+    return number(name, mean) + (f" ± {number(name, deviation)}" if deviation is not None else "")

@@ -114,7 +114,7 @@ def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> Non
     change(image, options)
 
 
-@accepts(OutpaintOptions)
+@accepts(OutpaintOptions, hidden=("keep_scales",))
 def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Add pixels at the sides of an image.
 
@@ -160,7 +160,7 @@ def change(image: str, options: InpaintOptions) -> None:
     rejection = load_rejection(options.candidates, 1, options.judge, classes=known)
     result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
     if options.strips:
-        save_image(strips(pipeline, picture, mask, wanted), numbered(options.out, "strips"))
+        save_image(strips(pipeline, picture, mask, wanted, result), numbered(options.out, "strips"))
     written(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
 
 
@@ -210,19 +210,23 @@ def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def strips(pipeline: VARPipeline, picture: Image, mask: Any, wanted: dict[str, Any]) -> Image:
-    """A row per variation: the image, the hole, and the result after each scale."""
+def strips(pipeline: VARPipeline, picture: Image, mask: Any, wanted: dict[str, Any], result: Generation) -> Image:
+    """A row per variation that was kept: the region, its hole, and the result after each scale, at the model's size."""
     import torch
 
+    from nextscale.editing.regions import resized
     from nextscale.pictures import grid, to_images
 
     editor = pipeline.editor(picture, mask, editing=wanted["editing"])
-    chosen = {name: value for name, value in wanted.items() if name != "editing"}
-    stages = [editor.finish(step.accumulated) for step in pipeline.edit_steps(editor, **chosen)]
-    first = editor.image.expand_as(stages[0])
-    hole = torch.lerp(first, torch.full_like(first, 0.0), editor.mask)
-    rows = torch.stack([first, hole, *stages], dim=1)
-    return grid(to_images(rows.flatten(0, 1)), columns=rows.shape[1])
+    chosen = {name: value for name, value in wanted.items() if name not in ("editing", "classes", "seeds")}
+    size = pipeline.tokenizer.config.image_size
+    hole = editor.cut * (resized(editor.region.cut(editor.mask, fill=1.0)[None, None], size) <= 0)
+    rows = []
+    for label, seed in zip(result.classes, result.seeds, strict=True):
+        steps = pipeline.edit_steps(editor, classes=[pipeline.class_or_none(label)], seeds=[seed], **chosen)
+        stages = [resized(editor.region.cut(editor.finish(step.accumulated)), size) for step in steps]
+        rows.append(torch.cat([editor.cut, hole, *stages]))
+    return grid(to_images(torch.cat(rows)), columns=len(rows[0]))
 
 
 def numbered(out: str, tag: str) -> Path:

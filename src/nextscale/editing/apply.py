@@ -102,8 +102,9 @@ class Editor:
         """The whole images (B, 3, H, W) of what was accumulated (B, C, h, w)."""
         generated = self.tokenizer.decode_each(accumulated)
         whole = (self.region.height, self.region.width)
-        pasted = self.region.paste(self.image.expand(len(generated), -1, -1, -1), resized(generated, whole))
-        return composite(self.image, pasted, self.mask[None, None], feather=self.config.feather)
+        before, hole = self.region.cut(self.image), self.region.cut(self.mask, fill=1.0)[None, None]
+        part = composite(before, resized(generated, whole), hole, feather=self.config.feather)
+        return self.region.paste(self.image.expand(len(part), -1, -1, -1), part)
 
 
 @torch.no_grad()

@@ -118,10 +118,16 @@ class EvidenceHook(SamplingHook):
         with torch.no_grad():
             self.target = tokenizer.features(images).float()
             self.variances = [
-                self.left(state.accumulated, state.scale)[0].square().mean(dim=(1, 2, 3)).clamp_min(1e-8).view(-1, 1, 1)
+                self.variance(state.accumulated, state.scale)
                 for state in tokenizer.quantizer.states(tokenizer.encode(images))
             ]
         self.strength = strength
+
+    def variance(self, accumulated: Tensor, scale: int) -> Tensor:
+        """Mean square of what a scale left of the kept parts, (B, 1, 1)."""
+        rest, share = self.left(accumulated, scale)
+        squares = (rest.square().mean(dim=1, keepdim=True) * share).sum(dim=(1, 2, 3))
+        return (squares / share.sum(dim=(1, 2, 3)).clamp_min(1e-6)).clamp_min(1e-8).view(-1, 1, 1)
 
     def left(self, accumulated: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """Mean over the kept part of each position of what is to be explained (B, C, h_k, w_k), and that part."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -32,8 +32,8 @@ def read_mask(mask: MaskLike, size: tuple[int, int]) -> Tensor:
         try:
             with Image.open(mask) as opened:
                 opened.load()
-                mask = opened.copy()
-        except (OSError, ValueError) as error:
+                mask = ImageOps.exif_transpose(opened).copy()
+        except Exception as error:  # Pillow's decoders raise many kinds on damaged files
             raise UnreadableImage(f"mask {mask}: not an image file") from error
     values = _of_image(mask) if isinstance(mask, Image.Image) else _of_array(mask)
     if values.ndim != 2:
@@ -57,7 +57,8 @@ def _of_image(mask: Image.Image) -> Tensor:
             return torch.from_numpy(1 - alpha.astype(np.float32) / 255)
     if mask.mode.startswith(("I", "F")):
         values = np.asarray(mask).astype(np.float32)
-        return torch.from_numpy(values / max(1.0, float(values.max(initial=0.0))))
+        top = float(values.max(initial=0.0))
+        return torch.from_numpy(np.clip(values / (65535 if top > 255 else 255 if top > 1 else 1), 0, 1))
     return torch.from_numpy(np.asarray(mask.convert("L")).astype(np.float32) / 255)
 
 

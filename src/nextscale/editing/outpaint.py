@@ -63,8 +63,9 @@ def windows(mask: Tensor, size: tuple[int, int]) -> Iterator[Region]:
 
     Of the windows of which enough is known, the one with the most new pixels; if there is none, the best known.
     """
-    height, width = (min(side, room) for side, room in zip(size, mask.shape, strict=True))
-    new = (mask > 0).double()
+    shrink = min(1.0, mask.shape[0] / size[0], mask.shape[1] / size[1])  # a small canvas has smaller windows
+    height, width = (max(1, round(side * shrink)) for side in size)
+    new = (mask > 0).cpu().double()
     tops, lefts = (
         sorted({*range(0, room - side + 1, max(1, side // STEPS)), room - side})
         for side, room in zip((height, width), mask.shape, strict=True)

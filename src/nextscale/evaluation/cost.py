@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 
 from nextscale.models.dit import FREQUENCIES, DiTConfig
-from nextscale.models.families import kind_of
 from nextscale.models.maskgit import MaskGITConfig
 from nextscale.models.rq import RQConfig
 from nextscale.models.transformer import TransformerConfig
@@ -115,13 +114,6 @@ def modulation_flops(config: TransformerConfig, *, head: bool) -> float:
     width = config.width
     blocks = 6 * width * (1 if config.shared_adaln else config.depth)
     return float(2 * width * (blocks + (2 * width if head else 0)))
-
-
-def parameters(config: TransformerConfig) -> int:
-    """Parameters of a model of this architecture."""
-    with torch.device("meta"):
-        model = kind_of(config).model(config)  # pyright: ignore[reportArgumentType]
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def decoder_flops(config: VQVAEConfig) -> float:

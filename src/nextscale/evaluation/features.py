@@ -147,7 +147,11 @@ def load_features(name: str, weights: str | Path = "") -> FeatureNetwork | Incep
 def identity(network: nn.Module) -> str:
     """SHA-256 over the weights of a network: features of another one are not comparable."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    for part, module in sorted(network.named_modules()):
+        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        own += [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]  # packed weights
+        for name, tensor in sorted(own, key=lambda pair: pair[0]):
+            digest.update(f"{part}.{name}".encode())
+            plain = tensor.to_dense() if tensor.layout != torch.strided else tensor
+            digest.update(plain.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()

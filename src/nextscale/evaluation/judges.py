@@ -50,12 +50,13 @@ def load_judge(name: str, *, classes: int) -> Judge:
     """
     if name == LIKELIHOOD:
         return likelihood_judge
+    from torchvision import models
     from torchvision.models import list_models
 
     path = Path(name)
     if path.is_file():
         network, known = classifier_of(path)
-    elif name in list_models():
+    elif name in list_models(module=models):
         network, known = load_backbone(name), CLASSES
     else:
         raise ValueError(

@@ -77,6 +77,11 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
         if not conditions:
             raise ValueError("classification needs a model with classes and images with labels")
         told = order[: config.classify]
+        if config.features and len(np.unique(np.asarray(images.labels)[order[len(told) :]])) < classes:  # pyright: ignore
+            raise ValueError(
+                f"nearest class means need other images of every class than the {len(told)} that are told; "
+                "classify fewer, or leave --features out"
+            )
         report["classification"] = classification(config, pipeline, images, order, told, progress)
     return report
 
@@ -115,7 +120,7 @@ def predicted(
             pipeline.transformer, pipeline.tokenizer.quantizer, tokens.select(rows).to(pipeline.device),
             classes[rows].to(pipeline.device),
         )  # fmt: skip
-        sums += torch.stack([-probabilities.double().sum(dim=0), right.double().sum(dim=0)]).cpu()
+        sums += torch.stack([-probabilities.cpu().double().sum(dim=0), right.cpu().double().sum(dim=0)])
         advance(min(start + batch_size, len(classes)))
     losses, right = sums / len(classes)
     height, width = pipeline.tokenizer.config.image_size

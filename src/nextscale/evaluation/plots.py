@@ -89,7 +89,8 @@ def plot_reconstruction(report: dict[str, Any], path: Path) -> None:
         ("PSNR after the scale, dB", "share of codes used", "perplexity of the codes"),
         strict=True,
     ):
-        axes.plot(names, values, marker="o", color="tab:blue")
+        axes.plot(range(len(names)), values, marker="o", color="tab:blue")
+        axes.set_xticks(range(len(names)), names)
         axes.set_title(title, fontsize="medium")
         axes.tick_params(axis="x", rotation=45)
     with complete_file(path) as partial:

@@ -95,27 +95,32 @@ def cached(
 
     The data is read in its own order.
     """
-    chosen = np.sort(indices)
-    places = torch.from_numpy(np.searchsorted(chosen, indices))
     key = {
         "network": identity(network), "size": size, "data": stamp(images, spec),
-        "indices": hashlib.sha256(chosen.tobytes()).hexdigest(),
+        "indices": hashlib.sha256(indices.tobytes()).hexdigest(),
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "features" / f"{name}.safetensors"
     if path.is_file():
-        return load_features_file(path)[places]
+        return load_features_file(path)
     device = next(network.parameters()).device
-    parts: list[FeatureSet] = []
+    order = np.argsort(indices, kind="stable")
+    features: FeatureSet | None = None
     done = 0
-    for pixels, labels in batches(images, size, batch_size=BATCH, indices=chosen, exact=exact):
-        pooled, logits = network.outputs(pixels.to(device))  # pyright: ignore[reportCallIssue]
-        parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
+    for pixels, labels in batches(images, size, batch_size=BATCH, indices=indices[order], exact=exact):
+        pooled, logits = (part.cpu() for part in network.outputs(pixels.to(device)))  # pyright: ignore[reportCallIssue]
+        if features is None:  # filled in place: a second copy of a large set would be the peak of memory
+            features = FeatureSet(
+                pooled.new_empty(len(indices), pooled.shape[1]), logits.new_empty(len(indices), logits.shape[1]),
+                labels.new_empty(len(indices)),
+            )  # fmt: skip
+        rows = torch.from_numpy(order[done : done + len(labels)])
+        features.pooled[rows], features.logits[rows], features.labels[rows] = pooled, logits, labels
         done += len(labels)
         advance(done)
-    features = FeatureSet.joined(parts)
+    assert features is not None
     save_features_file(features, path)
-    return features[places]
+    return features
 
 
 def cache_folder() -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from nextscale.catalogue import find_model
 from nextscale.config import read_json, require_at_least
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
@@ -52,6 +53,8 @@ class RivalsEvaluation:
     def __post_init__(self) -> None:
         require_at_least(self, 2, "count")
         require_at_least(self, 1, "sets", "rounds", "batch_size")
+        if not self.time_batches or min(self.time_batches) < 1:
+            raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")
 
 
 def compare_models(
@@ -70,6 +73,8 @@ def compare_models(
     names = ["-".join(Path(model).parts[-2:]).strip("/") for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"models must have different names, got {', '.join(names)}")
+    for model in models:
+        find_model(model).config()  # complain before the first is measured
     rows: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):

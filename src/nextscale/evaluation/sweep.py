@@ -10,6 +10,7 @@ from typing import Any
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes
+from nextscale.sampling.next_scale import SamplingConfig
 
 
 def sweep_generation(
@@ -30,17 +31,26 @@ def sweep_generation(
         raise ValueError("guidances is empty; name the values to sweep over, such as 0,1,2,4")
     if config.images:
         raise ValueError("a sweep draws a model's images; leave --images out")
+    if config.npz:
+        raise ValueError("a sweep has many sets of images; --npz packs those of a single evaluation")
+    config = replace(config.settled(), protocol="")
+    settings: list[dict[str, Any]] = [
+        {"guidance": guidance} | ({} if top_p is None else {"top_p": top_p})
+        for top_p in top_ps or (config.top_p,)
+        for guidance in guidances
+    ]
+    for one in settings:
+        SamplingConfig(**one)  # complain before the first is drawn
     points: list[dict[str, Any]] = []
     report: dict[str, Any] = {}
-    for top_p in top_ps or (config.top_p,):
-        for guidance in guidances:
-            name = f"guidance-{guidance:g}" + ("" if top_p is None else f"-top-p-{top_p:g}")
-            chosen = replace(config, guidance=guidance, top_p=top_p, out=str(Path(config.out) / name))
-            report = evaluate_generation(chosen, processes=processes, wait=wait, progress=progress)
-            if report:
-                settled = report["of"]["sampling"]
-                point = {"guidance": settled["guidance"], "top_p": settled["top_p"]}
-                points.append(point | report["mean"] | {"deviation": report["deviation"]})
+    for one in settings:
+        name = "-".join(f"{setting.replace('_', '-')}-{value:g}" for setting, value in one.items())
+        chosen = replace(config, **one, out=str(Path(config.out) / name))
+        report = evaluate_generation(chosen, processes=processes, wait=wait, progress=progress)
+        if report:
+            settled = report["of"]["sampling"]
+            point = {"guidance": settled["guidance"], "top_p": settled["top_p"]}
+            points.append(point | report["mean"] | {"deviation": report["deviation"]})
     if not report:
         return {}
     shared = {name: report[name] for name in ("of", "count", "features", "reference", "floor")}

@@ -41,6 +41,8 @@ class DiTConfig(TransformerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "patch", "noise_levels", "sampling_steps")
+        if self.sampling_steps > self.noise_levels:
+            raise ValueError(f"sampling_steps {self.sampling_steps} are more than the {self.noise_levels} noise_levels")
         if any(side % self.patch for side in self.schedule.final):
             raise ValueError(f"patch {self.patch} does not divide the latent map of {self.schedule.final}")
 

@@ -8,7 +8,7 @@ Shapes: B batch, P positions, D codes of each, C width, V codebook entries.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -104,9 +104,16 @@ class RQTransformer(nn.Module):
         self.spatial.initialise(gamma=gamma)
         self.by_depth.initialise(gamma=gamma, head=head)
 
-    def depth_condition(self, hidden_BC: Tensor, classes: Tensor) -> Condition:
-        """What the depth transformer starts from at positions with these spatial states (B, C) and classes (B,)."""
-        return replace(self.by_depth.condition(classes), start_BC=hidden_BC)
+    def depth_condition(self, hidden_BPC: Tensor, classes: Tensor) -> Condition:
+        """What the depth transformer starts from at places with these spatial states, of classes (B,): B P sequences.
+
+        The class's rows are computed once per image.
+        """
+        condition, places = self.by_depth.condition(classes), hidden_BPC.shape[1]
+        rows = [row.repeat_interleave(places, dim=0) for row in condition.rows]
+        assert condition.head_rows_B2C is not None
+        head_rows = condition.head_rows_B2C.repeat_interleave(places, dim=0)
+        return Condition(hidden_BPC.flatten(0, 1), rows, head_rows)
 
     def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
         """Teacher forcing: the codes' embeddings (B, D, P, latent_channels), classes (B,) -> (B, D P, V) float32.
@@ -115,7 +122,7 @@ class RQTransformer(nn.Module):
         """
         sums = latents.cumsum(dim=1)  # of the codes through each
         hidden_BPC = self.spatial.hidden(sums[:, -1, :-1], self.spatial.condition(classes))
-        condition = self.depth_condition(hidden_BPC.flatten(0, 1), classes.repeat_interleave(self.config.positions))
+        condition = self.depth_condition(hidden_BPC, classes)
         before = sums[:, :-1].transpose(1, 2).flatten(0, 1)  # (B P, D - 1, latent_channels)
         logits = self.by_depth.predict(before, condition)  # (B P, D, V)
         return logits.unflatten(0, (len(classes), -1)).transpose(1, 2).flatten(1, 2)

@@ -25,6 +25,8 @@ def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
     if not weights:
         try:
             return get_model(name, weights="IMAGENET1K_V1").eval()
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"torchvision has no ImageNet weights of {name}; give a file of them") from error
         except OSError as error:
             raise ValueError(
                 f"the ImageNet weights of {name} could not be fetched ({error}); put torchvision's file into "

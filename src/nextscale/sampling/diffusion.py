@@ -32,7 +32,7 @@ def noise_scheduler(config: DiTConfig) -> Any:
 
     return DDPMScheduler(
         num_train_timesteps=config.noise_levels, beta_start=1e-4, beta_end=0.02, beta_schedule="linear",
-        clip_sample=False, variance_type="fixed_large",
+        clip_sample=False, variance_type="fixed_large", timestep_spacing="trailing",
     )  # fmt: skip
 
 
@@ -51,6 +51,8 @@ def sample_diffusion(
     """
     scheduler = noise_scheduler(model.config)
     steps = config.steps or model.config.sampling_steps
+    if steps > model.config.noise_levels:
+        raise ValueError(f"steps must be at most the model's {model.config.noise_levels} noise levels, got {steps}")
     scheduler.set_timesteps(steps)
     shape = (model.config.latent_channels, *model.schedule.final)
     start = [torch.randn(1, *shape, generator=generator) for generator in generators]

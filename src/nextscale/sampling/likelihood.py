@@ -33,7 +33,7 @@ def class_evidence(model: Model, quantizer: ResidualQuantizer, tokens: TokenPyra
     free = torch.full_like(classes, model.config.unconditional)
     both = TokenPyramid(tokens.packed.repeat(2, 1), tokens.schedule)
     given, unconditional = token_log_probabilities(model, quantizer, both, torch.cat([classes, free]))[0].chunk(2)
-    return (given - unconditional).double().sum(dim=1)
+    return (given - unconditional).cpu().double().sum(dim=1)
 
 
 def class_log_likelihoods(model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid) -> Tensor:
@@ -41,5 +41,5 @@ def class_log_likelihoods(model: Model, quantizer: ResidualQuantizer, tokens: To
     columns = []
     for label in range(model.config.classes):
         classes = torch.full((tokens.batch_size,), label, device=tokens.packed.device)
-        columns.append(token_log_probabilities(model, quantizer, tokens, classes)[0].double().sum(dim=1))
+        columns.append(token_log_probabilities(model, quantizer, tokens, classes)[0].cpu().double().sum(dim=1))
     return torch.stack(columns, dim=1)

@@ -18,6 +18,9 @@ from nextscale.sampling.likelihood import class_evidence
 from nextscale.sampling.next_scale import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
+AT_ONCE = 8
+"""Candidates that are judged at once."""
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -40,9 +43,11 @@ Judge = Callable[[Candidates], Tensor]
 
 def likelihood_judge(candidates: Candidates) -> Tensor:
     """The model itself: log p(tokens | class) - log p(tokens), in nats."""
-    tokens = candidates.tokens.to(candidates.model.device)
-    classes = torch.full((tokens.batch_size,), candidates.label, device=candidates.model.device)
-    return class_evidence(candidates.model, candidates.tokenizer.quantizer, tokens, classes)
+    model, quantizer = candidates.model, candidates.tokenizer.quantizer
+    tokens = candidates.tokens.to(model.device)
+    classes = torch.full((tokens.batch_size,), candidates.label, device=model.device)
+    parts = zip(tokens.packed.split(AT_ONCE), classes.split(AT_ONCE), strict=True)  # whatever the batch is
+    return torch.cat([class_evidence(model, quantizer, TokenPyramid(p, tokens.schedule), c) for p, c in parts])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,8 @@ class Rejection:
         scores: list[float] = []
         for start in range(0, len(labels), self.candidates):
             rows = slice(start, start + self.candidates)
-            judged = self.judge(Candidates(tokens.select(rows), accumulated[rows], labels[start], model, tokenizer))
+            features = accumulated[rows].to(model.device)
+            judged = self.judge(Candidates(tokens.select(rows), features, labels[start], model, tokenizer))
             order = judged.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
             kept += [start + row for row in order]
             scores += [float(judged[row]) for row in order]
@@ -91,7 +97,7 @@ class Drawn:
     """Finished images of a call."""
 
     tokens: TokenPyramid
-    accumulated: Tensor  # (B, C, h, w) float32
+    accumulated: Tensor  # (B, C, h, w) float32, on the CPU
     labels: list[int]
     seeds: list[int]
     scores: list[float] | None
@@ -121,7 +127,7 @@ def draw_best(
         classes = torch.tensor([label for label, _ in part], device=model.device)
         steps = list(sample(classes, [image_generator(seed) for _, seed in part]))
         packed.append(pyramid_of(steps, model.schedule).packed.cpu())
-        accumulated.append(steps[-1].accumulated)
+        accumulated.append(steps[-1].accumulated.cpu())
     tokens, features = TokenPyramid(torch.cat(packed), model.schedule), torch.cat(accumulated)
     labels, seeds = [label for label, _ in every], [seed for _, seed in every]
     if rejection is None:

@@ -25,14 +25,18 @@ def read_results(files: Sequence[str | Path]) -> list[dict[str, Any]]:
     paths = [
         path
         for file in files
-        for path in (sorted(Path(file).glob("*-d*.json")) if Path(file).is_dir() else [Path(file)])
+        for path in (sorted(Path(file).glob("*-d[0-9]*.json")) if Path(file).is_dir() else [Path(file)])
     ]
     results = []
     for path in paths:
         values = read_json(path)
         results += values.get("results", [values])
-    if not results or any(not {"kind", "depth", "curve"} <= set(one) for one in results):
+    needed = {"kind", "depth", "parameters", "curve", *FIGURES}
+    if not results or any(not isinstance(one, dict) or not needed <= set(one) for one in results):
         raise ValueError(f"{', '.join(map(str, files))}: holds no results of `nextscale scaling run`")
+    known = [(one["kind"], one["depth"]) for one in results]
+    if len(set(known)) < len(known):
+        raise ValueError(f"{', '.join(map(str, files))}: holds results of one depth twice; name one place of each")
     return sorted(results, key=lambda one: (one["kind"], one["depth"]))
 
 

@@ -26,6 +26,7 @@ from nextscale.evaluation.cost import training_flops
 from nextscale.files import write_json
 from nextscale.models.families import family
 from nextscale.presets import family_presets
+from nextscale.runtime import launched_processes
 from nextscale.training.families import TRAININGS
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -35,6 +36,8 @@ logger = logging.getLogger("nextscale.scaling")
 UNIT = 73_728
 """Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
 KINDS = ("var", "raster")
+SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
+"""Settings that depths which are fitted together must share with what was asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +113,19 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
 def run_depths(config: ScalingRun) -> list[Path]:
     """Train every depth that is not done and that nobody else trains; returns the results that are there."""
     out = Path(config.out)
-    family(config.kind)
+    if launched_processes().world > 1:
+        raise ValueError("scaling runs train one depth per process; start one on each host instead of under torchrun")
     wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # complain first
     for depth, training in wanted:
         result = result_path(out, config.kind, depth)
         if result.is_file():
+            before = from_dict(type(training), read_json(Path(training.out) / "config.json"))
+            changed = [name for name in SAME if getattr(before, name) != getattr(training, name)]
+            if changed:
+                raise ValueError(
+                    f"{result}: was made with another {changed[0]} ({getattr(before, changed[0])}, now "
+                    f"{getattr(training, changed[0])}); choose another --out"
+                )
             logger.info("%s is done", result.stem)
             continue
         with claimed(result.with_suffix(".claim")) as mine:
@@ -149,10 +160,28 @@ def _claim(path: Path, own: str) -> bool:
     with suppress(FileExistsError), path.open("x") as file:
         file.write(own)
         return True
-    host, _, process = path.read_text().partition(" ")
-    if host != socket.gethostname() or (process.isdigit() and Path(f"/proc/{process}").exists()):
+    gone = path.with_name(f"{path.name}-{own.replace(' ', '-')}")
+    try:
+        host, _, process = path.read_text().partition(" ")
+        if host != socket.gethostname() or not process.isdigit() or alive(int(process)):
+            return False
+        path.rename(gone)  # of two that see it, one succeeds
+        gone.unlink()
+        with path.open("x") as file:
+            file.write(own)
+    except (FileNotFoundError, FileExistsError):
+        return False  # another was quicker
+    return True
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this host runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
         return False
-    path.write_text(own)
+    except (PermissionError, OverflowError):
+        return True
     return True
 
 

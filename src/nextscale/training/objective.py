@@ -6,7 +6,7 @@ Shapes: B batch, L tokens, V codebook entries, K scales.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
@@ -141,14 +141,12 @@ def objective_of(config: TransformerConfig, tokenizer: VQVAE, *, label_smoothing
 
 
 @torch.no_grad()
-def measured_latents(
-    config: Architecture, tokenizer: VQVAE, batches: Iterator[tuple[TokenPyramid, Tensor]]
-) -> Architecture:
-    """The architecture of a diffusion model with the spread of the first batch's latents; any other as it is."""
+def measured_latents(config: Architecture, tokenizer: VQVAE, tokens: Callable[[], TokenPyramid]) -> Architecture:
+    """The architecture of a diffusion model with the spread of these tokens' latents; any other as it is."""
     if not isinstance(config, DiTConfig) or config.latent_scale != 1:
         return config
-    tokens = next(batches)[0].to(tokenizer.device)
-    return replace(config, latent_scale=float(tokenizer.quantizer.decode(tokens).std()))
+    spread = tokenizer.quantizer.decode(tokens().to(tokenizer.device)).std()
+    return replace(config, latent_scale=float(f"{float(spread):.4g}"))  # the same on every machine
 
 
 def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule) -> dict[str, Tensor]:

@@ -126,9 +126,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
         fitted = replace(config.model, classes=len(names), **shared)
     else:
         fitted = started_config(start.config, config.model, tokenizer.config, len(names), config.init_from)
-    if not isinstance(source, ImageStream):
-        first_batches = heldout_batches(source, tokenizer, min(64, len(source)), dtype)
-        fitted = measured_latents(fitted, tokenizer, first_batches)
+    fitted = measured_latents(fitted, tokenizer, lambda: spread_tokens(source, tokenizer, dtype))
     identity = fingerprint(tokenizer)
     if config.tokenizer_fingerprint not in ("", identity):
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
@@ -264,9 +262,10 @@ def measure(
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
     device = tokenizer.quantizer.codebook.device
     dtype = resolve_dtype(config.precision, device)
+    first = np.arange(min(config.heldout_images, len(heldout)))
     figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, min(config.heldout_images, len(heldout)), dtype):
+    for tokens, labels in heldout_batches(heldout, tokenizer, first, dtype):
         given = labels.masked_fill(labels < 0, unconditional)
         for name, classes in zip(figures, (given, torch.full_like(given, unconditional)), strict=True):
             with autocast(device, dtype):
@@ -280,16 +279,25 @@ def measure(
     }
 
 
+def spread_tokens(source: TokenCache | ImageSource | ImageStream, tokenizer: VQVAE, dtype: torch.dtype) -> TokenPyramid:
+    """Tokens of images from all over the data. Raises ValueError for a stream, which has no other end yet."""
+    if isinstance(source, ImageStream):
+        raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
+    chosen = np.unique(np.linspace(0, len(source) - 1, 512).astype(np.int64))
+    found = [tokens.packed.cpu() for tokens, _ in heldout_batches(source, tokenizer, chosen, dtype)]
+    return TokenPyramid(torch.cat(found), tokenizer.schedule)
+
+
 def heldout_batches(
-    source: TokenCache | ImageSource, tokenizer: VQVAE, count: int, dtype: torch.dtype
+    source: TokenCache | ImageSource, tokenizer: VQVAE, indices: np.ndarray, dtype: torch.dtype
 ) -> Iterator[tuple[TokenPyramid, Tensor]]:
-    """The first `count` images as tokens and labels, in batches."""
+    """Some images as tokens and labels, in batches."""
     if isinstance(source, TokenCache):
-        for start in range(0, count, 64):
-            yield source.batch(np.arange(start, min(start + 64, count)))
+        for start in range(0, len(indices), 64):
+            yield source.batch(indices[start : start + 64])
         return
     device = tokenizer.quantizer.codebook.device
-    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=range(count)):
+    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=indices.tolist()):
         with autocast(device, dtype):
             tokens = tokenizer.encode(to_float(batch.images.to(device)))
         yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive
