@@ -41,7 +41,7 @@ from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.loop import Updater
-from nextscale.training.objective import NextScaleObjective, drop_classes
+from nextscale.training.objective import AutoregressiveObjective, drop_classes
 from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
 from nextscale.training.transformer import split_batch, suggested_parts
 from official_parity import VARIANTS, build_reference, pictures
@@ -227,7 +227,7 @@ def our_step(task: Task) -> Work:
     config, state = transformer_from_official(read_state(task.var))
     model = assigned(VAR, config, state).requires_grad_(True)
     tokenizer = load_tokenizer(task)
-    objective = NextScaleObjective(config, SimpleNamespace(quantizer=tokenizer.quantizer))  # pyright: ignore[reportArgumentType]
+    objective = AutoregressiveObjective(config, SimpleNamespace(quantizer=tokenizer.quantizer))  # pyright: ignore[reportArgumentType]
     del tokenizer
     if not task.dropout:
         for block in model.blocks:

@@ -35,7 +35,8 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert [entry["class"] for entry in entries] == ["red", "blue", "red", "blue", "red"]
     assert [entry["seed"] for entry in entries] == [7, 8, 9, 10, 11]
     assert entries[0]["settings"] == {
-        "guidance": 2.0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "smooth": False, "precision": "fp32",
+        "guidance": 2.0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "smooth": False, "steps": 0,
+        "precision": "fp32",
     }  # fmt: skip
     for entry in entries:
         assert entry["sha256"] == sha256((out / entry["file"]).read_bytes()).hexdigest()
