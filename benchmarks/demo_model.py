@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 from nextscale import VARPipeline
-from nextscale.data.loader import iterate_images, to_float, to_uint8
+from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
 from nextscale.evaluation.features import FeatureNetwork
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
-from nextscale.evaluation.reconstruction import psnr
+from nextscale.evaluation.reconstruction import psnr, rounded
 from nextscale.files import write_json
 from nextscale.progress import Progress
 from nextscale.runtime import resolve_device, resolve_dtype
@@ -73,7 +73,7 @@ def main(
     usage = CodebookUsage(len(pipeline.schedule), pipeline.tokenizer.config.codebook_size)
     errors, rebuilt = [], []
     for images in load(pipeline, source, other):
-        stages = torch.stack([as_saved(stage) for stage in decoded(pipeline, images)])  # (K, B, 3, H, W)
+        stages = torch.stack([rounded(stage) for stage in decoded(pipeline, images)])  # (K, B, 3, H, W)
         errors.append(psnr(images, stages))
         rebuilt.append(network(stages[-1]))
     per_scale = torch.cat(errors, dim=1).mean(dim=1)
@@ -137,11 +137,6 @@ def decoded(pipeline: VARPipeline, images: torch.Tensor):
     """Images after each scale."""
     tokens = pipeline.tokenizer.encode(images.to(pipeline.device))
     return [stage.cpu() for stage in pipeline.tokenizer.decode_scales(tokens)]
-
-
-def as_saved(images: torch.Tensor) -> torch.Tensor:
-    """Rounded to 8 bits, as a PNG holds them."""
-    return to_float(to_uint8(images))
 
 
 def report(results: dict) -> None:

@@ -13,7 +13,7 @@ LAYERS = (
     ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),
     ("sampling",),
     ("editing",),
-    ("pipeline", "edits", "results"),
+    ("results", "generation", "pipeline"),
     ("training", "evaluation", "scaling"),
     ("cli", "studio", "server", "__main__"),
 )

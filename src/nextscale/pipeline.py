@@ -1,277 +1,196 @@
-"""Load a model, then generate and reconstruct: what users import."""
+"""Load a model, then generate, reconstruct and edit: what users import.
+
+Shapes: B variations, (h, w) latent grid.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from nextscale.catalogue import OfficialModel, StoredModel, find_model
-from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.classes import find_class
-from nextscale.edits import Edits
-from nextscale.models.families import Model, kind_of
+from nextscale.data.loader import to_float
+from nextscale.data.transform import center_crop
+from nextscale.editing.apply import EditConfig, Editor, likely_classes, outpainted
+from nextscale.editing.masks import Box, MaskLike, mask_of_boxes, read_mask
+from nextscale.editing.outpaint import Expansion
+from nextscale.editing.regions import resized
+from nextscale.generation import GenerationPipeline
+from nextscale.models.families import kind_of
 from nextscale.models.var import VAR
-from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
 from nextscale.pictures import to_images
-from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.results import ClassLike, Generation, GenerationStep
-from nextscale.runtime import (
-    PRECISIONS,
-    image_generator,
-    multiplies_bf16,
-    resolve_device,
-    resolve_generation_dtype,
-)
-from nextscale.sampling.families import sample_model
-from nextscale.sampling.likelihood import class_log_likelihoods, token_log_probabilities
-from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.pyramid import TokenPyramid
+from nextscale.results import ClassLike, Generation
+from nextscale.runtime import image_generator
+from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
 from nextscale.sampling.rejection import Rejection, draw_best
-from nextscale.sampling.teacher_forcing import teacher_inputs
-from nextscale.tokenizer.vqvae import VQVAE
 
-COMPILED_BATCH_SIZES = 8
-"""Batch sizes that a compiled pipeline keeps graphs for."""
+AUTO = "auto"
+"""As a class of an edit: the one under which what is kept is likeliest."""
+MANY = 100
+"""Classes above which `auto` does not try them all: edits are then unconditional."""
 
 
-class VARPipeline(Edits):
+class VARPipeline(GenerationPipeline):
     """A tokenizer, a transformer and the model's defaults, ready to use."""
 
-    def __init__(self, tokenizer: VQVAE, transformer: Model, config: ModelConfig) -> None:
-        if tokenizer.schedule != transformer.schedule:
-            raise ValueError(
-                f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
-            )
-        self.tokenizer = tokenizer
-        self.transformer = transformer
-        self.config = config
-
-    @classmethod
-    def from_pretrained(
-        cls, model: str | Path = "demo", *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
-    ) -> VARPipeline:
-        """Load `demo`, an official model (`var-d16` ... `var-d36`), a model or run folder, or a hub id.
-
-        `dtype` is a torch dtype or one of auto, fp32, bf16, fp16, int8. Raises ValueError in one line when there is
-        no such model or its files do not fit together.
-        """
-        return cls._of(find_model(model), device, dtype)
-
-    @classmethod
-    def from_official(
-        cls,
-        *,
-        vae: str | Path,
-        var: str | Path,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-    ) -> VARPipeline:
-        """Load the authors' checkpoints, such as vae_ch160v4096z32.pth and var_d16.pth.
-
-        Depth, sharing, schedule and classes are read from the tensors. Raises ValueError naming tensors that
-        are missing, unexpected or misshapen.
-        """
-        return cls._of(OfficialModel(Path(vae), Path(var)), device, dtype)
-
-    @classmethod
-    def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> VARPipeline:
-        target = resolve_device(device)
-        resolve_generation_dtype(dtype, target)  # complain before a large model is loaded
-        transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
-        parameters = sum(parameter.numel() for parameter in transformer.parameters())
-        compute = resolve_generation_dtype(dtype, target, parameters=parameters)
-        return cls(stored.tokenizer(), transformer, config).to(target, compute)
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> VARPipeline:
-        """Move to a device and compute in a type; the encoder and the quantiser stay in float32 (on CPU the head too).
-
-        In int8 the blocks multiply int8 and everything else is bf16 (float32 where the processor has no bf16).
-        Raises ValueError for a model that is in int8 already.
-        """
-        unpack_linears(self.transformer)
-        if dtype == torch.int8:
-            dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
-            for block in self.transformer.blocks:
-                pack_linears(block.attention, QuantizedLinear)
-                pack_linears(block.feed_forward, QuantizedLinear)
-        self.tokenizer.to(device).set_decoder_dtype(dtype)
-        self.transformer.to(device, dtype)
-        if device.type == "cpu":
-            self.transformer.head.float()  # a hundredth of the work, and bf16 would round the logits
-        if can_pack(device, dtype):
-            pack_linears(self.transformer)
-            for parameter in self.transformer.parameters():  # the few left would keep the whole file mapped
-                parameter.data = parameter.data.clone()
-        return self
-
-    def compile(self, **options: Any) -> VARPipeline:
-        """Compile the transformer's steps (one graph per scale) and the decoder; `options` go to torch.compile.
-
-        The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
-        the same and nothing is gained.
-        """
-        kind = kind_of(self.transformer.config)
-        if kind.kind != "var":
-            raise ValueError(f"only next-scale prediction is compiled for generation; this model is {kind.title}")
-        limit = len(self.schedule) * COMPILED_BATCH_SIZES
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
-        assert isinstance(self.transformer, VAR)
-        self.transformer.step = torch.compile(self.transformer.step, dynamic=False, **options)
-        self.tokenizer.decoder.compile(dynamic=False, **options)
-        return self
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors per part; it appears only when complete."""
-        save_model(Path(folder), self.config, tokenizer=self.tokenizer, transformer=self.transformer)
+    def editor(
+        self, image: Image.Image, mask: MaskLike | Sequence[Box] | None = None, *, editing: EditConfig | None = None
+    ) -> Editor:
+        """An image and a mask of what is to be regenerated (white, True or alpha 0; boxes; None is everything)."""
+        pixels = self.pixels_of(image)
+        size = (image.height, image.width)
+        if mask is None:
+            values = torch.ones(size)
+        elif isinstance(mask, Sequence) and not isinstance(mask, str):
+            values = mask_of_boxes(mask, size)
+        else:
+            values = read_mask(mask, size)
+        return Editor(self.editing_model, self.tokenizer, pixels, values.to(self.device), editing or EditConfig())
 
     @property
-    def device(self) -> torch.device:
-        return self.transformer.device
+    def editing_model(self) -> VAR:
+        """The transformer. Raises ValueError where it is of a kind that cannot edit."""
+        if type(self.transformer) is not VAR:
+            title = kind_of(self.transformer.config).title
+            raise ValueError(f"editing reaches into the scales of next-scale prediction; this model is {title}")
+        return self.transformer
 
-    @property
-    def precision(self) -> str:
-        """The `--precision` name of what the pipeline computes in."""
-        if any(isinstance(module, QuantizedLinear) for module in self.transformer.modules()):
-            return "int8"
-        return next(name for name, dtype in PRECISIONS.items() if dtype == self.transformer.dtype)
+    def pixels_of(self, image: Image.Image) -> Tensor:
+        """(1, 3, H, W) in [-1, 1]."""
+        return to_float(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]).to(self.device)
 
-    @property
-    def schedule(self) -> ScaleSchedule:
-        return self.transformer.schedule
-
-    @property
-    def default_batch_size(self) -> int:
-        """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
-        config = self.transformer.config
-        values = 2 * 2 * config.depth * config.width * self.schedule.length  # guidance, keys and values
-        room = (8 if self.device.type == "cuda" else 0.25) * 2**30
-        return max(1, min(16, int(room / (values * self.transformer.dtype.itemsize))))
-
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; numbers where the model has none."""
-        return self.config.class_names or tuple(str(index) for index in range(self.transformer.config.classes))
-
-    def class_or_none(self, label: int) -> int | None:
-        """A class id as `generate` takes it: None for the unconditional class."""
-        return None if label == self.transformer.config.unconditional else label
-
-    def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
-        """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
-        if classes is None or isinstance(classes, (str, int)):
-            classes = [classes]
-        if len(classes) == 0:
-            raise ValueError("no classes given; name at least one, or None for unconditional")
-        return [self._class_id(name) for name in classes]
-
-    def _class_id(self, name: ClassLike) -> int:
-        if name is None:
-            return self.transformer.config.unconditional
-        count = self.transformer.config.classes
-        if isinstance(name, str) and not re.fullmatch(r"\s*-?\d+\s*", name):
-            return find_class(name, self.class_names)
-        if isinstance(name, str) and name.strip() in self.class_names:  # a class may be called "7"
-            return self.class_names.index(name.strip())
-        if 0 <= int(name) < count:
-            return int(name)
-        raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
-
-    def _repeated(self, classes: Sequence[ClassLike] | ClassLike, count: int) -> Tensor:
-        """Ids (count,): the classes in turn."""
-        ids = self.class_ids(classes)
-        return torch.tensor([ids[i % len(ids)] for i in range(count)], device=self.device)
-
-    @torch.no_grad()
-    def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
-        """Teacher-forcing logits of every token, (B, L, V) float32."""
-        labels = self._repeated(classes, pyramid.batch_size)
-        known = teacher_inputs(self.transformer.config, self.tokenizer.quantizer, pyramid.to(self.device))
-        return self.transformer(known, labels)
-
-    def log_likelihood(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
-        """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
-        labels = self._repeated(classes, pyramid.batch_size)
-        return token_log_probabilities(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device), labels)[0]
-
-    def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
-        """log p of the tokens under every class, (B, classes) float64 in nats; its argmax classifies the images."""
-        return class_log_likelihoods(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
-
-    @torch.no_grad()
-    def reconstruct(self, images: Tensor) -> Tensor:
-        """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
-        return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
-
-    def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
-        """The model's default settings with those given put over them; None keeps the default."""
-        base = SamplingConfig(guidance=self.config.guidance, top_k=self.config.top_k, top_p=self.config.top_p)
-        return replace(base, **{name: value for name, value in settings.items() if value is not None})
-
-    def generate_steps(
+    def edit_steps(
         self,
-        classes: Sequence[ClassLike] | ClassLike,
+        editor: Editor,
         *,
-        seeds: Sequence[int],
+        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
-        hook: SamplingHook | None = None,
         **settings: float | int | bool | None,
-    ) -> Iterator[GenerationStep]:
-        """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        steps = sample_model(
-            self.transformer,
-            self.tokenizer.quantizer,
-            self._repeated(classes, len(seeds)),
-            generators=[image_generator(seed) for seed in seeds],
-            config=config or self.sampling(**settings),
-            hook=hook,
-        )
-        return (self._step(sample) for sample in steps)
+    ) -> Iterator[ScaleSample]:
+        """Variations of an edit, one per seed, a scale at a time; `editor.finish` makes images of each."""
+        ids = self.edit_classes(classes, *editor.known_part())
+        chosen = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
+        generators = [image_generator(seed) for seed in seeds]
+        return editor.steps(chosen, generators, config or self.sampling(**settings))
 
-    def _step(self, sample: ScaleSample) -> GenerationStep:
-        return GenerationStep(sample.scale, sample.tokens, sample.accumulated, self.tokenizer)
+    def edit_classes(self, classes: Sequence[ClassLike] | ClassLike, image: Tensor, kept: Tensor) -> list[int]:
+        """Ids; `auto` is the class under which what is kept is likeliest, where there are at most 100 to try."""
+        if classes != AUTO or AUTO in self.class_names:  # which a class may be called
+            return self.class_ids(classes)
+        if self.transformer.config.classes > MANY or not bool((kept > 0).any()):
+            return [self.transformer.config.unconditional]
+        return [*likely_classes(self.editing_model, self.tokenizer, image, kept).tolist()]
 
-    def generate(
+    @torch.no_grad()
+    def inpaint(
         self,
-        classes: Sequence[ClassLike] | ClassLike,
+        image: Image.Image,
+        mask: MaskLike | Sequence[Box] | None,
         *,
-        seeds: Sequence[int] | None = None,
-        batch_size: int = 0,
+        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        seeds: Sequence[int] = (0,),
+        editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
         **settings: float | int | bool | None,
     ) -> Generation:
-        """Generate one image per seed: image i has class `classes[i mod n]`.
+        """Regenerate what the mask covers, one variation per seed; `tokens` are those of the region around it.
 
-        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
-        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size`
-        images are worked on at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each
-        image are drawn and the best kept, with their scores. Raises ValueError for unknown classes and settings
-        out of range.
+        What is not covered stays as it is, to the pixel; an empty mask returns the image. Images of any size: the
+        region around the mask is edited at the model's size and put back. With `rejection`, the best of several
+        candidates of each variation is kept. Raises ValueError for masks that do not fit.
         """
-        ids = self.class_ids(classes)
-        seeds = range(len(ids)) if seeds is None else seeds
-        if len(seeds) == 0:
-            raise ValueError("no seeds given; expected one per image")
-        if batch_size < 0:
-            raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
+        require_seeds(seeds)
+        editor = self.editor(image, mask, editing=editing)
+        ids = self.edit_classes(classes, *editor.known_part())
+        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
+        if not bool((editor.mask > 0).any()):
+            tokens = self.tokenizer.encode(editor.cut).packed.repeat(len(seeds), 1)
+            images = [image.convert("RGB")] * len(seeds)
+            return Generation(images, TokenPyramid(tokens.cpu(), self.schedule), chosen, list(seeds))
         settled = config or self.sampling(**settings)
-
-        def sample(classes: Tensor, generators: Sequence[torch.Generator]) -> Iterator[ScaleSample]:
-            quantizer = self.tokenizer.quantizer
-            return sample_model(self.transformer, quantizer, classes, generators=generators, config=settled)
-
         drawn = draw_best(
-            self.transformer, self.tokenizer, sample,
-            [(ids[i % len(ids)], seed) for i, seed in enumerate(seeds)],
-            batch_size=batch_size or self.default_batch_size, rejection=rejection,
+            self.transformer, self.tokenizer, lambda chosen, generators: editor.steps(chosen, generators, settled),
+            list(zip(chosen, seeds, strict=True)), batch_size=self.default_batch_size, rejection=rejection,
         )  # fmt: skip
-        images = [
-            to_images(self.tokenizer.decode_features(one.to(self.device)))[0] for one in drawn.accumulated.split(1)
-        ]
+        images = [to_images(editor.finish(one.to(self.device)))[0] for one in drawn.accumulated.split(1)]
         return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
+
+    def edit(
+        self, image: Image.Image, mask: MaskLike | Sequence[Box] | None = None, *, classes: Any, **settings: Any
+    ) -> Generation:
+        """`inpaint` toward other classes; without a mask the whole image, of which `keep_scales` keeps the layout."""
+        return self.inpaint(image, mask, classes=classes, **settings)
+
+    @torch.no_grad()
+    def outpaint(
+        self,
+        image: Image.Image,
+        *,
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        seeds: Sequence[int] = (0,),
+        editing: EditConfig | None = None,
+        config: SamplingConfig | None = None,
+        **settings: float | int | bool | None,
+    ) -> Generation:
+        """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
+        require_seeds(seeds)
+        if editing is not None and editing.keep_scales:
+            raise ValueError("out-painting has no first scales to keep: nothing is there yet")
+        expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
+        pixels = self.pixels_of(image)
+        shown = resized(pixels, self.tokenizer.config.image_size)
+        ids = self.edit_classes(classes, shown, torch.ones(1, 1, *self.schedule.final, device=self.device))
+        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
+        settled, editing = config or self.sampling(**settings), editing or EditConfig()
+        images: list[Image.Image] = []
+        packed: list[Tensor] = []
+        for label, seed in zip(chosen, seeds, strict=True):
+            canvas, tokens = outpainted(
+                self.editing_model, self.tokenizer, pixels, expansion, label, seed, settled, editing
+            )
+            images += to_images(canvas)
+            packed.append(tokens.packed.cpu())
+        return Generation(images, TokenPyramid(torch.cat(packed), self.schedule), chosen, list(seeds))
+
+    def upscale(
+        self,
+        image: Image.Image,
+        *,
+        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        seeds: Sequence[int] = (0,),
+        config: SamplingConfig | None = None,
+        **settings: Any,
+    ) -> Generation:
+        """A small image at the model's size, one variation per seed.
+
+        The image gives the scales whose maps it resolves (at least the first), the model the finer ones. Raises
+        ValueError for an image that is not smaller than the model's.
+        """
+        height, width = self.tokenizer.config.image_size
+        share = max(image.height / height, image.width / width)
+        if share >= 1:
+            raise ValueError(
+                f"the image has {image.width} x {image.height} pixels already; upscaling makes those of less than "
+                f"{width} x {height} as large as that"
+            )
+        known = sum(size[0] / self.schedule.final[0] <= share for size in self.schedule)
+        enlarged = Image.fromarray(center_crop(image.convert("RGB"), (height, width)))
+        editing = EditConfig(keep_scales=max(1, known))
+        return self.inpaint(enlarged, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
+
+
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError where there are none."""
+    if len(seeds) == 0:
+        raise ValueError("no seeds given; expected one per variation")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.config import require_at_least
 from nextscale.files import write_json
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions:
+class BenchOptions(SamplingFlags):
     """Settings of `nextscale bench`."""
 
     model: str = "demo"
@@ -27,16 +27,6 @@ class BenchOptions:
     "Images at once, with commas."
     rounds: int = 3
     "Rounds over all batch sizes after one to warm up; medians are shown."
-    guidance: float | None = None
-    "Classifier-free guidance; 0 is off and halves the work [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     compile: bool = False
     "Compile the model first: for GPUs; on CPU it gains nothing."
     json: str = ""
@@ -67,7 +57,7 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     retain_freed_memory()  # not before: what loading frees should go back
     if options.compile:
         pipeline.compile()
-    chosen = {name: getattr(options, name) for name in ("guidance", "top_k", "top_p")}
+    chosen = options.sampling()
     progress = Progress((options.rounds + 1) * len(options.batch_sizes), title="batches", line_seconds=10)
     try:
         speeds = measure_speed(pipeline, options.batch_sizes, rounds=options.rounds, advance=progress.advance, **chosen)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.config import require_at_least
 from nextscale.editing.apply import EditConfig
 from nextscale.files import write_json
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(EditConfig):
+class EditOptions(SamplingFlags, EditConfig):
     """Settings that all edits share."""
 
     model: str = "demo"
@@ -32,16 +32,6 @@ class EditOptions(EditConfig):
     "Variations; variation i has seed + i and class i mod n."
     seed: int = 0
     "Seed of the first variation."
-    guidance: float | None = None
-    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     json: str = ""
     "File for the results."
 
@@ -177,10 +167,8 @@ def loaded(options: EditOptions) -> VARPipeline:
     """The model, after a look at the settings."""
     from nextscale.pipeline import VARPipeline
     from nextscale.runtime import retain_freed_memory
-    from nextscale.sampling.next_scale import SamplingConfig
 
-    names = ("guidance", "top_k", "top_p")
-    SamplingConfig(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    options.sampling()  # complain before a large model is loaded
     pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
     retain_freed_memory()
     return pipeline
@@ -192,10 +180,8 @@ def request(pipeline: VARPipeline, options: EditOptions) -> dict[str, Any]:
 
     editing = EditConfig(**{field.name: getattr(options, field.name) for field in fields(EditConfig)})
     classes: Any = options.classes if options.classes == "auto" else chosen_classes(pipeline, options.classes)
-    return {
-        "classes": classes, "seeds": range(options.seed, options.seed + options.count), "editing": editing,
-        "guidance": options.guidance, "top_k": options.top_k, "top_p": options.top_p,
-    }  # fmt: skip
+    seeds = range(options.seed, options.seed + options.count)
+    return {"classes": classes, "seeds": seeds, "editing": editing} | options.sampling()
 
 
 def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:

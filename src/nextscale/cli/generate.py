@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.config import require_at_least
 from nextscale.files import complete_folder, write_json
 
@@ -21,7 +21,7 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions:
+class GenerateOptions(SamplingFlags):
     """Settings of `nextscale generate`."""
 
     model: str = "demo"
@@ -34,22 +34,12 @@ class GenerateOptions:
     "Seed of the first image; image i has seed + i."
     out: str = "out/generate"
     "Folder for 000000.png ..., grid.png and manifest.jsonl."
-    guidance: float | None = None
-    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
     temperature: float = 1.0
     "Divides the logits."
     smooth: bool = False
     "Soft mixtures of codes: smoother pictures, not for metrics."
     steps: int = 0
     "Steps of masked prediction and diffusion; 0 takes the model's. Other kinds have theirs."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU). In fp32 an image never depends on its batch."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 0
     "Images at once; 0 takes as many as keep keys and values within 0.25 GB (8 on CUDA), at most 16."
     candidates: int = 1
@@ -72,10 +62,9 @@ class GenerateOptions:
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
-    from nextscale.sampling.next_scale import SamplingConfig
     from nextscale.sampling.rejection import Rejection
 
-    SamplingConfig(**sampling_settings(options))  # complain before a large model is loaded
+    options.sampling()  # complain before a large model is loaded
     Rejection(candidates=options.candidates, keep=options.keep)
     from nextscale.runtime import retain_freed_memory
 
@@ -96,19 +85,13 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     print(f"{len(entries)} images in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
 
 
-def sampling_settings(options: GenerateOptions) -> dict[str, Any]:
-    """The sampler's settings among the options; those left to the model are absent."""
-    names = ("guidance", "top_k", "top_p", "temperature", "smooth", "steps")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-
-
 def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
     """Generate batch by batch into a folder; returns the manifest's entries."""
     from nextscale.evaluation.judges import load_rejection
     from nextscale.pictures import grid
     from nextscale.progress import Progress
 
-    sampling = pipeline.sampling(**sampling_settings(options))
+    sampling = pipeline.sampling(**options.sampling())
     settings = asdict(sampling) | {"precision": pipeline.precision}
     known = pipeline.transformer.config.classes
     rejection = load_rejection(options.candidates, options.keep, options.judge, classes=known)

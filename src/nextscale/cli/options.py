@@ -18,6 +18,31 @@ SHORT_HELP = "YAML or JSON file with settings; flags override it."
 ConfigFile = Annotated[str, Parameter(help=SHORT_HELP, show_default=False)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SamplingFlags:
+    """How and where tokens are drawn: what commands that generate share."""
+
+    guidance: float | None = None
+    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
+    top_k: int | None = None
+    "Keep the k most likely tokens; 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+
+    def sampling(self) -> dict[str, Any]:
+        """The sampler's settings that are not left to the model. Raises ValueError for one out of range."""
+        from nextscale.sampling.next_scale import SamplingConfig
+
+        names = [field.name for field in dataclasses.fields(SamplingConfig)]
+        given = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
+        SamplingConfig(**given)
+        return given
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One leaf of a config: its place, type and help."""

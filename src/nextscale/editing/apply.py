@@ -20,7 +20,7 @@ from nextscale.editing.regions import Region, covered, region_around, resized
 from nextscale.models.var import VAR
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling.likelihood import token_log_probabilities
+from nextscale.sampling.likelihood import class_log_likelihoods
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
 from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
@@ -107,21 +107,16 @@ class Editor:
         return self.region.paste(self.image.expand(len(part), -1, -1, -1), part)
 
 
-@torch.no_grad()
 def likely_classes(model: VAR, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> Tensor:
     """The class under which the tokens of each image (B, 3, H, W) are likeliest, each by its share of `kept`, (B,).
 
     `kept` (B or 1, 1, h, w). Without classes it is the unconditional one.
     """
-    tokens = tokenizer.encode(images)
     shares = torch.cat([downsample(kept, size).flatten(1) for size in tokenizer.schedule], dim=1)
-    totals = [torch.full((len(images),), -torch.inf, device=images.device)]
-    for label in range(model.config.classes):
-        classes = torch.full((len(images),), label, device=images.device)
-        each, _ = token_log_probabilities(model, tokenizer.quantizer, tokens, classes)
-        totals.append((each * shares).sum(dim=1))
-    best = torch.stack(totals, dim=1).argmax(dim=1) - 1
-    return best.where(best >= 0, model.config.unconditional)
+    table = class_log_likelihoods(model, tokenizer.quantizer, tokenizer.encode(images), shares)
+    if table.shape[1] == 0:
+        return torch.full((len(images),), model.config.unconditional, device=images.device)
+    return table.argmax(dim=1).to(images.device)
 
 
 def outpainted(

@@ -24,6 +24,7 @@ from nextscale.evaluation.image_sets import (
     ImageSet,
     image_size,
     open_image_set,
+    open_images_alone,
     write_npz_images,
     write_npz_statistics,
 )
@@ -239,9 +240,7 @@ def drawn_images(
 
 def measured_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Measured:
     """Images that are there already, `count` of them or all."""
-    images = open_image_set(config.images)
-    if isinstance(images, FeatureStatistics):
-        raise ValueError(f"{config.images}: holds statistics; what is measured must be images")
+    images = open_images_alone(config.images)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
     features = cached(network, images, config.images, size, order, progress("measured", len(order)), exact=True)

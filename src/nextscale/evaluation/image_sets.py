@@ -45,6 +45,14 @@ def open_image_set(spec: str) -> ImageSet | FeatureStatistics:
     return open_npz(Path(spec)) if spec.endswith(".npz") else open_source(spec)
 
 
+def open_images_alone(spec: str) -> ImageSet:
+    """Images; statistics alone are refused. Raises ValueError."""
+    images = open_image_set(spec)
+    if isinstance(images, FeatureStatistics):
+        raise ValueError(f"{spec}: holds statistics; what is measured must be images")
+    return images
+
+
 def open_npz(path: Path) -> NpzImages | FeatureStatistics:
     """Look into an .npz file. Raises ValueError."""
     try:

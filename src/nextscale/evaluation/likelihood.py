@@ -17,8 +17,7 @@ from nextscale.config import require_at_least
 from nextscale.data.loader import NO_CLASS
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
 from nextscale.evaluation.features import load_features
-from nextscale.evaluation.frechet import FeatureStatistics
-from nextscale.evaluation.image_sets import ImageSet, batches, open_image_set
+from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone
 from nextscale.evaluation.real import balanced_order, cached
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Announce, silent
@@ -56,34 +55,43 @@ class LikelihoodEvaluation:
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:
     """The report. `progress` makes a function that is told how far a stage is. Raises ValueError."""
-    images = open_image_set(config.data)
-    if isinstance(images, FeatureStatistics):
-        raise ValueError(f"{config.data}: holds statistics; expected images")
+    images = open_images_alone(config.data)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)
     require_known_labels(images, config.data, classes)
-    chosen = order[: config.count]
-    tokens, labels = tokenised(pipeline, images, np.sort(chosen), config.batch_size, progress)
+    if config.classify:
+        require_classes(images, order[config.classify :], config, classes)
+    tokens, labels = tokenised(
+        pipeline, images, order[: max(config.count, config.classify)], config.batch_size, progress
+    )
+    asked = slice(config.count)
     report: dict[str, Any] = {
-        "model": config.model, "precision": pipeline.precision, "data": config.data, "count": len(labels),
+        "model": config.model, "precision": pipeline.precision, "data": config.data, "count": len(labels[asked]),
         "scales": [list(size) for size in pipeline.schedule],
     }  # fmt: skip
-    conditions = {"with_class": labels} if (labels != NO_CLASS).all() and classes else {}
-    for name, given in (conditions | {"without_class": torch.full_like(labels, classes)}).items():
-        advance = progress(name.replace("_", " "), len(labels))
-        report[name] = predicted(pipeline, tokens, given, config.batch_size, advance)
+    conditions = {"with_class": labels[asked]} if (labels != NO_CLASS).all() and classes else {}
+    for name, given in (conditions | {"without_class": torch.full_like(labels[asked], classes)}).items():
+        advance = progress(name.replace("_", " "), len(given))
+        report[name] = predicted(pipeline, tokens.select(asked), given, config.batch_size, advance)
     if config.classify:
-        if not conditions:
-            raise ValueError("classification needs a model with classes and images with labels")
-        told = order[: config.classify]
-        if config.features and len(np.unique(np.asarray(images.labels)[order[len(told) :]])) < classes:  # pyright: ignore
-            raise ValueError(
-                f"nearest class means need other images of every class than the {len(told)} that are told; "
-                "classify fewer, or leave --features out"
-            )
-        report["classification"] = classification(config, pipeline, images, order, told, progress)
+        told = slice(config.classify)
+        report["classification"] = classification(
+            config, pipeline, tokens.select(told), labels[told], images, order, progress
+        )
     return report
+
+
+def require_classes(images: ImageSet, others: np.ndarray, config: LikelihoodEvaluation, classes: int) -> None:
+    """Raises ValueError where classes cannot be told, or `others` leave a class without a mean."""
+    labels = getattr(images, "labels", None)
+    if labels is None or not classes:
+        raise ValueError("classification needs a model with classes and images with labels")
+    if config.features and len(np.unique(np.asarray(labels)[others])) < classes:
+        raise ValueError(
+            f"nearest class means need other images of every class than the {len(labels) - len(others)} that are told; "
+            "classify fewer, or leave --features out"
+        )
 
 
 def require_known_labels(images: ImageSet, spec: str, classes: int) -> None:
@@ -96,17 +104,20 @@ def require_known_labels(images: ImageSet, spec: str, classes: int) -> None:
 def tokenised(
     pipeline: VARPipeline, images: ImageSet, indices: np.ndarray, batch_size: int, progress: Announce
 ) -> tuple[TokenPyramid, Tensor]:
-    """Tokens and labels (N,) of some images."""
+    """Tokens and labels (N,) of some images, in the order of `indices`; the data is read in its own."""
     advance = progress("tokens", len(indices))
     packed: list[Tensor] = []
     labels: list[Tensor] = []
     done = 0
-    for pixels, known in batches(images, pipeline.tokenizer.config.image_size, batch_size=batch_size, indices=indices):
+    for pixels, known in batches(
+        images, pipeline.tokenizer.config.image_size, batch_size=batch_size, indices=np.sort(indices)
+    ):
         packed.append(pipeline.tokenizer.encode(pixels.to(pipeline.device)).packed.cpu())
         labels.append(known)
         done += len(known)
         advance(done)
-    return TokenPyramid(torch.cat(packed), pipeline.schedule), torch.cat(labels)
+    places = torch.from_numpy(np.searchsorted(np.sort(indices), indices))
+    return TokenPyramid(torch.cat(packed)[places], pipeline.schedule), torch.cat(labels)[places]
 
 
 def predicted(
@@ -141,13 +152,13 @@ def by_scale(values: Tensor, schedule: ScaleSchedule) -> list[float]:
 def classification(
     config: LikelihoodEvaluation,
     pipeline: VARPipeline,
+    tokens: TokenPyramid,
+    labels: Tensor,
     images: ImageSet,
     order: np.ndarray,
-    told: np.ndarray,
     progress: Announce,
 ) -> dict[str, Any]:
-    """Accuracy of telling classes by likelihood, beside nearest class means and chance."""
-    tokens, labels = tokenised(pipeline, images, np.sort(told), config.batch_size, progress)
+    """Accuracy of telling the classes of the first images by likelihood, beside nearest class means and chance."""
     advance = progress("classified", len(labels))
     guesses: list[Tensor] = []
     for start in range(0, len(labels), config.batch_size):
@@ -158,7 +169,7 @@ def classification(
     report = {"count": len(labels), "accuracy": accuracy(torch.cat(guesses), labels), "chance": 1 / classes}
     if config.features:
         network = load_features(config.features, config.feature_weights).to(pipeline.device)
-        others = order[len(told) :]
+        told, others = order[: len(labels)], order[len(labels) :]
         size = pipeline.tokenizer.config.image_size
         known = cached(network, images, config.data, size, others, progress("class means", len(others)))
         means = class_means(known.pooled, known.labels, classes)

@@ -18,11 +18,16 @@ from nextscale.data.loader import to_float, to_uint8
 from nextscale.evaluation.comparison import compare
 from nextscale.evaluation.features import FeatureSet, identity, load_features
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
-from nextscale.evaluation.image_sets import batches, open_image_set
+from nextscale.evaluation.image_sets import batches, open_images_alone
 from nextscale.evaluation.real import balanced_order, real_features
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
+
+NONE = "none"
+"""As a network: leave its figure out."""
+SHOWN = 12
+"""Images of the picture of strips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +62,6 @@ class ReconstructionEvaluation:
         require_at_least(self, 1, "batch_size")
 
 
-NONE = "none"
-
-
 def evaluate_reconstruction(
     config: ReconstructionEvaluation,
     *,
@@ -72,9 +74,7 @@ def evaluate_reconstruction(
     """
     from nextscale.training.perceptual import PerceptualDistance
 
-    images = open_image_set(config.data)
-    if isinstance(images, FeatureStatistics):
-        raise ValueError(f"{config.data}: holds statistics; expected images")
+    images = open_images_alone(config.data)
     device = resolve_device(config.device)
     network = None if config.features == NONE else load_features(config.features, config.feature_weights).to(device)
     distance = None
@@ -100,17 +100,22 @@ def evaluate_reconstruction(
         pixels = pixels.to(device)
         tokens = tokenizer.encode(pixels)
         usage.add(tokens.to("cpu"))
-        stages = torch.stack([rounded(stage) for stage in tokenizer.decode_scales(tokens)])  # (K, B, 3, H, W)
-        figures.append(psnr(pixels, stages).cpu())
-        similar.append(structural_similarity(stages[-1], pixels).cpu())
+        errors: list[Tensor] = []
+        strips = [pixels[: max(0, SHOWN - done)].cpu()]
+        last = pixels
+        for stage in tokenizer.decode_scales(tokens):  # one at a time: all of them are K times a batch of images
+            last = rounded(stage)
+            errors.append(psnr(pixels, last).cpu())
+            strips.append(last[: max(0, SHOWN - done)].cpu())
+        figures.append(torch.stack(errors))
+        shown.append(torch.stack(strips, dim=1))
+        similar.append(structural_similarity(last, pixels).cpu())
         if distance is not None:
             with torch.no_grad():
-                perceived.append(float(distance(stages[-1], pixels)) * len(labels))
+                perceived.append(float(distance(last, pixels)) * len(labels))
         if network is not None:
-            pooled, logits = network.outputs(stages[-1])
+            pooled, logits = network.outputs(last)
             features.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
-        if done < SHOWN:
-            shown.append(torch.cat([pixels[None], stages]).transpose(0, 1)[: SHOWN - done].cpu())
         done += len(labels)
         advance(done)
     per_scale = torch.cat(figures, dim=1).mean(dim=1)
@@ -132,10 +137,6 @@ def evaluate_reconstruction(
         if split.other is not None:
             report["to_others"], report["floor"] = (asdict(compare(f, split.reference)) for f in (mine, split.other))
     return report, torch.cat(shown)
-
-
-SHOWN = 12
-"""Images of the picture of strips."""
 
 
 def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:

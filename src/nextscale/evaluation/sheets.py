@@ -30,7 +30,7 @@ def sample_sheet(images: Sequence[Image.Image], labels: Tensor) -> Image.Image:
 
 
 def neighbour_sheet(images: Sequence[Image.Image], features: Tensor, split: RealImages, real: ImageSet) -> Image.Image:
-    """Each image, then the real ones nearest to it in the features, nearest first: copies would show.
+    """Each image, then the real ones nearest to it in the features, nearest first: copies of those would show.
 
     `features` (n, D) are those of `images`.
     """

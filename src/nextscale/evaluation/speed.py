@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nextscale.evaluation.cost import generation_flops
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
+from nextscale.models.var import VAR
 from nextscale.nn.linear import Linear, can_pack, pack_linears
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.next_scale import SamplingHook
@@ -135,6 +136,7 @@ def measure_speed(
     guided = bool(pipeline.sampling(**settings).guidance)
     flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided)
     gemm = gemm_rate(device, dtype)
+    assert isinstance(pipeline.transformer, VAR)  # other kinds refuse the stopwatch
     cache = pipeline.transformer.new_cache(1)
     cache_bytes = (2 if guided else 1) * (cache.keys.nbytes + cache.values.nbytes)
     return [

@@ -6,6 +6,7 @@ Shapes: B batch, C width, c latent channels, (h, w) latent map, p patch, L = h w
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +68,7 @@ class DiT(nn.Module):
         self.class_embedding = nn.Embedding(config.classes + 1, width)
         self.time_embedding = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
-        self.blocks = nn.ModuleList(
+        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
             AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=False) for rate in rates
         )
         self.head_modulation = Linear(width, 2 * width)
@@ -94,7 +95,7 @@ class DiT(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(head)
             for block in self.blocks:
-                assert isinstance(block, AdaLNBlock) and block.modulation is not None
+                assert block.modulation is not None
                 rows = block.modulation.weight.unflatten(0, (ROWS, -1))
                 rows[:2].mul_(gamma)
                 rows[2:].mul_(0.5)
@@ -108,7 +109,6 @@ class DiT(nn.Module):
         x_BLC = x_BLC + self.positions
         groups = [(slice(0, self.config.tokens), None)]
         for block in self.blocks:
-            assert isinstance(block, AdaLNBlock)
             rows = block.rows(condition_BC, None)
             if self.checkpointing and self.training:
                 x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False)

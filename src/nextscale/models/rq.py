@@ -8,6 +8,7 @@ Shapes: B batch, P positions, D codes of each, C width, V codebook entries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from nextscale.config import require_at_least
 from nextscale.models.transformer import Condition, Transformer, TransformerConfig
 from nextscale.models.var import VAR
+from nextscale.nn.block import AdaLNBlock
+from nextscale.nn.linear import Linear
 from nextscale.pyramid import ScaleSchedule
 
 
@@ -82,12 +85,12 @@ class RQTransformer(nn.Module):
         return self.spatial.dtype
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> Sequence[AdaLNBlock]:
         """All blocks."""
         return [*self.spatial.blocks, *self.by_depth.blocks]
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> Linear:
         return self.by_depth.head
 
     @property

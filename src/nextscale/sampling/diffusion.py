@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from nextscale.models.dit import DiT, DiTConfig
+from nextscale.sampling.filters import Guidance
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
-from nextscale.sampling.token_by_token import guided, with_unconditional
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 
 PREVIEWS = 10
@@ -57,12 +57,10 @@ def sample_diffusion(
     shape = (model.config.latent_channels, *model.schedule.final)
     start = [torch.randn(1, *shape, generator=generator) for generator in generators]
     latents = torch.cat(start).to(classes.device)
-    both = with_unconditional(classes, model.config.unconditional, config.guidance)
+    guidance = Guidance(config.guidance)
+    both = guidance.classes(classes, model.config.unconditional)
     for number, time in enumerate(scheduler.timesteps, 1):
-        seen = torch.cat([latents, latents]) if config.guidance else latents
-        noise = model(seen, time.to(classes.device).expand(len(seen)), both)
-        if config.guidance:
-            noise = guided(noise, config.guidance)
+        noise = guidance.merged(model(guidance.doubled(latents), time.to(classes.device).expand(len(both)), both))
         latents = scheduler.step(noise, time, latents, generator=list(generators)).prev_sample
         if number % max(1, steps // PREVIEWS) == 0 or number == steps:
             features = latents * model.config.latent_scale

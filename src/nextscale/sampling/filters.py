@@ -5,6 +5,8 @@ Shapes: B batch, L positions, V codebook entries. Nothing is overwritten.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,34 @@ def guidance_ramp(scale: int, scales: int) -> float:
 def guide(conditional_BLV: Tensor, unconditional_BLV: Tensor, strength: float) -> Tensor:
     """Classifier-free guidance, (1 + t) conditional - t unconditional."""
     return (1 + strength) * conditional_BLV - strength * unconditional_BLV
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a batch: its pass holds every image twice, the second time without its class.
+
+    At a strength of 0 there is one pass, and nothing is doubled.
+    """
+
+    strength: float
+
+    def classes(self, classes: Tensor, unconditional: int) -> Tensor:
+        """Classes of the pass: (B,) -> (2 B,)."""
+        return torch.cat([classes, torch.full_like(classes, unconditional)]) if self.strength else classes
+
+    def doubled(self, values: Tensor) -> Tensor:
+        """What both halves read: (B, ...) -> (2 B, ...)."""
+        return torch.cat([values, values]) if self.strength else values
+
+    def merged(self, values: Tensor, share: float = 1.0) -> Tensor:
+        """The conditional half guided by the other, with a share of the strength: (2 B, ...) -> (B, ...).
+
+        What a linear head reads may be merged in place of its logits: that halves the head's work.
+        """
+        if not self.strength:
+            return values
+        given, free = values.chunk(2)
+        return guide(given, free, self.strength * share)
 
 
 def tempered(logits_BLV: Tensor, temperature: float) -> Tensor:

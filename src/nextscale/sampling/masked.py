@@ -13,9 +13,8 @@ from torch import Tensor
 from nextscale.models.maskgit import MaskGIT, masked_share
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
-from nextscale.sampling.filters import guide, tempered
+from nextscale.sampling.filters import Guidance, tempered
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
-from nextscale.sampling.token_by_token import with_unconditional
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.residual import flatten_map
 
@@ -40,19 +39,16 @@ def sample_masked(
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every step; guidance rises from 0 to its whole over the steps."""
-    condition = model.condition(with_unconditional(classes, model.config.unconditional, config.guidance))
+    guidance = Guidance(config.guidance)
+    condition = model.condition(guidance.classes(classes, model.config.unconditional))
     size, length = model.schedule.final, model.sequence.length
     steps = min(config.steps or model.config.sampling_steps, length)
     tokens = torch.zeros(len(classes), length, dtype=torch.int64, device=classes.device)
     masked = torch.ones_like(tokens, dtype=torch.bool)
     for step, left in enumerate(masked_counts(length, steps)):
-        latents = flatten_map(quantizer.lookup(tokens.unflatten(1, size)))
-        twice = 2 if config.guidance else 1
-        logits = model.predict_masked(latents.repeat(twice, 1, 1), masked.repeat(twice, 1), condition)
-        if config.guidance:
-            given, free = logits.chunk(2)
-            logits = guide(given, free, config.guidance * (step / max(1, steps - 1)))
-        logits = tempered(logits, config.temperature)
+        latents = guidance.doubled(flatten_map(quantizer.lookup(tokens.unflatten(1, size))))
+        logits = model.predict_masked(latents, guidance.doubled(masked), condition)
+        logits = tempered(guidance.merged(logits, step / max(1, steps - 1)), config.temperature)
         noise = gumbel_noise(length, logits.shape[-1], generators, logits.device)
         chosen, _ = draw(logits, noise, top_k=config.top_k, top_p=config.top_p)
         sure = logits.log_softmax(dim=-1).gather(-1, chosen[..., None]).squeeze(-1)

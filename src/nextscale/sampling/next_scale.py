@@ -14,7 +14,7 @@ from torch import Tensor
 from nextscale.models.var import VAR
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
-from nextscale.sampling.filters import filter_logits, guidance_ramp, guide, tempered
+from nextscale.sampling.filters import Guidance, filter_logits, guidance_ramp, tempered
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.residual import accumulate, downsample, flatten_map
 
@@ -97,25 +97,18 @@ class GuidedLogits:
     @torch.no_grad()
     def __init__(self, model: VAR, classes: Tensor, guidance: float) -> None:
         self.model = model
-        self.guidance = guidance
-        self.batch = len(classes)
-        both = torch.cat([classes, torch.full_like(classes, model.config.unconditional)]) if guidance else classes
-        self.condition = model.condition(both)
-        self.cache = model.new_cache(len(both))
+        self.guidance = Guidance(guidance)
+        self.condition = model.condition(self.guidance.classes(classes, model.config.unconditional))
+        self.cache = model.new_cache(self.condition.batch)
 
     @torch.no_grad()
     def __call__(self, scale: int, accumulated: Tensor) -> Tensor:
         """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w)."""
         latents = None
         if scale > 0:
-            latents = flatten_map(downsample(accumulated, self.model.schedule[scale]))
-            latents = torch.cat([latents, latents]) if self.guidance else latents
+            latents = self.guidance.doubled(flatten_map(downsample(accumulated, self.model.schedule[scale])))
         hidden = self.model.step(scale, latents, self.condition, self.cache)
-        if self.guidance:  # the head is linear: guiding what it reads halves its work
-            strength = self.guidance * guidance_ramp(scale, len(self.model.schedule))
-            given, free = hidden.split(self.batch)
-            hidden = guide(given, free, strength)
-        return self.model.classify(hidden)
+        return self.model.classify(self.guidance.merged(hidden, guidance_ramp(scale, len(self.model.schedule))))
 
 
 def sample_scales(

@@ -16,22 +16,9 @@ from nextscale.models.raster import Raster
 from nextscale.models.rq import RQTransformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
-from nextscale.sampling.filters import guide, tempered
+from nextscale.sampling.filters import Guidance, tempered
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
 from nextscale.tokenizer.quantizer import ResidualQuantizer
-
-
-def with_unconditional(classes: Tensor, unconditional: int, guidance: float) -> Tensor:
-    """Classes (B,), followed by as many unconditional ones where guidance needs them."""
-    return torch.cat([classes, torch.full_like(classes, unconditional)]) if guidance else classes
-
-
-def guided(hidden: Tensor, guidance: float) -> Tensor:
-    """What the head reads, of the conditional half guided by the other; heads are linear."""
-    if not guidance:
-        return hidden
-    given, free = hidden.chunk(2)
-    return guide(given, free, guidance)
 
 
 def drawn(logits: Tensor, generators: Sequence[torch.Generator], config: SamplingConfig) -> Tensor:
@@ -51,16 +38,16 @@ def sample_raster(
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every row of the map."""
-    condition = model.condition(with_unconditional(classes, model.config.unconditional, config.guidance))
+    guidance = Guidance(config.guidance)
+    condition = model.condition(guidance.classes(classes, model.config.unconditional))
     cache = model.new_cache(condition.batch)
     height, width = model.schedule.final
     tokens = torch.zeros(len(classes), height * width, dtype=torch.int64, device=classes.device)
     latents = None
     for place in range(height * width):
-        hidden = guided(model.step(place, latents, condition, cache), config.guidance)
+        hidden = guidance.merged(model.step(place, latents, condition, cache))
         tokens[:, place] = drawn(model.classify(hidden), generators, config)[:, 0]
-        code = quantizer.codebook[tokens[:, place]][:, None]
-        latents = torch.cat([code, code]) if config.guidance else code
+        latents = guidance.doubled(quantizer.codebook[tokens[:, place]][:, None])
         if (place + 1) % width == 0:
             yield finished(tokens, quantizer, place + 1)
 
@@ -75,7 +62,8 @@ def sample_rq(
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, position by position and code by code; yielded after each row."""
-    both = with_unconditional(classes, model.config.unconditional, config.guidance)
+    guidance = Guidance(config.guidance)
+    both = guidance.classes(classes, model.config.unconditional)
     condition = model.spatial.condition(both)
     by_depth = model.by_depth.condition(both)
     cache = model.spatial.new_cache(len(both))
@@ -88,10 +76,9 @@ def sample_rq(
         small = model.by_depth.new_cache(len(both))
         total: Tensor | None = None
         for code in range(codes):
-            hidden = guided(model.by_depth.step(code, total, state, small), config.guidance)
+            hidden = guidance.merged(model.by_depth.step(code, total, state, small))
             tokens[:, code, place] = drawn(model.by_depth.classify(hidden), generators, config)[:, 0]
-            added = quantizer.codebook[tokens[:, code, place]][:, None]
-            added = torch.cat([added, added]) if config.guidance else added
+            added = guidance.doubled(quantizer.codebook[tokens[:, code, place]][:, None])
             total = added if total is None else total + added
         latents = total
         if (place + 1) % width == 0:

@@ -46,6 +46,7 @@ def plot_laws(results: Sequence[dict[str, Any]], report: dict[str, Any], path: P
             ends = np.array([point["flops"] for point in laws["frontier"]]) / 1e15
             label = f"$({law['scale'] * 1e15:.3g}\\,C)^{{{law['exponent']:.3g}}}$"
             bottom.loglog(ends, curve(law, 1e15 * ends), "k--", label=label)
+            drawn(bottom, ends, curve(law, 1e15 * ends), PUBLISHED["compute"][name][1])
         bottom.set_xlabel("training compute C, PFLOP")
         bottom.legend(fontsize="x-small")
     with complete_file(path) as partial:
