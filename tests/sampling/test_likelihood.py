@@ -7,7 +7,7 @@ import torch
 
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.likelihood import class_evidence, token_log_probabilities
+from nextscale.sampling.likelihood import paired_log_probabilities, token_log_probabilities
 from nextscale.sampling.next_scale import GuidedLogits
 from toys import make_tokenizer, make_transformer
 
@@ -32,7 +32,7 @@ def test_log_probabilities_are_those_of_generation(pipeline: VARPipeline) -> Non
     assert torch.equal(pipeline.log_likelihood(tokens, [0, 2, None]), ours)
 
 
-def test_classes_and_evidence_are_sums_of_them(pipeline: VARPipeline) -> None:
+def test_classes_and_pairs_agree_with_them(pipeline: VARPipeline) -> None:
     model, quantizer = pipeline.transformer, pipeline.tokenizer.quantizer
     tokens = pipeline.generate([0, 1, 2, 1], seeds=range(4)).tokens
     table = pipeline.class_log_likelihoods(tokens)
@@ -41,9 +41,9 @@ def test_classes_and_evidence_are_sums_of_them(pipeline: VARPipeline) -> None:
         alone = pipeline.log_likelihood(tokens, label).double().sum(dim=1)
         assert torch.allclose(table[:, label], alone, rtol=1e-6)
     labels = torch.tensor([0, 1, 2, 1])
-    evidence = class_evidence(model, quantizer, tokens, labels)
-    free = pipeline.log_likelihood(tokens, None).double().sum(dim=1)
-    assert torch.allclose(evidence, table[torch.arange(4), labels] - free, atol=1e-3)
+    given, free = paired_log_probabilities(model, quantizer, tokens, labels)
+    assert torch.allclose(given.sum(dim=1), table[torch.arange(4), labels], atol=1e-3)
+    assert torch.allclose(free, pipeline.log_likelihood(tokens, None).double(), atol=1e-4)
 
 
 def test_a_head_of_zeros_knows_nothing() -> None:

@@ -9,7 +9,8 @@ from torchvision.models import get_model
 from nextscale.evaluation.judges import classifier_of, load_judge, load_rejection
 from nextscale.nn.backbone import imagenet_normalised
 from nextscale.pipeline import VARPipeline
-from nextscale.sampling.likelihood import class_evidence
+from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.likelihood import token_log_probabilities
 from nextscale.sampling.rejection import Candidates, Rejection
 
 
@@ -36,12 +37,29 @@ def test_the_likelihood_judge_does_not_depend_on_the_batch(pipeline: VARPipeline
     alone = [pipeline.generate(c, seeds=[c], rejection=rejection, batch_size=1) for c in (0, 1, 2)]
     assert whole.scores == [score for one in alone for score in one.scores or ()]
     assert whole.seeds == [seed for one in alone for seed in one.seeds]
-    evidence = class_evidence(
-        pipeline.transformer, pipeline.tokenizer.quantizer, whole.tokens, torch.tensor(whole.classes)
-    )
-    assert whole.scores == pytest.approx(evidence.tolist(), abs=1e-3)
+    assert whole.scores == pytest.approx(scores_by_hand(pipeline, whole.tokens, whole.classes, coarse=1), abs=1e-3)
     for start in (0, 4, 8):
         assert whole.scores[start : start + 4] == sorted(whole.scores[start : start + 4], reverse=True)
+
+
+def scores_by_hand(pipeline: VARPipeline, tokens: TokenPyramid, classes: list[int], coarse: int) -> list[float]:
+    """Token by token: evidence of the class up to `coarse`, a fifth of log p without class behind it."""
+    model, quantizer = pipeline.transformer, pipeline.tokenizer.quantizer
+    given, _ = token_log_probabilities(model, quantizer, tokens, torch.tensor(classes))
+    nobody = torch.full((len(classes),), model.config.unconditional)
+    free, _ = token_log_probabilities(model, quantizer, tokens, nobody)
+    scores = []
+    for row in range(len(classes)):
+        each = zip(given[row].tolist(), free[row].tolist(), strict=True)
+        scores.append(sum(g - f if token < coarse else 0.2 * f for token, (g, f) in enumerate(each)))
+    return scores
+
+
+def test_the_ratio_judges_every_token(pipeline: VARPipeline) -> None:
+    judge = load_judge("likelihood-ratio", classes=3)
+    best = pipeline.generate(2, seeds=[1], rejection=Rejection(candidates=3, keep=3, judge=judge))
+    every = best.tokens.schedule.length
+    assert best.scores == pytest.approx(scores_by_hand(pipeline, best.tokens, best.classes, coarse=every), abs=1e-3)
 
 
 def test_one_candidate_is_plain_generation(pipeline: VARPipeline) -> None:
@@ -75,7 +93,7 @@ def test_classifiers_judge_by_the_probability_of_the_class(pipeline: VARPipeline
 
     with pytest.raises(ValueError, match="tells 3 classes, the model has 7"):
         load_judge(str(tmp_path / "judge.pth"), classes=7)
-    with pytest.raises(ValueError, match="neither likelihood, nor a torchvision classifier"):
+    with pytest.raises(ValueError, match="neither likelihood nor likelihood-ratio, nor a torchvision classifier"):
         load_judge("nobody", classes=3)
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="not a file of weights"):

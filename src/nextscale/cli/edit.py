@@ -53,7 +53,7 @@ class InpaintOptions(EditOptions):
     candidates: int = 1
     "Candidates drawn of each variation, the best of which is kept."
     judge: str = "likelihood"
-    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
+    "Who scores candidates: likelihood or likelihood-ratio (the model), a torchvision classifier, or the file of one."
     strips: bool = False
     "Also write OUT-strips.png: the image, the hole, and the result as it stands after each scale."
 

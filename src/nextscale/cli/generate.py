@@ -47,7 +47,7 @@ class GenerateOptions(SamplingFlags):
     keep: int = 1
     "Best candidates kept of each image."
     judge: str = "likelihood"
-    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
+    "Who scores candidates: likelihood or likelihood-ratio (the model), a torchvision classifier, or the file of one."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
     json: str = ""

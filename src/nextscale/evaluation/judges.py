@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
-from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge
+from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
 
-LIKELIHOOD = "likelihood"
+LIKELIHOOD = {"likelihood": likelihood_judge, "likelihood-ratio": likelihood_ratio_judge}
+"""The model's own judges."""
+
 CLASSES = 1000
 """Classes of torchvision's own weights."""
 
@@ -44,12 +46,12 @@ def load_rejection(candidates: int, keep: int, judge: str, *, classes: int) -> R
 
 
 def load_judge(name: str, *, classes: int) -> Judge:
-    """`likelihood`, a torchvision classifier, or the file of one with as many `classes` as the model.
+    """`likelihood`, `likelihood-ratio`, a torchvision classifier or the file of one, which tell `classes` classes.
 
     Raises ValueError.
     """
-    if name == LIKELIHOOD:
-        return likelihood_judge
+    if name in LIKELIHOOD:
+        return LIKELIHOOD[name]
     from torchvision import models
     from torchvision.models import list_models
 
@@ -60,7 +62,8 @@ def load_judge(name: str, *, classes: int) -> Judge:
         network, known = load_backbone(name), CLASSES
     else:
         raise ValueError(
-            f"judge {name!r} is neither likelihood, nor a torchvision classifier such as resnet50, nor a file"
+            f"judge {name!r} is neither likelihood nor likelihood-ratio, nor a classifier of torchvision "
+            "such as resnet50, nor a file"
         )
     if known != classes:
         raise ValueError(

@@ -35,13 +35,15 @@ def picked(logits_BLV: Tensor, tokens: TokenPyramid) -> Tensor:
 
 
 @torch.no_grad()
-def class_evidence(model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> Tensor:
-    """log p(tokens | class) - log p(tokens), (B,) nats: how much the class explains, whatever is likely anyway."""
+def paired_log_probabilities(
+    model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log p of each token with its class and without any, both (B, L) float64 in nats on the CPU."""
     both = Guidance(1.0)
     twice = TokenPyramid(both.doubled(tokens.packed), tokens.schedule)
     pairs = both.classes(classes, model.config.unconditional)
-    given, free = token_log_probabilities(model, quantizer, twice, pairs)[0].chunk(2)
-    return (given - free).cpu().double().sum(dim=1)
+    given, free = token_log_probabilities(model, quantizer, twice, pairs)[0].cpu().double().chunk(2)
+    return given, free
 
 
 @torch.no_grad()

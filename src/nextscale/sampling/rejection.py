@@ -14,12 +14,18 @@ from torch import Tensor
 from nextscale.models.families import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling.likelihood import class_evidence
+from nextscale.sampling.likelihood import paired_log_probabilities
 from nextscale.sampling.next_scale import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
 AT_ONCE = 8
 """Candidates that are judged at once."""
+
+COARSE = 0.1
+"""Share of the tokens, from the start, whose scales decide what an image shows."""
+
+NATURALNESS = 0.2
+"""Weight of the finer scales' likelihood without class, beside the coarse scales' evidence of the class."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,32 @@ Judge = Callable[[Candidates], Tensor]
 
 
 def likelihood_judge(candidates: Candidates) -> Tensor:
-    """The model itself: log p(tokens | class) - log p(tokens), in nats."""
+    """The model itself, in nats: how much the class explains of the coarse scales, how natural the finer ones are.
+
+    log p(coarse | class) - log p(coarse) + 0.2 log p(fine | coarse), with coarse the scales within the first tenth of
+    the tokens, one at least.
+    """
+    given, free = candidates_log_probabilities(candidates)
+    schedule = candidates.tokens.schedule
+    coarse = max((end for end in schedule.ends if end <= COARSE * schedule.length), default=schedule.ends[0])
+    return (given - free)[:, :coarse].sum(dim=1) + NATURALNESS * free[:, coarse:].sum(dim=1)
+
+
+def likelihood_ratio_judge(candidates: Candidates) -> Tensor:
+    """How much the class explains: log p(tokens | class) - log p(tokens), in nats."""
+    given, free = candidates_log_probabilities(candidates)
+    return (given - free).sum(dim=1)
+
+
+def candidates_log_probabilities(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """log p of each token with the class and without, (N, L) each; the same whatever the batch was."""
     model, quantizer = candidates.model, candidates.tokenizer.quantizer
     tokens = candidates.tokens.to(model.device)
     classes = torch.full((tokens.batch_size,), candidates.label, device=model.device)
-    parts = zip(tokens.packed.split(AT_ONCE), classes.split(AT_ONCE), strict=True)  # whatever the batch is
-    return torch.cat([class_evidence(model, quantizer, TokenPyramid(p, tokens.schedule), c) for p, c in parts])
+    parts = zip(tokens.packed.split(AT_ONCE), classes.split(AT_ONCE), strict=True)
+    pairs = [paired_log_probabilities(model, quantizer, TokenPyramid(p, tokens.schedule), c) for p, c in parts]
+    given, free = zip(*pairs, strict=True)
+    return torch.cat(given), torch.cat(free)
 
 
 @dataclass(frozen=True, kw_only=True)
