@@ -25,5 +25,5 @@ nextscale train var --init-from demo --tokenizer "$runs/tokenizer" \
     --guidance 2 --top-k 0 --top-p 0.95 --out "$runs/var" --resume
 
 nextscale generate --model demo --classes all --count 16 --out "$runs/before"
-nextscale generate --model "$runs/var" --classes all --count 18 --out "$runs/after"
+nextscale generate --model "$runs/var" --classes all --count 81 --out "$runs/after"
 echo "before: $runs/before/grid.png, after: $runs/after/grid.png"

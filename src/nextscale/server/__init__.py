@@ -1,0 +1,1 @@
+"""The HTTP server: the OpenAI Images API in front of a model, with Ray Serve beneath."""

@@ -1,0 +1,118 @@
+"""The server on Ray Serve: replicas that hold the model, and the HTTP side in front of them.
+
+`build` is the application builder of a Serve configuration: on a cluster,
+
+    applications:
+      - name: nextscale
+        import_path: nextscale.server.deployment:build
+        args: {model: demo, replicas: 4}
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.handle import DeploymentHandle
+
+from nextscale.config import from_dict
+from nextscale.server.admission import Admission
+from nextscale.server.app import create_app
+from nextscale.server.jobs import Job, ModelCard, Stage
+from nextscale.server.local import LocalBackend
+from nextscale.server.settings import Keys, ServerSettings
+
+ATTEMPTS = 5
+"""Times that a job is handed to a replica, where one dies under it."""
+UNLIMITED = 10_000
+"""Requests that Ray lets through: how many wait is bounded by `Admission`, which answers 429."""
+
+
+class ImageModel(LocalBackend):
+    """A replica: the model in a process of its own."""
+
+    def __init__(self, settings: ServerSettings, threads: int = 0) -> None:
+        import torch
+
+        from nextscale.pipeline import VARPipeline
+        from nextscale.runtime import retain_freed_memory
+
+        if threads:
+            torch.set_num_threads(threads)
+        retain_freed_memory()
+        pipeline = VARPipeline.from_pretrained(settings.model, device=settings.device, dtype=settings.precision)
+        super().__init__(pipeline, settings.model, batch_size=settings.batch_size)
+
+
+class Replicas:
+    """The replicas as one backend: a job whose replica dies goes to another."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self.handle = handle
+        self.known: ModelCard | None = None
+
+    async def card(self) -> ModelCard:
+        if self.known is None:
+            self.known = await self.handle.card.remote()
+        assert self.known is not None
+        return self.known
+
+    async def make(self, job: Job) -> AsyncIterator[Stage]:
+        shown = -1
+        for attempt in range(ATTEMPTS):
+            stages = self.handle.options(stream=True).make.remote(job)
+            try:
+                async for stage in stages:
+                    if stage.final or stage.scale > shown:  # a second attempt makes the same stages again
+                        shown = stage.scale
+                        yield stage
+                return
+            except RayActorError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            finally:
+                with suppress(Exception):
+                    stages.cancel()
+
+
+class Api:
+    """The HTTP side."""
+
+    def __init__(self, model: DeploymentHandle, settings: ServerSettings, keys: Keys | None) -> None:
+        self.admission = Admission(settings.queue)
+        self.asgi = create_app(Replicas(model), settings, keys, self.admission)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self.asgi
+
+    async def drain(self) -> int:
+        """Take up nothing new; returns how many images are still waiting or in work."""
+        self.admission.draining = True
+        return self.admission.pending
+
+
+def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
+    """The application of these settings. Raises ValueError for wrong ones."""
+    settings = args if isinstance(args, ServerSettings) else from_dict(ServerSettings, args, where="args")
+    keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
+    threads = max(1, (os.cpu_count() or 1) // settings.replicas) if settings.device in ("auto", "cpu") else 0
+    model = serve.deployment(
+        ImageModel,
+        num_replicas=settings.replicas,
+        max_ongoing_requests=UNLIMITED,
+        ray_actor_options={"num_cpus": 0},
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=settings.deadline,
+    )
+    api = serve.deployment(
+        serve.ingress()(Api),
+        name="Api",
+        max_ongoing_requests=UNLIMITED,
+        ray_actor_options={"num_cpus": 0},
+        graceful_shutdown_timeout_s=settings.deadline,
+    )
+    return api.bind(model.bind(settings, threads), settings, keys)

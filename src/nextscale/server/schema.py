@@ -1,0 +1,115 @@
+"""Requests and answers of the Images API, as OpenAI's clients send and read them, with our settings beside."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Annotated, Literal
+
+from fastapi import UploadFile
+from pydantic import BaseModel, ConfigDict, Field
+
+TOP_SEED = 2**53 - 1
+"""Largest seed: the integers that JSON's readers agree on."""
+Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class ImageRequest(BaseModel):
+    """What generations and edits share."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    prompt: Annotated[str, Field(max_length=1000, description="Class name or id; none for no class.")]
+    model: Annotated[str | None, Field(max_length=300, description="As GET /v1/models names it.")] = None
+    n: Annotated[int, Field(ge=1, le=1000, description="Images; image i has seed + i.")] = 1
+    size: Annotated[str | None, Field(max_length=20, description="auto, or the model's WIDTHxHEIGHT.")] = None
+    seed: Annotated[int | None, Field(ge=0, le=TOP_SEED, description="Seed of the first image; none draws one.")] = None
+    guidance: Annotated[float | None, Field(gt=-1e4, lt=1e4, allow_inf_nan=False)] = None
+    top_k: Annotated[int | None, Field(ge=0, le=2**31)] = None
+    top_p: Unit | None = None
+    response_format: Literal["b64_json"] | None = None
+    output_format: Literal["png", "jpeg", "webp"] = "png"
+    stream: bool = False
+    partial_images: Annotated[
+        int | None, Field(ge=0, le=64, description="Previews of a stream; none sends every scale.")
+    ] = None
+    user: Annotated[str | None, Field(max_length=300, description="Not used.")] = None
+    quality: Annotated[str | None, Field(max_length=20, description="Not used.")] = None
+    background: Literal["auto", "opaque"] | None = None
+
+    def seeds(self) -> list[int]:
+        """One per image."""
+        first = secrets.randbelow(2**31) if self.seed is None else self.seed
+        return [first + number for number in range(self.n)]
+
+
+class GenerationRequest(ImageRequest):
+    """Body of a generation."""
+
+
+class EditRequest(ImageRequest):
+    """Form of an edit: without a mask the image's transparent part is regenerated."""
+
+    image: UploadFile
+    mask: UploadFile | None = None
+    prompt: Annotated[
+        str, Field(max_length=1000, description="Class name or id, none, or auto: what the kept part looks like.")
+    ] = "auto"
+    keep_scales: Annotated[int, Field(ge=0, le=64, description="First scales taken over from the original.")] = 0
+    feather: Annotated[int, Field(ge=0, le=1024, description="Pixels over which the mask's edge fades.")] = 4
+
+
+class ImageData(BaseModel):
+    """An image of an answer."""
+
+    b64_json: str
+    seed: int
+    label: str | None = Field(description="The class's name; null for none.")
+
+
+class ImagesAnswer(BaseModel):
+    """Answer to a request that does not stream."""
+
+    created: int
+    data: list[ImageData]
+    size: str
+    output_format: str
+
+
+class ModelData(BaseModel):
+    """A model that is served."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "nextscale"
+    title: str
+    size: str
+    scales: int
+    classes: list[str]
+    guidance: float
+    top_k: int
+    top_p: float
+    precision: str
+    parameters: int
+
+
+class ModelList(BaseModel):
+    """Models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelData]
+
+
+class Problem(BaseModel):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ProblemAnswer(BaseModel):
+    """Answer to a request that cannot be served."""
+
+    error: Problem

@@ -1,0 +1,68 @@
+"""Settings of the server."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextscale.config import require_at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """What is served, and within which limits."""
+
+    model: str = "demo"
+    "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
+    precision: str = "fp32"
+    "auto, fp32, bf16, fp16, int8 (CPU). In fp32 no image depends on the requests that came with it."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    replicas: int = 1
+    "Processes that hold the model each and share the requests."
+    batch_size: int = 0
+    "Images that a replica works on at once; 0 takes as many as keep keys and values within 0.25 GB, at most 16."
+    queue: int = 256
+    "Images that may be waiting or in work; beyond that, requests are refused with status 429."
+    deadline: float = 120.0
+    "Seconds after which a request is given up with status 504."
+    max_images: int = 10
+    "Images of one request at most."
+    max_pixels: int = 16_000_000
+    "Pixels of an uploaded image at most."
+    max_body: int = 32_000_000
+    "Bytes of a request at most."
+    api_key_file: str = ""
+    "File with one key a line; requests then need one of them (Authorization: Bearer KEY)."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "replicas", "queue", "max_images", "max_pixels", "max_body")
+        require_at_least(self, 0, "batch_size")
+        if not self.deadline > 0:
+            raise ValueError(f"deadline must be above 0 seconds, got {self.deadline}")
+
+
+class Keys:
+    """API keys, kept as digests."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self.digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+
+    @classmethod
+    def read(cls, file: str) -> Keys:
+        """One key a line; blank lines and # comments do not count. Raises ValueError for a file without any."""
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"--api-key-file {file}: cannot be read ({error})") from error
+        keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        if not keys:
+            raise ValueError(f"--api-key-file {file}: holds no key; expected one a line")
+        return cls(keys)
+
+    def accept(self, key: str) -> bool:
+        """Whether a key is one of these, in the same time whichever it is."""
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+        return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0

@@ -1,0 +1,90 @@
+"""Jobs of one key on a pipeline, all images of a group at once.
+
+Shapes: B jobs, C latent channels, (h, w) latent grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextscale.models.families import kind_of
+from nextscale.pictures import to_images
+from nextscale.pipeline import VARPipeline
+from nextscale.results import GenerationStep
+from nextscale.sampling.next_scale import ScaleSample
+from nextscale.server.jobs import Edit, Job, ModelCard, Stage
+
+Item = TypeVar("Item")
+Wanted = Callable[[int], bool]
+"""Whether a row of the group is still asked for."""
+Work = tuple[Iterable[GenerationStep | ScaleSample], list[int | None], Callable[[Tensor], Tensor]]
+"""Steps, the classes of the rows, and what makes an image (1, 3, H, W) of a row's accumulated map (1, C, h, w)."""
+
+
+def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
+    """What a client may know of a model."""
+    config, kind = pipeline.transformer.config, kind_of(pipeline.transformer.config)
+    parts = (pipeline.tokenizer, pipeline.transformer)
+    return ModelCard(
+        name=name,
+        title=kind.title,
+        class_names=pipeline.class_names,
+        image_size=pipeline.tokenizer.config.image_size,
+        scales=len(config.scales) if kind.kind == "var" else 0,
+        defaults=pipeline.sampling(),
+        precision=pipeline.precision,
+        parameters=sum(parameter.numel() for part in parts for parameter in part.parameters()),
+        edits=kind.kind == "var",
+    )
+
+
+@torch.no_grad()
+def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Wanted) -> Iterator[list[Stage | None]]:
+    """A stage or None per job, scale after scale; ends early when no job is wanted any more.
+
+    All jobs have the first one's key. Images are finished one by one, so that none depends on the others.
+    """
+    edit = jobs[0].edit
+    if edit is not None and not (edit.mask > 0).any():
+        yield [Stage(0, edit.image, True, None, len(jobs)) for _ in jobs]
+        return
+    steps, labels, finish = edited(pipeline, jobs[0], edit) if edit is not None else generated(pipeline, jobs)
+    for step, final in with_last(steps):
+        stages: list[Stage | None] = [None] * len(jobs)
+        for row, job in enumerate(jobs):
+            if wanted(row) and (final or step.scale in job.previews):
+                image = to_images(finish(step.accumulated[row : row + 1].to(pipeline.device)))[0]
+                stages[row] = Stage(step.scale, np.asarray(image), final, labels[row], len(jobs))
+        yield stages
+        if not any(wanted(row) for row in range(len(jobs))):
+            return
+
+
+def generated(pipeline: VARPipeline, jobs: Sequence[Job]) -> Work:
+    """New images."""
+    labels = [job.label if isinstance(job.label, int) else None for job in jobs]
+    steps = pipeline.generate_steps(labels, seeds=[job.seed for job in jobs], config=jobs[0].sampling)
+    return steps, labels, pipeline.tokenizer.decode_features
+
+
+def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> Work:
+    """An image of which a part is made anew."""
+    editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
+    label = pipeline.class_or_none(pipeline.edit_classes(job.label, *editor.known_part())[0])
+    return pipeline.edit_steps(editor, classes=[label], seeds=[job.seed], config=job.sampling), [label], editor.finish
+
+
+def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+    """Each item, and whether it is the last."""
+    iterator = iter(items)
+    current = next(iterator)
+    for following in iterator:
+        yield current, False
+        current = following
+    yield current, True
