@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -128,6 +129,7 @@ def main(
         "masks": {},
     }  # fmt: skip
     sampling = pipeline.sampling(guidance=guidance, top_p=top_p)
+    soften = guidance is None
     sheets = []
     for name in masks.split(","):
         holes = MASKS[name](range(count), images.shape[-1])
@@ -146,7 +148,7 @@ def main(
             for start in range(0, count, batch_size):
                 part = slice(start, start + batch_size)
                 given = images[part], holes[part], others[part], told[start // batch_size]
-                parts.append(rounded(complete(pipeline, method, given, sampling, feather, seed + start)))
+                parts.append(rounded(complete(pipeline, method, given, sampling, soften, feather, seed + start)))
                 advance.advance(min(start + batch_size, count))
             advance.close()
             made = torch.cat(parts)
@@ -190,6 +192,7 @@ def complete(
     method: str,
     given: tuple[Tensor, Tensor, Tensor, Tensor],
     sampling: SamplingConfig,
+    soften: bool,
     feather: int,
     seed: int,
 ) -> Tensor:
@@ -205,6 +208,8 @@ def complete(
     shown, kept = filled(images, known), downsample(known.float(), pipeline.schedule.final)
     if method == "notebook":
         method, shown, labels = "embeddings", images, torch.full_like(labels, model.config.unconditional)
+    if soften:  # as the pipeline does; by the batch's mean where masks differ
+        sampling = replace(sampling, guidance=sampling.guidance * (1 - float(kept.mean())))
     generators = [image_generator(seed + number) for number in range(len(images))]
     hook = METHODS[method](tokenizer, shown, kept)
     *_, last = sample_scales(model, tokenizer.quantizer, labels, generators=generators, config=sampling, hook=hook)

@@ -73,11 +73,21 @@ class VARPipeline(GenerationPipeline):
         config: SamplingConfig | None = None,
         **settings: float | int | bool | None,
     ) -> Iterator[ScaleSample]:
-        """Variations of an edit, one per seed, a scale at a time; `editor.finish` makes images of each."""
+        """Variations of an edit, one per seed, a scale at a time; `editor.finish` makes images of each.
+
+        Guidance that is not given is the model's times the share of the region that is made anew.
+        """
         ids = self.edit_classes(classes, *editor.known_part())
         chosen = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
         generators = [image_generator(seed) for seed in seeds]
-        return editor.steps(chosen, generators, config or self.sampling(**settings))
+        return editor.steps(chosen, generators, self.edit_sampling(editor, config, settings))
+
+    def edit_sampling(self, editor: Editor, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
+        """The settings of an edit; guidance that is not given counts by the share that is made anew."""
+        if config is not None:
+            return config
+        chosen = self.sampling(**settings)
+        return chosen if settings.get("guidance") is not None else editor.softened(chosen)
 
     def edit_classes(self, classes: Sequence[ClassLike] | ClassLike, image: Tensor, kept: Tensor) -> list[int]:
         """Ids; `auto` is the class under which what is kept is likeliest, where there are at most 100 to try."""
@@ -104,7 +114,8 @@ class VARPipeline(GenerationPipeline):
 
         What is not covered stays as it is, to the pixel; an empty mask returns the image. Images of any size: the
         region around the mask is edited at the model's size and put back. With `rejection`, the best of several
-        candidates of each variation is kept. Raises ValueError for masks that do not fit.
+        candidates of each variation is kept. Guidance that is not given is the model's times the share of the region
+        that is made anew. Raises ValueError for masks that do not fit.
         """
         require_seeds(seeds)
         editor = self.editor(image, mask, editing=editing)
@@ -114,7 +125,7 @@ class VARPipeline(GenerationPipeline):
             tokens = self.tokenizer.encode(editor.cut).packed.repeat(len(seeds), 1)
             images = [image.convert("RGB")] * len(seeds)
             return Generation(images, TokenPyramid(tokens.cpu(), self.schedule), chosen, list(seeds))
-        settled = config or self.sampling(**settings)
+        settled = self.edit_sampling(editor, config, settings)
         drawn = draw_best(
             self.transformer, self.tokenizer, lambda chosen, generators: editor.steps(chosen, generators, settled),
             list(zip(chosen, seeds, strict=True)), batch_size=self.default_batch_size, rejection=rejection,
@@ -157,7 +168,15 @@ class VARPipeline(GenerationPipeline):
         packed: list[Tensor] = []
         for label, seed in zip(chosen, seeds, strict=True):
             canvas, tokens = outpainted(
-                self.editing_model, self.tokenizer, pixels, expansion, label, seed, settled, editing
+                self.editing_model,
+                self.tokenizer,
+                pixels,
+                expansion,
+                label,
+                seed,
+                settled,
+                editing,
+                soften=config is None and settings.get("guidance") is None,
             )
             images += to_images(canvas)
             packed.append(tokens.packed.cpu())

@@ -48,7 +48,7 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--colour", "red"], "--colour"),
         (["--candidates", "0"], "candidates must be at least 1, got 0"),
         (["--candidates", "2", "--keep", "3"], "keep must be at least 1 and at most the number of candidates"),
-        (["--candidates", "2", "--judge", "nobody"], "judge 'nobody' is neither likelihood, nor"),
+        (["--candidates", "2", "--judge", "nobody"], "judge 'nobody' is neither likelihood nor"),
         (["--candidates", "2", "--classes", "none"], "judges how well an image shows its class"),
     ],
 )

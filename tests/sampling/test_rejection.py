@@ -93,7 +93,7 @@ def test_classifiers_judge_by_the_probability_of_the_class(pipeline: VARPipeline
 
     with pytest.raises(ValueError, match="tells 3 classes, the model has 7"):
         load_judge(str(tmp_path / "judge.pth"), classes=7)
-    with pytest.raises(ValueError, match="neither likelihood nor likelihood-ratio, nor a torchvision classifier"):
+    with pytest.raises(ValueError, match="neither likelihood nor likelihood-ratio, nor a classifier of torchvision"):
         load_judge("nobody", classes=3)
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="not a file of weights"):

@@ -110,7 +110,9 @@ def test_a_stream_shows_every_scale_and_ends_with_the_image(pipeline: VARPipelin
             assert answer.headers["content-type"].startswith("text/event-stream")
             return (await answer.aread()).decode()
 
-    events = [json.loads(line.removeprefix("data: ")) for line in talk(pipeline, conversation).splitlines() if "{" in line]
+    events = [
+        json.loads(line.removeprefix("data: ")) for line in talk(pipeline, conversation).splitlines() if "{" in line
+    ]
     kinds = [one["type"] for one in events]
     assert kinds == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
     assert [one["partial_image_index"] for one in events[:-1]] == [0, 1, 2]
@@ -244,9 +246,7 @@ def test_large_bodies_are_refused_announced_or_not(pipeline: VARPipeline) -> Non
     async def conversation(client: Client) -> list[httpx.Response]:
         return [
             await client.post("/v1/images/generations", content=b" " * 4000),
-            await client.post(
-                "/v1/images/generations", content=chunks(), headers={"content-type": "application/json"}
-            ),
+            await client.post("/v1/images/generations", content=chunks(), headers={"content-type": "application/json"}),
         ]
 
     for answer in talk(pipeline, conversation, max_body=1000):
@@ -258,7 +258,12 @@ def test_keys(pipeline: VARPipeline, tmp_path: Any) -> None:
     keys = Keys.read(str(tmp_path / "keys"))
 
     async def conversation(client: Client) -> list[int]:
-        tries = [{}, {"authorization": "Bearer gamma"}, {"authorization": "Basic alpha"}, {"authorization": "Bearer beta"}]
+        tries = [
+            {},
+            {"authorization": "Bearer gamma"},
+            {"authorization": "Basic alpha"},
+            {"authorization": "Bearer beta"},
+        ]
         answers = [await client.get("/v1/models", headers=headers) for headers in tries]
         assert answers[0].headers["www-authenticate"] == "Bearer"
         return [answer.status_code for answer in answers] + [(await client.get("/healthz")).status_code]

@@ -34,6 +34,7 @@ edit.command("nextscale.cli.edit:outpaint", name="outpaint", help="Add pixels at
 edit.command("nextscale.cli.edit:edit_class", name="class", help="Turn an image, or a part, into another class.")
 edit.command("nextscale.cli.edit:upscale", name="upscale", help="Make a small image as large as the model's.")
 app.command(edit)
+app.command("nextscale.cli.studio:studio", help="Open the studio: generate, edit and inspect in a browser.")
 app.command("nextscale.cli.serve:serve", help="Serve a model over HTTP, in OpenAI's Images API.")
 app.command("nextscale.cli.compare:compare", help="Models of several kinds in quality, steps, FLOPs and time.")
 train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (stage 2).")

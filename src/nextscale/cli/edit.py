@@ -28,6 +28,8 @@ class EditOptions(SamplingFlags, EditConfig):
     "Class names or ids with commas, none, or auto: the class under which what is kept is likeliest."
     out: str = "out/edit.png"
     "PNG file for the result; variations beyond one get numbers before the suffix."
+    guidance: float | None = None
+    "Classifier-free guidance; 0 is off [default: the model's, times the share of the region that is made anew]"
     count: int = 1
     "Variations; variation i has seed + i and class i mod n."
     seed: int = 0

@@ -6,7 +6,7 @@ Shapes: B variations of one image, (H, W) pixels, L tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -75,6 +75,15 @@ class Editor:
         self.shown = filled(self.cut, known)
         self.kept = downsample(known.float(), tokenizer.schedule.final)
 
+    @property
+    def share(self) -> float:
+        """How much of what the model sees is made anew, 0 to 1."""
+        return 1 - float(self.kept.mean())
+
+    def softened(self, sampling: SamplingConfig) -> SamplingConfig:
+        """Settings whose guidance counts by the share that is made anew: what is kept tells the class by itself."""
+        return replace(sampling, guidance=sampling.guidance * self.share)
+
     def known_part(self) -> tuple[Tensor, Tensor]:
         """An image (1, 3, H, W) of the model's size and the share of each latent (1, 1, h, w) that tells its class."""
         if self.config.keep_scales and not bool((self.kept > 0).any()):
@@ -128,6 +137,8 @@ def outpainted(
     seed: int,
     sampling: SamplingConfig,
     config: EditConfig,
+    *,
+    soften: bool,
 ) -> tuple[Tensor, TokenPyramid]:
     """An image (1, 3, H, W) with new pixels around it, window by window, and the last window's tokens."""
     canvas, mask = expansion.canvas(image)
@@ -137,7 +148,7 @@ def outpainted(
     for window in windows(mask, size):
         seen = window.cover(mask)
         editor = Editor(model, tokenizer, canvas, mask * seen, config, window)
-        steps = list(editor.steps(classes, [generator], sampling))
+        steps = list(editor.steps(classes, [generator], editor.softened(sampling) if soften else sampling))
         canvas = editor.finish(steps[-1].accumulated)
         mask = mask * (1 - seen)
     return canvas, TokenPyramid.from_maps([step.tokens for step in steps], model.schedule)

@@ -106,10 +106,11 @@ class EvidenceHook(SamplingHook):
     as a Gaussian around it is, with the variance that quantising this image left at this scale; where only a share of
     the position is kept, its logarithm counts by that share. A hole is the model's alone, what is wholly kept is
     quantised anew, *given what was really generated before*, so that finer scales repair what coarser ones did
-    across the edge; positions on the edge weigh both. This is sampling from the posterior, scale by scale.
+    across the edge; positions on the edge weigh both. This is sampling from the posterior, scale by scale; the
+    evidence counts twice, because what is kept should not vary (measured: docs/editing.md).
     """
 
-    def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor, *, strength: float = 1.0) -> None:
+    def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor, *, strength: float = 2.0) -> None:
         """As for `EmbeddingsHook`; `strength` multiplies the evidence."""
         self.quantizer = tokenizer.quantizer
         self.schedule = tokenizer.schedule

@@ -179,6 +179,20 @@ class SelfAttention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0))) if normalise else None
         self.proj = Linear(width, width)
 
+    def project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
+        """Queries, keys and values, each (B, H, L, D), and the factor of their products before the softmax."""
+        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+        qkv = self.qkv(x_BLC, bias).unflatten(-1, (3, self.heads, HEAD_WIDTH))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if self.log_scale is None:
+            return query, key, value, 0.25 / math.sqrt(HEAD_WIDTH)
+        factor_H11 = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
+        if by_hand(qkv):
+            query, key, value = UnitHeads.apply(qkv, factor_H11)  # pyright: ignore[reportGeneralTypeIssues]
+        else:
+            query, key = unit_heads(qkv, factor_H11)
+        return query.to(value.dtype), key, value, 1.0
+
     def forward(
         self,
         x_BLC: Tensor,
@@ -188,18 +202,7 @@ class SelfAttention(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         batch, length, width = x_BLC.shape
-        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
-        qkv = self.qkv(x_BLC, bias).view(batch, length, 3, self.heads, HEAD_WIDTH)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, L, D)
-        softmax_scale = 0.25 / math.sqrt(HEAD_WIDTH)
-        if self.log_scale is not None:
-            factor_H11 = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
-            if by_hand(qkv):
-                query, key, value = UnitHeads.apply(qkv, factor_H11)  # pyright: ignore[reportGeneralTypeIssues]
-            else:
-                query, key = unit_heads(qkv, factor_H11)
-            softmax_scale = 1.0
-        query = query.to(value.dtype)
+        query, key, value, softmax_scale = self.project(x_BLC)
         if cache is not None:
             mixed = attend(query, *cache.append(layer, key, value), None, softmax_scale)
         else:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError
-from ray.serve.handle import DeploymentHandle
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from nextscale.config import from_dict
 from nextscale.server.admission import Admission
@@ -64,7 +64,7 @@ class Replicas:
     async def make(self, job: Job) -> AsyncIterator[Stage]:
         shown = -1
         for attempt in range(ATTEMPTS):
-            stages = self.handle.options(stream=True).make.remote(job)
+            stages = cast(DeploymentResponseGenerator[Stage], self.handle.options(stream=True).make.remote(job))
             try:
                 async for stage in stages:
                     if stage.final or stage.scale > shown:  # a second attempt makes the same stages again
@@ -101,18 +101,16 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
     threads = max(1, (os.cpu_count() or 1) // settings.replicas) if settings.device in ("auto", "cpu") else 0
     model = serve.deployment(
-        ImageModel,
         num_replicas=settings.replicas,
         max_ongoing_requests=UNLIMITED,
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=2,
         graceful_shutdown_timeout_s=settings.deadline,
-    )
+    )(ImageModel)
     api = serve.deployment(
-        serve.ingress()(Api),
         name="Api",
         max_ongoing_requests=UNLIMITED,
         ray_actor_options={"num_cpus": 0},
         graceful_shutdown_timeout_s=settings.deadline,
-    )
+    )(serve.ingress()(Api))
     return api.bind(model.bind(settings, threads), settings, keys)

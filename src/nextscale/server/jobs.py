@@ -37,6 +37,8 @@ class Job:
     "Class id, None for no class, or `auto` (edits)."
     sampling: SamplingConfig
     edit: Edit | None = None
+    soften: bool = False
+    "Whether the guidance of an edit counts by the share that is made anew."
     previews: frozenset[int] = frozenset()
     "Scales after which the image is wanted as it stands."
 

@@ -26,11 +26,12 @@ def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK, port:
 
     application = build(settings)
     stop = threading.Event()
-    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
     ray.init(
         include_dashboard=False, _node_ip_address=LOOPBACK, log_to_driver=False, logging_level=logging.WARNING,
         configure_logging=True,
     )  # fmt: skip
+    # After Ray's own handlers, which end at once.
+    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         serve.start(
             proxy_location="HeadOnly", http_options={"host": host, "port": port},

@@ -77,7 +77,8 @@ def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> Work:
     """An image of which a part is made anew."""
     editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
     label = pipeline.class_or_none(pipeline.edit_classes(job.label, *editor.known_part())[0])
-    return pipeline.edit_steps(editor, classes=[label], seeds=[job.seed], config=job.sampling), [label], editor.finish
+    sampling = editor.softened(job.sampling) if job.soften else job.sampling
+    return pipeline.edit_steps(editor, classes=[label], seeds=[job.seed], config=sampling), [label], editor.finish
 
 
 def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:

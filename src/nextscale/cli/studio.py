@@ -1,0 +1,61 @@
+"""`nextscale studio`: the web page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from nextscale.cli.options import ConfigFile, accepts, settle
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudioOptions:
+    """Settings of `nextscale studio`."""
+
+    model: str = "demo"
+    "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
+    rival: str = ""
+    "Second model for the Compare tab, such as a run of `nextscale train raster`."
+    results: tuple[str, ...] = ()
+    "Folders with results of `nextscale scaling run` and `nextscale compare` for the Scaling tab, with commas."
+    host: str = "127.0.0.1"
+    "Address to listen at."
+    port: int = 7860
+    "Port to listen at."
+    open: bool = False
+    "Open the page in a browser."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port must be between 1 and 65535, got {self.port}")
+
+
+@accepts(StudioOptions)
+def studio(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Open the studio: generate, edit, inspect and compare in a browser."""
+    options = settle(StudioOptions, given, file=config)
+    missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise ValueError(f'the studio needs {", ".join(missing)}: pip install "nextscale[studio]"')
+    for place in options.results:
+        if not Path(place).exists():
+            raise ValueError(f"--results {place}: there is no such folder")
+    from nextscale.pipeline import VARPipeline
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.studio.app import run_studio
+    from nextscale.studio.desk import Desk
+
+    pipeline, *rivals = (
+        VARPipeline.from_pretrained(name, device=options.device, dtype=options.precision)
+        for name in (options.model, options.rival)
+        if name
+    )
+    retain_freed_memory()
+    desk = Desk(pipeline, options.model, next(iter(rivals), None), tuple(Path(place) for place in options.results))
+    run_studio(desk, host=options.host, port=options.port, open_browser=options.open)

@@ -1,0 +1,1 @@
+"""The studio: a web page to generate, edit and look into models, on gradio."""

@@ -1,0 +1,108 @@
+"""The Compare tab: two models fill an image side by side, each against its own clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from nextscale.models.families import kind_of
+from nextscale.pipeline import VARPipeline
+from nextscale.results import GenerationStep
+from nextscale.studio.desk import Desk, large, seed_of
+from nextscale.studio.errors import told
+from nextscale.studio.queue import MODEL
+
+FRAME = 0.02
+"""Seconds of a model's own clock between its pictures at least."""
+
+
+@dataclass
+class Racer:
+    """A model at work: its steps, and the time it took for them so far."""
+
+    title: str
+    steps: Iterator[GenerationStep]
+    each: int
+    "Steps of the transformer that one of ours stands for: a row where tokens are drawn one by one."
+    seconds: float = 0.0
+    taken: int = 0
+    done: bool = False
+    last: GenerationStep | None = field(default=None, repr=False)
+
+    def advance(self) -> None:
+        """One step, timed."""
+        began = time.perf_counter()
+        step = next(self.steps, None)
+        self.seconds += time.perf_counter() - began
+        if step is None:
+            self.done = True
+        else:
+            self.last, self.taken = step, self.taken + self.each
+
+    @property
+    def clock(self) -> str:
+        state = "finished" if self.done else "at work"
+        return f"**{self.title}**: {self.taken} steps, {1000 * self.seconds:.0f} ms, {state}"
+
+
+def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
+    """Whichever clock is behind takes the next step; yields after each, with the number of who moved.
+
+    The models share the machine, one at a time: each clock counts its own model's work alone, not that of drawing.
+    """
+    racers = []
+    for one in pipelines:
+        kind = kind_of(one.transformer.config)
+        each = one.schedule.final[1] if kind.kind in ("raster", "rq") else 1
+        racers.append(Racer(kind.title, iter(one.generate_steps(name, seeds=[seed])), each))
+    while not all(racer.done for racer in racers):
+        number = min((i for i, racer in enumerate(racers) if not racer.done), key=lambda i: racers[i].seconds)
+        racers[number].advance()
+        yield racers, number
+
+
+def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Image.Image | None], list[str]]]:
+    """Pictures and clocks of the rival and of the model, whenever one of the pictures changes."""
+    assert desk.rival is not None
+    pipelines = [desk.rival, desk.pipeline]
+    pictures: list[Image.Image | None] = [None, None]
+    shown_at = [-FRAME, -FRAME]
+    for racers, number in race(pipelines, desk.label_of(name), seed):
+        racer = racers[number]
+        if racer.last is not None and (racer.done or racer.seconds >= shown_at[number] + FRAME):
+            shown_at[number] = racer.seconds
+            pictures[number] = large(racer.last.preview()[0])
+            yield [*pictures], [one.clock for one in racers]
+
+
+def compare_tab(desk: Desk) -> None:
+    """Controls above, the two models side by side."""
+    if desk.rival is None:
+        gr.Markdown(
+            "Two models fill the same class side by side, step by step, each against its own clock. Start the studio "
+            "with a second one: `nextscale studio --rival out/runs/raster`, where `nextscale train raster` trained it."
+        )
+        return
+    titles = [kind_of(one.transformer.config).title for one in (desk.rival, desk.pipeline)]
+    with gr.Row():
+        name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class")
+        seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+        start = gr.Button("Start both", variant="primary", elem_id="compare-start")
+    with gr.Row():
+        pictures, clocks = [], []
+        for title in titles:
+            with gr.Column(min_width=280):
+                pictures.append(gr.Image(label=title, type="pil", interactive=False, format="png"))
+                clocks.append(gr.Markdown("Ready."))
+
+    @told
+    def run(name: str, seed: float) -> Iterator[tuple[Any, ...]]:
+        for shown, said in race_live(desk, name, seed_of(seed, False)):
+            yield (*shown, *said)
+
+    start.click(run, [name, seed], [*pictures, *clocks], concurrency_id=MODEL, concurrency_limit=1, api_name="compare")

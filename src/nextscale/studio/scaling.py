@@ -1,0 +1,67 @@
+"""The Scaling tab: plots of result files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from nextscale.config import read_json
+from nextscale.evaluation.plots import plot_rivals
+from nextscale.scaling.plots import plot_laws
+from nextscale.scaling.report import fit_family, read_results
+from nextscale.studio.desk import Desk
+from nextscale.studio.errors import told
+
+COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
+
+
+def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
+    """What can be plotted: by name, its kind (a kind of model's scaling, or `comparison`) and its data."""
+    found: dict[str, tuple[str, Any]] = {}
+    for place in places:
+        for folder in [place, *sorted(path for path in place.rglob("*") if path.is_dir())]:
+            try:
+                results = read_results([folder])
+            except ValueError:
+                results = []
+            for kind in dict.fromkeys(one["kind"] for one in results):
+                found[f"{folder.name}: scaling of {kind}"] = "scaling", [one for one in results if one["kind"] == kind]
+            for path in sorted(folder.glob("*.json")):
+                try:
+                    values = read_json(path)
+                except ValueError:
+                    continue
+                if set(values) >= COMPARISON:
+                    found[f"{folder.name}/{path.stem}: comparison"] = "comparison", values
+    return found
+
+
+def plotted(desk: Desk, kind: str, data: Any) -> str:
+    """A picture of results; returns its path. Raises ValueError for too few of them."""
+    path = desk.folder / "results.png"
+    if kind == "scaling":
+        plot_laws(data, fit_family(data), path)
+    else:
+        plot_rivals(data, path)
+    return str(path)
+
+
+def scaling_tab(desk: Desk) -> None:
+    """A choice of results, and their plot."""
+    sets = result_sets(desk.results)
+    if not sets:
+        gr.Markdown(
+            "Plots of `nextscale scaling run` and `nextscale compare`. Name the folders of their results: "
+            "`nextscale studio --results out/scaling,out/compare`."
+        )
+        return
+    chosen = gr.Dropdown(list(sets), value=None, label="Results")
+    picture = gr.Image(label="Plot", interactive=False, format="png", elem_id="scaling-plot")
+
+    @told
+    def show(name: str) -> str:
+        return plotted(desk, *sets[name])
+
+    chosen.change(show, chosen, picture)

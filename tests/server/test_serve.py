@@ -1,0 +1,173 @@
+"""`nextscale serve` as a process of its own, talked to with OpenAI's client."""
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from PIL import Image
+
+from nextscale.pipeline import VARPipeline
+from toys import make_pipeline, toy_image
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    folder = tmp_path_factory.mktemp("serve")
+    make_pipeline().save_pretrained(folder / "model")
+    (folder / "keys").write_text("sesame\n")
+    port = free_port()
+    command = [
+        sys.executable, "-m", "nextscale", "serve", "--model", str(folder / "model"), "--port", str(port),
+        "--api-key-file", str(folder / "keys"), "--queue", "40",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            command, stderr=log, stdout=log, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(url, process, folder / "log")
+            yield url, process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def wait_for(url: str, process: subprocess.Popen[str], log: Path) -> None:
+    for _ in range(600):
+        assert process.poll() is None, log.read_text()
+        try:
+            if httpx.get(f"{url}/healthz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise AssertionError(log.read_text())
+
+
+def client_of(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="sesame", max_retries=0)
+
+
+def picture(text: str | None) -> Image.Image:
+    assert text is not None
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_openai_client_generates_what_the_pipeline_does(server: tuple, pipeline: VARPipeline) -> None:
+    client = client_of(server[0])
+    model = client.models.list().data[0].id
+    answer = client.images.generate(model=model, prompt="green", n=2, extra_body={"seed": 11, "guidance": 1.0})
+    wanted = pipeline.generate("green", seeds=[11, 12], guidance=1.0).images
+    assert [picture(one.b64_json).tobytes() for one in answer.data or []] == [one.tobytes() for one in wanted]
+
+
+def test_openai_client_edits_what_the_pipeline_does(server: tuple, pipeline: VARPipeline) -> None:
+    image = toy_image(2, 1, 24)
+    mask = Image.new("RGBA", image.size, "black")
+    mask.putalpha(Image.fromarray(np.where(np.indices((24, 24)).sum(0) < 20, 0, 255).astype(np.uint8)))
+    files = []
+    for one in (image, mask):
+        buffer = io.BytesIO()
+        one.save(buffer, format="PNG")
+        files.append(("image.png", buffer.getvalue(), "image/png"))
+    answer = client_of(server[0]).images.edit(image=files[0], mask=files[1], prompt="red", n=2, extra_body={"seed": 3})
+    for number, one in enumerate(answer.data or []):
+        wanted = pipeline.inpaint(image, mask, classes="red", seeds=[3 + number]).images[0]
+        assert picture(one.b64_json).tobytes() == wanted.tobytes()
+
+
+def test_openai_client_streams_every_scale(server: tuple, pipeline: VARPipeline) -> None:
+    events = list(
+        client_of(server[0]).images.generate(prompt="blue", stream=True, partial_images=3, extra_body={"seed": 2})
+    )
+    assert [one.type for one in events] == ["image_generation.partial_image"] * 3 + ["image_generation.completed"]
+    for one, step in zip(events, pipeline.generate_steps("blue", seeds=[2]), strict=True):
+        assert picture(one.b64_json).tobytes() == step.preview()[0].tobytes()
+
+
+def test_keys_and_wrong_requests(server: tuple) -> None:
+    client = client_of(server[0])
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="open").models.list()
+    with pytest.raises(openai.BadRequestError, match="did you mean green"):
+        client.images.generate(prompt="grene")
+    with pytest.raises(openai.NotFoundError):
+        client.images.generate(prompt="green", model="dall-e-3")
+
+
+def test_a_killed_replica_is_replaced_and_its_work_done_again(server: tuple) -> None:
+    url, process = server
+    client = client_of(url)
+    replicas = [pid for pid in descendants(process.pid) if b"ServeReplica:nextscale:ImageModel" in command_of(pid)]
+    assert replicas
+    for pid in replicas:
+        os.kill(pid, signal.SIGKILL)
+    assert len(client.images.generate(prompt="red", n=3, timeout=90).data or []) == 3
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that stem from this one."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, stack = [], [pid]
+    while stack:
+        children = parents.get(stack.pop(), [])
+        found += children
+        stack += children
+    return found
+
+
+def command_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
+    url, process = server
+
+    def ask(seed: int) -> int:
+        body = {"prompt": "green", "n": 4, "seed": seed}
+        answer = httpx.post(
+            f"{url}/v1/images/generations", json=body, headers={"authorization": "Bearer sesame"}, timeout=60
+        )
+        return answer.status_code
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask, seed) for seed in range(8)]
+        while "nextscale_images_pending 0.0" in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        statuses = [one.result() for one in asked]
+    assert set(statuses) <= {200, 503} and 200 in statuses
+    assert process.wait(60) == 0

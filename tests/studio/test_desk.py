@@ -1,0 +1,146 @@
+"""What the studio's tabs compute, without a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nextscale.editing.apply import EditConfig
+from nextscale.evaluation.attention import attention_shares
+from nextscale.pipeline import VARPipeline
+from nextscale.studio.compare import race_live
+from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, large, seed_of
+from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, Canvas, edit_live
+from nextscale.studio.generate import generate_live
+from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.scaling import plotted, result_sets
+from toys import make_pipeline, toy_image
+
+
+@pytest.fixture
+def desk(pipeline: VARPipeline, tmp_path: Path) -> Desk:
+    return Desk(pipeline, "toy", folder=tmp_path)
+
+
+def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeline: VARPipeline) -> None:
+    frames = list(generate_live(desk, "green", 2, 5, 1.0, 4, 0.9))
+    assert len(frames) == len(pipeline.schedule) + 1
+    assert all(frame.files is None for frame in frames[:-1])
+    wanted = pipeline.generate("green", seeds=[5, 6], guidance=1.0, top_k=4, top_p=0.9).images
+    for (path, caption), image, seed in zip(frames[-1].files or [], wanted, (5, 6), strict=True):
+        saved = Image.open(path)
+        assert saved.tobytes() == image.tobytes() and str(seed) in caption
+        facts = json.loads(saved.text[SETTINGS_KEY])  # type: ignore[attr-defined]
+        assert (facts["class"], facts["seed"], facts["guidance"], facts["top_k"]) == ("green", seed, 1.0, 4)
+    with pytest.raises(ValueError, match="top_p must be between 0 and 1"):
+        list(generate_live(desk, "green", 1, 0, 1.0, 0, 7.0))
+
+
+def test_no_class_is_unconditional(desk: Desk, pipeline: VARPipeline) -> None:
+    *_, last = generate_live(desk, NO_CLASS, 1, 3, 2.0, 8, 0.9)
+    assert Image.open(last.files[0][0]).tobytes() == pipeline.generate(None, seeds=[3]).images[0].tobytes()  # type: ignore[index]
+
+
+def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
+    image = toy_image(0, 0, 20)
+    layer = np.zeros((20, 20, 4), np.uint8)
+    layer[5:15, 5:15] = 255
+    value = {"background": image.convert("RGBA"), "layers": [Image.fromarray(layer)], "composite": None}
+    canvas = Canvas.of(value)
+    assert canvas.mask.sum() == 100
+    *_, last = edit_live(desk, canvas, INPAINT, "red", 2, 4, (0, 0, 0, 0), EditConfig())
+    wanted = pipeline.inpaint(image, canvas.mask, classes="red", seeds=[4, 5]).images
+    assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
+    blank = Canvas(image, np.zeros((20, 20), np.float32))
+    with pytest.raises(ValueError, match="nothing is painted"):
+        list(edit_live(desk, blank, INPAINT, "red", 1, 0, (0,) * 4, EditConfig()))
+    with pytest.raises(ValueError, match="there is no image yet"):
+        Canvas.of(None)
+    with pytest.raises(ValueError, match="at most 25,000,000"):
+        Canvas.of({"background": Image.new("1", (6000, 6000))})
+
+
+def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> None:
+    canvas = Canvas.of({"background": toy_image(1, 0, 16)})
+    *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
+    assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
+    assert around.pair[0].size == around.pair[1].size
+    *_, whole = edit_live(desk, canvas, WHOLE, "red", 1, 0, (0,) * 4, EditConfig(keep_scales=2))
+    wanted = pipeline.edit(canvas.image, classes="red", seeds=[0], editing=EditConfig(keep_scales=2)).images[0]
+    assert Image.open(whole.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
+
+
+def test_inspection_adds_up(pipeline: VARPipeline) -> None:
+    image = toy_image(2, 0, 16)
+    seen = inspect_image(pipeline, image)
+    assert len(seen.stages) == 4 and len(seen.norms) == 5
+    whole = pipeline.reconstruct(pipeline.pixels_of(image))
+    from nextscale.pictures import to_images
+
+    assert seen.stages[-1].tobytes() == to_images(whole)[0].tobytes()
+    assert seen.label == int(pipeline.class_log_likelihoods(seen.tokens)[0].argmax())
+    assert torch.allclose(seen.likelihood, pipeline.log_likelihood(seen.tokens, seen.label)[0])
+    table = codebook_usage(seen)
+    assert [row[1] for row in table] == [1, 4, 9, 16]
+    assert all(1 <= row[3] <= row[2] + 0.1 for row in table)  # type: ignore[operator]
+    assert mask_picture(pipeline.schedule).width >= 384
+    assert attention_of(pipeline, seen, 2, 1, 1).width > 300
+
+
+def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
+    model, quantizer = pipeline.transformer, pipeline.tokenizer.quantizer
+    tokens = pipeline.generate([0, 1], seeds=[0, 1]).tokens
+    labels = torch.tensor([0, 1])
+    shares = attention_shares(model, quantizer, tokens, labels)
+    assert len(shares) == model.config.depth
+    for one in shares:
+        assert torch.allclose(one.sum(dim=-1), torch.ones(2, 30), atol=1e-5)
+        assert not one[:, ~model.mask].any(), "a token looks at finer scales"
+    # With values of one everywhere but at one key, the block's output is the attention to it.
+    attention = model.blocks[0].attention
+    seen: list[torch.Tensor] = []
+    hook = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    pipeline.logits(tokens, [0, 1])
+    hook.remove()
+    query, key, value, factor = attention.project(seen[0])
+    marked = torch.zeros_like(value)
+    marked[:, :, 7] = 1
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, marked, attn_mask=model.mask, scale=factor)
+    assert torch.allclose(mixed.mean(dim=(1, 3)), shares[0][:, :, 7], atol=1e-5)
+
+
+def test_two_models_race_by_their_own_clocks(desk: Desk, pipeline: VARPipeline) -> None:
+    desk.rival = make_pipeline(seed=1)
+    frames = list(race_live(desk, "blue", 2))
+    pictures, clocks = frames[-1]
+    assert all("finished" in clock and "4 steps" in clock for clock in clocks)
+    wanted = [one.generate("blue", seeds=[2]).images[0] for one in (desk.rival, pipeline)]
+    assert [one.tobytes() for one in pictures if one] == [large(one).tobytes() for one in wanted]
+
+
+def test_seeds() -> None:
+    assert seed_of(5, False) == 5
+    assert seed_of(5, True) != seed_of(5, True)
+    for wrong in (-1, 1.5, 2.0**60):
+        with pytest.raises(ValueError, match="a seed is a whole number"):
+            seed_of(wrong, False)
+
+
+def test_results_are_found_and_plotted(desk: Desk, tmp_path: Path) -> None:
+    folder = tmp_path / "scaling"
+    folder.mkdir()
+    for depth in range(1, 5):
+        size = 1e6 * depth**3
+        figures = dict.fromkeys(("loss", "loss_last", "error", "error_last"), 5 * size**-0.1)
+        curve = [{"flops": size * step, **figures} for step in (1e6, 1e7)]
+        facts = {"kind": "var", "depth": depth, "parameters": size, "curve": curve}
+        (folder / f"var-d{depth}.json").write_text(json.dumps(facts | figures))
+    (folder / "other.json").write_text("[1]")
+    sets = result_sets((folder,))
+    assert list(sets) == ["scaling: scaling of var"]
+    assert Image.open(plotted(desk, *sets["scaling: scaling of var"])).width > 500
