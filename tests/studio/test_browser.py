@@ -88,23 +88,34 @@ def test_the_keyboard_reaches_the_button(page: playwright.Page) -> None:
     page.get_by_text("4 images of blue").wait_for()
 
 
+def paint(page: playwright.Page) -> None:
+    """A stroke from the middle of the canvas."""
+    place = page.locator("#edit-canvas canvas").first.bounding_box()
+    assert place
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for step in range(10):
+        page.mouse.move(x + 3 * step, y + 2 * step)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+
+
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     page.get_by_role("tab", name="Edit").click()
     page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    canvas = page.locator("#edit-canvas canvas").first
-    canvas.wait_for()
-    page.wait_for_timeout(1500)  # the editor lays itself out
-    place = canvas.bounding_box()
-    assert place
-    middle = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-    page.mouse.move(*middle)
-    page.mouse.down()
-    for step in range(10):
-        page.mouse.move(middle[0] + 3 * step, middle[1] + 2 * step)
-    page.mouse.up()
-    page.wait_for_timeout(500)
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("2 variations").wait_for()
+    page.locator("#edit-canvas canvas").first.wait_for()
+    done = page.get_by_text("2 variations")
+    for _ in range(6):  # the editor takes strokes only once it has laid itself out, and does not say when
+        page.wait_for_timeout(1500)
+        paint(page)
+        page.get_by_role("button", name="Edit", exact=True).click()
+        try:
+            done.wait_for(timeout=5000)
+            break
+        except playwright.TimeoutError:
+            continue
+    done.wait_for()
     assert page.locator("#edit-gallery img").count() >= 2
 
 

@@ -9,6 +9,7 @@ from importlib.resources import files
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
+from gradio.themes import Soft
 
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk
@@ -76,7 +77,7 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
     try:
         page.launch(
             server_name=host, server_port=port, quiet=True, inbrowser=open_browser, prevent_thread_lock=True,
-            footer_links=[], theme=gr.themes.Soft(primary_hue="violet"), css=style.read_text(encoding="utf-8"),
+            footer_links=[], theme=Soft(primary_hue="violet"), css=style.read_text(encoding="utf-8"),
             max_file_size="32mb", ssr_mode=False,
         )  # fmt: skip
     except OSError as error:

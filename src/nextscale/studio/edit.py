@@ -17,7 +17,7 @@ from nextscale.pictures import to_images
 from nextscale.studio.desk import AUTO, Desk, large, require_size, seed_of, strip
 from nextscale.studio.errors import told
 from nextscale.studio.queue import MODEL
-from nextscale.studio.uploads import PaintedImage
+from nextscale.studio.uploads import checked
 
 INPAINT, OUTPAINT, WHOLE = "Painted part", "Around the image", "Whole image"
 
@@ -104,11 +104,11 @@ def edit_tab(desk: Desk) -> gr.ImageEditor:
     """Canvas and controls at the left, before and after at the right; returns the canvas."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            canvas = PaintedImage(
+            canvas = checked(gr.ImageEditor(
                 label="Image: paint over what should be made anew", type="pil", image_mode="RGBA", height=420,
                 sources=["upload", "clipboard"], transforms=(), layers=False, elem_id="edit-canvas", format="png",
                 brush=gr.Brush(colors=["#ff3366"], color_mode="fixed", default_size=12),
-            )  # fmt: skip
+            ))  # fmt: skip
             where = gr.Radio([INPAINT, OUTPAINT, WHOLE], value=INPAINT, label="What is made anew")
             name = gr.Dropdown(
                 [AUTO, *desk.class_choices], value=AUTO, label="Class", info="auto: what the rest looks like."

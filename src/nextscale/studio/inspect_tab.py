@@ -21,7 +21,7 @@ from nextscale.studio.inspection import (
 )
 from nextscale.studio.plots import residual_plot
 from nextscale.studio.queue import MODEL
-from nextscale.studio.uploads import UploadedImage
+from nextscale.studio.uploads import checked
 
 LIKELIEST = "(likeliest)"
 
@@ -32,8 +32,10 @@ def inspect_tab(desk: Desk) -> None:
     last = len(schedule)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            picture = UploadedImage(
-                label="Image", type="pil", sources=["upload", "clipboard"], format="png", elem_id="inspect-image"
+            picture = checked(
+                gr.Image(
+                    label="Image", type="pil", sources=["upload", "clipboard"], format="png", elem_id="inspect-image"
+                )
             )
             name = gr.Dropdown([LIKELIEST, *desk.class_choices], value=LIKELIEST, label="Class given to the model")
             start = gr.Button("Inspect", variant="primary", elem_id="inspect-start")

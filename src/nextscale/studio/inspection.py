@@ -108,8 +108,9 @@ def mask_picture(schedule: ScaleSchedule) -> Image.Image:
     """The block-wise causal mask: row by query, bright where it sees a key, lines between scales."""
     mask = schedule.mask().numpy()
     factor = max(1, -(-384 // len(mask)))
+    side = len(mask) * factor
     pixels = np.where(mask[..., None], np.array([250, 190, 90]), np.array([36, 24, 70])).astype(np.uint8)
-    picture = Image.fromarray(pixels).resize((len(mask) * factor,) * 2, Image.Resampling.NEAREST)
+    picture = Image.fromarray(pixels).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
     for end in schedule.ends[:-1]:
         place = end * factor

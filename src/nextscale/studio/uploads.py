@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
+from gradio.components import Component
+
+Input = TypeVar("Input", bound=Component)
+MESSAGE = "this file cannot be read as an image; upload a PNG, JPEG or WebP"
 
 
-def unreadable() -> gr.Error:
-    return gr.Error(
-        "this file cannot be read as an image; upload a PNG, JPEG or WebP", duration=8, print_exception=False
-    )
+def checked(component: Input) -> Input:
+    """The component; what it cannot read is told on the page instead of in the log.
 
+    Not a subclass: gradio writes files beside the source of those.
+    """
+    read = component.preprocess
 
-class UploadedImage(gr.Image):
-    """gradio's image input."""
-
-    is_template = True  # drawn as its parent
-
-    def preprocess(self, payload: Any) -> Any:
+    def preprocess(payload: Any) -> Any:
         try:
-            return super().preprocess(payload)
+            return read(payload)
         except gr.Error:
             raise
         except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-            raise unreadable() from error
+            raise gr.Error(MESSAGE, duration=8, print_exception=False) from error
 
-
-class PaintedImage(gr.ImageEditor):
-    """gradio's image editor."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        try:
-            return super().preprocess(payload)
-        except gr.Error:
-            raise
-        except Exception as error:
-            raise unreadable() from error
+    component.preprocess = preprocess
+    return component
