@@ -146,6 +146,23 @@ def test_training_goes_on_from_another_tokenizer(tmp_path: Path, image_folder: M
     torch.testing.assert_close(after.quantizer.codebook, before.quantizer.codebook)
 
 
+def test_a_tokenizer_takes_other_scales(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    before = load_tokenizer(tokenizer_folder)
+    changes = {"init_from": str(tokenizer_folder), "steps": 1, "optimiser": replace(FAST, learning_rate=1e-9)}
+    for scales in (((4, 4),), ((4, 4),) * 3):
+        config = stage1_config(image_folder(), tmp_path / str(len(scales)), init_scales=scales, **changes)
+        after = load_tokenizer(train_tokenizer(config))
+        assert after.config == replace(before.config, scales=scales, phi_map=())
+        torch.testing.assert_close(after.encoder.state_dict(), before.encoder.state_dict())
+        last = (one.phi[one.phi_map[-1]].weight for one in (after.quantizer, before.quantizer))
+        torch.testing.assert_close(*last)
+        assert after.encode(torch.zeros(1, 3, 16, 16)).packed.shape == (1, 16 * len(scales))
+    with pytest.raises(ValueError, match="the last scale must be that of"):
+        train_tokenizer(stage1_config(image_folder(), tmp_path / "5", init_scales=((5, 5),), **changes))
+    with pytest.raises(ValueError, match="init_scales needs init_from"):
+        stage1_config(tmp_path, tmp_path, init_scales=((4, 4),))
+
+
 def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, image_folder: Make) -> None:
     config = stage1_config(image_folder(), tmp_path / "run", steps=30, model=tokenizer_config(codebook_size=64))
     train_tokenizer(config)

@@ -158,7 +158,7 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
         if isinstance(value, str) and setting.hint in (int, float):
             return setting.hint(value)
         if isinstance(value, (str, int, float)) and get_origin(setting.hint) is tuple:
-            if setting.name == "scales":
+            if setting.name.endswith("scales"):
                 from nextscale.pyramid import parse_schedule
 
                 return parse_schedule(str(value)).sizes

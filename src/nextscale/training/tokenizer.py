@@ -40,6 +40,7 @@ from nextscale.training.optimisation import (
 )
 from nextscale.training.perceptual import PerceptualDistance
 from nextscale.training.run import RunFolder, stop_requests
+from nextscale.training.warm_start import rescaled_state
 
 logger = logging.getLogger("nextscale.training")
 
@@ -66,6 +67,8 @@ class TokenizerTraining(LoopConfig):
     "A code is dead when it was used less than this share of the average."
     init_from: str = ""
     "Model or tokenizer to start from; its architecture is kept, whatever the preset."
+    init_scales: tuple[tuple[int, int], ...] = ()
+    "Other scales for the tokenizer named by init_from, with the same last one, such as 8 or 8,8,8,8."
     decoder_only: bool = False
     "Train the decoder alone, of the tokenizer named by init_from: tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
@@ -91,6 +94,10 @@ class TokenizerTraining(LoopConfig):
             raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
         if self.decoder_only and not self.init_from:
             raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
+        if self.init_scales and (not self.init_from or self.decoder_only):
+            raise ValueError(
+                "init_scales needs init_from, a tokenizer all of which is trained: its tokens become others"
+            )
 
 
 class ReconstructionLoss(nn.Module):
@@ -128,14 +135,20 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     config = replace(config, steps=counted_steps(config, source))
     start = find_model(config.init_from).tokenizer() if config.init_from else None
     if start is not None:
-        config = replace(config, model=start.config)
+        others = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
+        config = replace(config, model=replace(start.config, **others))
+        if config.model.schedule.final != start.schedule.final:
+            raise ValueError(
+                f"init_scales {config.model.schedule}: the last scale must be that of {config.init_from}, "
+                f"{start.schedule.final[0]}x{start.schedule.final[1]}"
+            )
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
     model = VQVAE(config.model).to(device)
     if start is not None:
-        model.load_state_dict(start.state_dict())
+        model.load_state_dict(rescaled_state(start, model))
     if config.decoder_only:
         for part in (model.encoder, model.quant_conv, model.quantizer):
             part.requires_grad_(False)
@@ -171,7 +184,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             batch = next(batches)
             images = to_float(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
-            if step == 0 and start is None:
+            if step == 0 and (start is None or config.init_scales):
                 with autocast(device, dtype), torch.no_grad():
                     start_codebook(model, model.features(images))
             set_schedule(optimiser, step, config.steps, config.optimiser, config.batch_size)

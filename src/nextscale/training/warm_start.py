@@ -1,4 +1,4 @@
-"""Start a transformer from another one that knows other classes."""
+"""Start a model from another one: a transformer that knows other classes, a tokenizer of other scales."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 from nextscale.models.families import Model, kind_of
 from nextscale.models.transformer import TransformerConfig
-from nextscale.tokenizer.vqvae import VQVAEConfig
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 CLASS_TABLE = "class_embedding.weight"
+PHI = "quantizer.phi."
 Architecture = TypeVar("Architecture", bound=TransformerConfig)
 
 
@@ -47,3 +48,19 @@ def warm_start(model: Model, names: Sequence[str], start: Model, start_names: Se
     }
     model.load_state_dict(state)
     return sum(name in places for name in names)
+
+
+def rescaled_state(start: VQVAE, wanted: VQVAE) -> dict[str, torch.Tensor]:
+    """The weights of `start` for a tokenizer of another schedule.
+
+    Each of its shared convolutions becomes the one that served the same place between the first scale and the last.
+    """
+    state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith(PHI)}
+    before, after = start.quantizer, wanted.quantizer
+    sources = [min(index, len(before.phi) - 1) for index in range(len(after.phi))]  # where no scale uses one
+    for scale, index in enumerate(after.phi_map):
+        place = scale / (len(after.phi_map) - 1) if len(after.phi_map) > 1 else 1.0
+        sources[index] = before.phi_map[round(place * (len(before.phi_map) - 1))]
+    for index, source in enumerate(sources):
+        state |= {f"{PHI}{index}.{name}": tensor for name, tensor in before.phi[source].state_dict().items()}
+    return state
