@@ -103,6 +103,7 @@ def paint(page: playwright.Page) -> None:
 
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     page.get_by_role("tab", name="Edit").click()
+    page.wait_for_timeout(1500)
     page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
     page.locator("#edit-canvas canvas").first.wait_for()
     done = page.get_by_text("2 variations")

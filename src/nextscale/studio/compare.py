@@ -15,6 +15,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
 from nextscale.studio.desk import Desk, large, seed_of
 from nextscale.studio.errors import told
+from nextscale.studio.pictures import shown_picture
 from nextscale.studio.queue import MODEL
 
 FRAME = 0.02
@@ -97,7 +98,7 @@ def compare_tab(desk: Desk) -> None:
         pictures, clocks = [], []
         for title in titles:
             with gr.Column(min_width=280):
-                pictures.append(gr.Image(label=title, type="pil", interactive=False, format="png"))
+                pictures.append(shown_picture(title))
                 clocks.append(gr.Markdown("Ready."))
 
     @told

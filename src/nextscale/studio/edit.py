@@ -16,6 +16,7 @@ from nextscale.editing.hooks import METHODS
 from nextscale.pictures import to_images
 from nextscale.studio.desk import AUTO, Desk, large, require_size, seed_of, strip
 from nextscale.studio.errors import told
+from nextscale.studio.pictures import shown_gallery, shown_picture
 from nextscale.studio.queue import MODEL
 from nextscale.studio.uploads import checked
 
@@ -105,7 +106,7 @@ def edit_tab(desk: Desk) -> gr.ImageEditor:
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             canvas = checked(gr.ImageEditor(
-                label="Image: paint over what should be made anew", type="pil", image_mode="RGBA", height=420,
+                label="Image", show_label=False, type="pil", image_mode="RGBA", height=420,
                 sources=["upload", "clipboard"], transforms=(), layers=False, elem_id="edit-canvas", format="png",
                 brush=gr.Brush(colors=["#ff3366"], color_mode="fixed", default_size=12),
             ))  # fmt: skip
@@ -133,13 +134,13 @@ def edit_tab(desk: Desk) -> gr.ImageEditor:
                 start = gr.Button("Edit", variant="primary", elem_id="edit-start")
                 stop = gr.Button("Stop")
         with gr.Column(scale=1, min_width=300):
-            pair = gr.ImageSlider(label="Before and after", type="pil", format="png", elem_id="edit-pair")
+            gr.Markdown("Before and after", elem_classes="title")
+            pair = gr.ImageSlider(
+                label="Before and after", show_label=False, type="pil", format="png", elem_id="edit-pair"
+            )
             status = gr.Markdown("Ready.", elem_id="edit-status")
-            scales = gr.Image(label="Scale by scale", type="pil", interactive=False, format="png")
-            gallery = gr.Gallery(
-                label="Variations", columns=4, height="auto", format="png", object_fit="contain",
-                buttons=["download", "fullscreen"], elem_id="edit-gallery",
-            )  # fmt: skip
+            scales = shown_picture("Scale by scale")
+            gallery = shown_gallery("Variations", columns=4, elem_id="edit-gallery")
     where.change(
         lambda chosen: gr.update(visible=chosen == OUTPAINT), where, around, queue=False, show_progress="hidden"
     )

@@ -13,6 +13,7 @@ from PIL import Image
 from nextscale.pictures import grid
 from nextscale.studio.desk import Desk, large, seed_of, strip
 from nextscale.studio.errors import told
+from nextscale.studio.pictures import shown_gallery, shown_picture
 from nextscale.studio.queue import MODEL
 
 MOST_IMAGES = 16
@@ -77,13 +78,12 @@ def generate_tab(desk: Desk) -> gr.Gallery:
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
                 stop = gr.Button("Stop", elem_id="generate-stop")
         with gr.Column(scale=2, min_width=300):
-            picture = gr.Image(label="Image", type="pil", interactive=False, format="png", elem_id="generate-picture")
+            picture = shown_picture("Images", elem_id="generate-picture")
             status = gr.Markdown("Ready.", elem_id="generate-status")
-            scales = gr.Image(label="Scale by scale", type="pil", interactive=False, format="png")
-    gallery = gr.Gallery(
-        label="Made in this session (downloads hold their settings)", columns=8, height="auto", format="png",
-        buttons=["download", "fullscreen"], object_fit="contain", elem_id="generate-gallery",
-    )  # fmt: skip
+            scales = shown_picture("Scale by scale")
+    gallery = shown_gallery(
+        "Made in this session; downloads hold their settings", columns=8, elem_id="generate-gallery"
+    )
     made = gr.State([])
 
     @told

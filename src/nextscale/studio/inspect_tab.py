@@ -19,6 +19,7 @@ from nextscale.studio.inspection import (
     inspect_image,
     mask_picture,
 )
+from nextscale.studio.pictures import shown_picture
 from nextscale.studio.plots import residual_plot
 from nextscale.studio.queue import MODEL
 from nextscale.studio.uploads import checked
@@ -40,27 +41,22 @@ def inspect_tab(desk: Desk) -> None:
             name = gr.Dropdown([LIKELIEST, *desk.class_choices], value=LIKELIEST, label="Class given to the model")
             start = gr.Button("Inspect", variant="primary", elem_id="inspect-start")
             status = gr.Markdown("Upload an image to look into its pyramid.", elem_id="inspect-status")
-            gr.Image(
-                mask_picture(schedule), label="Attention mask: each scale sees itself and the coarser ones", type="pil",
-                interactive=False, format="png",
-            )  # fmt: skip
+            shown_picture(
+                "Attention mask: each scale sees itself and the coarser ones", value=mask_picture(schedule), buttons=[]
+            )
         with gr.Column(scale=2, min_width=300):
             step = gr.Slider(1, last, value=last, step=1, label="Scales added up", elem_id="inspect-step")
-            stage = gr.Image(
-                label="The image after that scale: click a token to see where it looks", type="pil", interactive=False,
-                format="png", elem_id="inspect-stage",
-            )  # fmt: skip
-            attention = gr.Image(
-                label="Attention of the clicked token, coarse to fine", type="pil", interactive=False, format="png",
-                elem_id="inspect-attention",
-            )  # fmt: skip
-            pyramid = gr.Image(label="After each scale", type="pil", interactive=False, format="png")
-            added = gr.Image(label="What each scale adds (grey: nothing)", type="pil", interactive=False, format="png")
-            likelihood = gr.Image(
-                label="How expected each token is (bright: likely)", type="pil", interactive=False, format="png"
+            stage = shown_picture(
+                "The image after that scale: click a token to see where it looks", elem_id="inspect-stage"
             )
+            attention = shown_picture("Attention of the clicked token, coarse to fine", elem_id="inspect-attention")
+            pyramid = shown_picture("After each scale")
+            added = shown_picture("What each scale adds (grey: nothing)")
+            likelihood = shown_picture("How expected each token is (bright: likely)")
     with gr.Row():
-        residuals = gr.Plot(label="Latents still unexplained")
+        with gr.Column(min_width=280):
+            gr.Markdown("Latents still unexplained", elem_classes="title")
+            residuals = gr.Plot(show_label=False)
         codes = gr.Dataframe(
             headers=["scale", "tokens", "different codes", "perplexity", "nats per token"], label="Codes",
             interactive=False,

@@ -1,0 +1,121 @@
+"""Screenshots of every tab of the studio, at the width of a screen and of a phone.
+
+    python docs/studio_screenshots.py [--rival out/runs/raster] [--results out/scaling]
+
+Needs chromium (Debian: apt-get install chromium).
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cyclopts
+from playwright.sync_api import Page, TimeoutError, sync_playwright
+
+from nextscale import VARPipeline
+from nextscale.studio.app import open_page
+from nextscale.studio.desk import Desk
+
+WIDTHS = {"": (1280, 900), "-phone": (390, 844)}
+
+
+def main(
+    *, model: str = "demo", rival: str = "", results: tuple[str, ...] = (), out: Path = Path("docs/images")
+) -> None:
+    """Use every tab and photograph it."""
+    pipeline = VARPipeline.from_pretrained(model)
+    other = VARPipeline.from_pretrained(rival) if rival else None
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    page = open_page(Desk(pipeline, model, other, tuple(map(Path, results))), host="127.0.0.1", port=port)
+    photo = Path(tempfile.mkdtemp()) / "photo.png"
+    pipeline.generate("coinrun", seeds=[5]).images[0].save(photo)
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    tabs: dict[str, Callable[[Page], None]] = {
+        "generate": generate, "edit": lambda page: edit(page, photo), "inspect": lambda page: inspect(page, photo),
+        "compare": compare, "scaling": scaling,
+    }  # fmt: skip
+    with sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for suffix, (width, height) in WIDTHS.items():
+            for name, use in tabs.items():
+                seen = browser.new_page(viewport={"width": width, "height": height})
+                seen.set_default_timeout(60_000)
+                seen.goto(f"http://127.0.0.1:{port}")
+                seen.get_by_role("button", name="Generate", exact=True).wait_for()
+                use(seen)
+                seen.wait_for_timeout(800)
+                seen.screenshot(path=out / f"studio-{name}{suffix}.png", full_page=True)
+                seen.close()
+        browser.close()
+    page.close()
+
+
+def tab(page: Page, name: str) -> None:
+    """Open a tab, from the menu where the row of tabs is too narrow."""
+    found = page.get_by_role("tab", name=name)
+    if not found.first.is_visible():
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).first.click()
+    else:
+        found.first.click()
+
+
+def generate(page: Page) -> None:
+    page.get_by_label("Class").first.click()
+    page.get_by_role("option", name="fruitbot").click()
+    page.get_by_role("button", name="Generate", exact=True).click()
+    page.get_by_text("4 images of").wait_for()
+
+
+def edit(page: Page, photo: Path) -> None:
+    tab(page, "Edit")
+    page.wait_for_timeout(1500)  # the editor lays itself out
+    page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
+    page.locator("#edit-canvas canvas").first.wait_for()
+    for _ in range(5):
+        page.wait_for_timeout(1500)
+        place = page.locator("#edit-canvas canvas").first.bounding_box()
+        assert place
+        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+        page.mouse.move(x - 30, y)
+        page.mouse.down()
+        for step in range(12):
+            page.mouse.move(x - 30 + 5 * step, y + 2 * step)
+        page.mouse.up()
+        page.get_by_role("button", name="Edit", exact=True).click()
+        try:
+            page.get_by_text("2 variations").wait_for(timeout=6000)
+            return
+        except TimeoutError:
+            continue
+
+
+def inspect(page: Page, photo: Path) -> None:
+    tab(page, "Inspect")
+    page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
+    page.locator("#inspect-image img").wait_for()
+    page.get_by_role("button", name="Inspect", exact=True).click()
+    page.get_by_text("bits per pixel").wait_for()
+    page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
+    page.locator("#inspect-attention img").wait_for()
+
+
+def compare(page: Page) -> None:
+    tab(page, "Compare")
+    if page.get_by_role("button", name="Start both").count():
+        page.get_by_role("button", name="Start both").click()
+        page.get_by_text("finished").nth(1).wait_for()
+
+
+def scaling(page: Page) -> None:
+    tab(page, "Scaling")
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
