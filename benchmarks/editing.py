@@ -129,7 +129,7 @@ def main(
         "masks": {},
     }  # fmt: skip
     sampling = pipeline.sampling(guidance=guidance, top_p=top_p)
-    soften = guidance is None
+    soften = guidance is None and classes == "auto"
     sheets = []
     for name in masks.split(","):
         holes = MASKS[name](range(count), images.shape[-1])
@@ -209,7 +209,7 @@ def complete(
     if method == "notebook":
         method, shown, labels = "embeddings", images, torch.full_like(labels, model.config.unconditional)
     if soften:  # as the pipeline does; by the batch's mean where masks differ
-        sampling = replace(sampling, guidance=sampling.guidance * (1 - float(kept.mean())))
+        sampling = replace(sampling, guidance=sampling.guidance * (1 - float(kept.mean())) ** 2)
     generators = [image_generator(seed + number) for number in range(len(images))]
     hook = METHODS[method](tokenizer, shown, kept)
     *_, last = sample_scales(model, tokenizer.quantizer, labels, generators=generators, config=sampling, hook=hook)

@@ -75,19 +75,19 @@ class VARPipeline(GenerationPipeline):
     ) -> Iterator[ScaleSample]:
         """Variations of an edit, one per seed, a scale at a time; `editor.finish` makes images of each.
 
-        Guidance that is not given is the model's times the share of the region that is made anew.
+        Guidance that is not given is the model's; for `auto`, times the squared share of the region made anew.
         """
         ids = self.edit_classes(classes, *editor.known_part())
         chosen = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
         generators = [image_generator(seed) for seed in seeds]
-        return editor.steps(chosen, generators, self.edit_sampling(editor, config, settings))
+        return editor.steps(chosen, generators, self.edit_sampling(editor, classes, config, settings))
 
-    def edit_sampling(self, editor: Editor, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
-        """The settings of an edit; guidance that is not given counts by the share that is made anew."""
-        if config is not None:
-            return config
-        chosen = self.sampling(**settings)
-        return chosen if settings.get("guidance") is not None else editor.softened(chosen)
+    def edit_sampling(
+        self, editor: Editor, classes: Any, config: SamplingConfig | None, settings: dict[str, Any]
+    ) -> SamplingConfig:
+        """The settings of an edit; guidance that is not given counts less where the class is what is kept."""
+        chosen = config or self.sampling(**settings)
+        return editor.softened(chosen) if softens(classes, config, settings) else chosen
 
     def edit_classes(self, classes: Sequence[ClassLike] | ClassLike, image: Tensor, kept: Tensor) -> list[int]:
         """Ids; `auto` is the class under which what is kept is likeliest, where there are at most 100 to try."""
@@ -114,8 +114,8 @@ class VARPipeline(GenerationPipeline):
 
         What is not covered stays as it is, to the pixel; an empty mask returns the image. Images of any size: the
         region around the mask is edited at the model's size and put back. With `rejection`, the best of several
-        candidates of each variation is kept. Guidance that is not given is the model's times the share of the region
-        that is made anew. Raises ValueError for masks that do not fit.
+        candidates of each variation is kept. Guidance that is not given is the model's; for the class `auto`, times the
+        squared share of the region that is made anew. Raises ValueError for masks that do not fit.
         """
         require_seeds(seeds)
         editor = self.editor(image, mask, editing=editing)
@@ -125,7 +125,7 @@ class VARPipeline(GenerationPipeline):
             tokens = self.tokenizer.encode(editor.cut).packed.repeat(len(seeds), 1)
             images = [image.convert("RGB")] * len(seeds)
             return Generation(images, TokenPyramid(tokens.cpu(), self.schedule), chosen, list(seeds))
-        settled = self.edit_sampling(editor, config, settings)
+        settled = self.edit_sampling(editor, classes, config, settings)
         drawn = draw_best(
             self.transformer, self.tokenizer, lambda chosen, generators: editor.steps(chosen, generators, settled),
             list(zip(chosen, seeds, strict=True)), batch_size=self.default_batch_size, rejection=rejection,
@@ -176,7 +176,7 @@ class VARPipeline(GenerationPipeline):
                 seed,
                 settled,
                 editing,
-                soften=config is None and settings.get("guidance") is None,
+                soften=softens(classes, config, settings),
             )
             images += to_images(canvas)
             packed.append(tokens.packed.cpu())
@@ -207,6 +207,11 @@ class VARPipeline(GenerationPipeline):
         enlarged = Image.fromarray(center_crop(image.convert("RGB"), (height, width)))
         editing = EditConfig(keep_scales=max(1, known))
         return self.inpaint(enlarged, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
+
+
+def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any]) -> bool:
+    """Whether guidance is left to the edit, whose class is what its surroundings look like."""
+    return classes == AUTO and config is None and settings.get("guidance") is None
 
 
 def require_seeds(seeds: Sequence[int]) -> None:

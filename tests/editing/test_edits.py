@@ -298,12 +298,15 @@ def test_tokens_of_an_empty_mask_are_the_images(pipeline: VARPipeline) -> None:
     assert torch.equal(empty.tokens.packed, pipeline.tokenizer.encode(pixels(toy_image(0, 0))).packed)
 
 
-def test_guidance_counts_by_the_share_made_anew_unless_it_is_given(pipeline: VARPipeline) -> None:
+def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline: VARPipeline) -> None:
     image, mask = toy_image(0, 0), centre(16, 16)
     editor = pipeline.editor(image, mask)
     assert editor.share == pytest.approx(0.25)
-    softened = pipeline.inpaint(image, mask, classes="red", seeds=range(4))
-    by_hand = pipeline.inpaint(image, mask, classes="red", seeds=range(4), guidance=0.25 * pipeline.config.guidance)
+    softened = pipeline.inpaint(image, mask, seeds=range(4))
+    by_hand = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
     assert torch.equal(softened.tokens.packed, by_hand.tokens.packed)
+    named = pipeline.inpaint(image, mask, classes="red", seeds=range(4))
+    full = pipeline.inpaint(image, mask, classes="red", seeds=range(4), guidance=pipeline.config.guidance)
+    assert torch.equal(named.tokens.packed, full.tokens.packed)
     everything = pipeline.inpaint(image, None, classes="red", seeds=range(4))
     assert torch.equal(everything.tokens.packed, pipeline.generate("red", seeds=range(4)).tokens.packed)

@@ -29,7 +29,7 @@ class EditOptions(SamplingFlags, EditConfig):
     out: str = "out/edit.png"
     "PNG file for the result; variations beyond one get numbers before the suffix."
     guidance: float | None = None
-    "Classifier-free guidance; 0 is off [default: the model's, times the share of the region that is made anew]"
+    "Classifier-free guidance; 0 is off [default: the model's; for auto classes, times the squared share made anew]"
     count: int = 1
     "Variations; variation i has seed + i and class i mod n."
     seed: int = 0

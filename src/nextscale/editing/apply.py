@@ -81,8 +81,11 @@ class Editor:
         return 1 - float(self.kept.mean())
 
     def softened(self, sampling: SamplingConfig) -> SamplingConfig:
-        """Settings whose guidance counts by the share that is made anew: what is kept tells the class by itself."""
-        return replace(sampling, guidance=sampling.guidance * self.share)
+        """Settings whose guidance counts by the square of the share that is made anew.
+
+        What is kept tells the class by itself, the more of it there is.
+        """
+        return replace(sampling, guidance=sampling.guidance * self.share**2)
 
     def known_part(self) -> tuple[Tensor, Tensor]:
         """An image (1, 3, H, W) of the model's size and the share of each latent (1, 1, h, w) that tells its class."""

@@ -38,7 +38,7 @@ class Job:
     sampling: SamplingConfig
     edit: Edit | None = None
     soften: bool = False
-    "Whether the guidance of an edit counts by the share that is made anew."
+    "Whether the guidance of an edit counts by the squared share that is made anew."
     previews: frozenset[int] = frozenset()
     "Scales after which the image is wanted as it stands."
 

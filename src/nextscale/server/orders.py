@@ -56,7 +56,7 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
     given = {"guidance": wanted.guidance, "top_k": wanted.top_k, "top_p": wanted.top_p}
     sampling = replace(card.defaults, **{name: value for name, value in given.items() if value is not None})
     shown = previews(wanted, card.scales) if wanted.stream else frozenset()
-    soften = edit is not None and wanted.guidance is None
+    soften = label == AUTO and wanted.guidance is None
     return [
         Job(seed=seed, label=label, sampling=sampling, edit=edit, soften=soften, previews=shown)
         for seed in wanted.seeds()
