@@ -29,6 +29,16 @@ class BenchOptions(SamplingFlags):
     "Rounds over all batch sizes after one to warm up; medians are shown."
     compile: bool = False
     "Compile the model first: for GPUs; on CPU it gains nothing."
+    families: bool = False
+    "All families at full size, with random weights, instead of a model."
+    sizes: tuple[int, ...] = (256,)
+    "With --families: pixels, 256, 512 or both with commas."
+    entrants: str = ""
+    "With --families: names with commas, such as var-d16,dit-xl-2 [default: all]"
+    limit: float = 600.0
+    "With --families: seconds after which the rest of an image is extrapolated."
+    growth: bool = False
+    "With --families: also time raster order and next-scale on grids from 8 to 64."
     json: str = ""
     "File for the results."
     plot: str = ""
@@ -38,6 +48,8 @@ class BenchOptions(SamplingFlags):
         require_at_least(self, 1, "rounds")
         if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
             raise ValueError(f"batch_sizes must be different numbers from 1, got {list(self.batch_sizes)}")
+        if not self.limit > 0:
+            raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
 
 
 @accepts(BenchOptions)
@@ -48,6 +60,11 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
         from nextscale.evaluation.plots import require_plots
 
         require_plots(options.plot)
+    if options.families:
+        from nextscale.cli.full_size import bench_families
+
+        bench_families(options)
+        return
     from nextscale.evaluation.speed import measure_speed
     from nextscale.pipeline import VARPipeline
     from nextscale.progress import Progress

@@ -149,3 +149,24 @@ def plot_rivals(report: dict[str, Any], path: Path) -> None:
     panels[1].legend(fontsize="small")
     with complete_file(path) as partial:
         figure.savefig(partial, dpi=120)
+
+
+def plot_growth(growth: dict[str, Any], path: Path) -> None:
+    """Steps, FLOPs and seconds over the grid's side n for next-scale and raster order."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    titles = {"steps": "steps", "flops": "FLOPs of an image", "seconds": "seconds of an image, batch 1"}
+    for axes, (name, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        for kind, label, colour in (("var", "next-scale", "tab:purple"), ("raster", "raster order", "tab:orange")):
+            rows = growth[kind]["rows"]
+            exponent = growth[kind]["exponents"][name]
+            sides = [row["n"] for row in rows]
+            axes.loglog(sides, [row[name] for row in rows], "o-", color=colour, label=f"{label}, n^{exponent:.2f}")
+        axes.set_xticks(sides, [str(side) for side in sides])
+        axes.minorticks_off()
+        axes.set_xlabel("side n of the token grid")
+        axes.set_title(title, fontsize="medium")
+        axes.legend(fontsize="small")
+    with complete_file(path) as partial:
+        figure.savefig(partial, dpi=110)

@@ -18,7 +18,7 @@ from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 
 PREVIEWS = 10
-"""Steps between which latents are shown."""
+"""Times that latents are shown on the way."""
 
 
 def noise_scheduler(config: DiTConfig) -> Any:

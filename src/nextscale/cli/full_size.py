@@ -1,0 +1,67 @@
+"""`nextscale bench --families`: all families at full size, and how they grow with the grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nextscale.files import write_json
+
+if TYPE_CHECKING:
+    from nextscale.cli.bench import BenchOptions
+
+
+def bench_families(options: BenchOptions) -> None:
+    """Measure, show, and write what was asked for. Raises ValueError for unknown names and sizes."""
+    from nextscale.evaluation.full_size import measure_families, measure_growth
+    from nextscale.progress import Stages
+    from nextscale.runtime import resolve_device, resolve_generation_dtype, retain_freed_memory
+
+    device = resolve_device(options.device)
+    dtype = resolve_generation_dtype(options.precision, device, parameters=10**9)  # all at the large ones' precision
+    retain_freed_memory()
+    with Stages() as stages:
+        report = measure_families(
+            options.sizes, [name for name in options.entrants.split(",") if name], device=device, dtype=dtype,
+            limit=options.limit, progress=stages.start,
+        )  # fmt: skip
+        if options.growth:
+            report["growth"] = measure_growth(device=device, dtype=dtype, progress=stages.start)
+    show_families(report)
+    if options.json:
+        write_json(Path(options.json), report)
+    if options.plot and options.growth:
+        from nextscale.evaluation.plots import plot_growth
+
+        plot_growth(report["growth"], Path(options.plot))
+
+
+def show_families(report: dict[str, Any]) -> None:
+    """Times per size beside the first model's, and the exponents of growth beside the paper's."""
+    from nextscale.cli.evaluate import table
+
+    bandwidth, gemm = report["bytes_per_second"], report["gemm_flops_per_second"]
+    title = (
+        f"one image, guidance {report['guidance']:g}, {report['precision']} on {report['device']}; large products "
+        f"{gemm / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s; ~ is extrapolated"
+    )
+    first = {row["size"]: row["seconds"] for row in reversed(report["models"])}
+    rows = [
+        (
+            row["name"], str(row["size"]), f"{row['parameters'] / 1e6:.0f}M", str(row["steps"]),
+            f"{row['flops'] / 1e12:.3g}", ("~" if row["measured"] < 1 else "") + f"{row['seconds']:.3g}",
+            f"{row['seconds'] / first[row['size']]:.3g}", f"{row['flops'] / row['seconds'] / gemm:.0%}",
+        )
+        for row in report["models"]
+    ]  # fmt: skip
+    columns = ("model", "pixels", "parameters", "steps", "TFLOP", "seconds", "relative", "of the products' rate")
+    table(title, columns, rows)
+    if "growth" not in report:
+        return
+    growth = report["growth"]
+    rows = [
+        (kind, *(f"{growth[kind]['exponents'][name]:.2f}" for name in ("steps", "flops", "seconds")))
+        for kind in ("var", "raster")
+    ]
+    said = (("paper, next-scale", "log n", "4", ""), ("paper, raster", "2", "6", ""))
+    table("growth with the grid's side n, exponents", ("", "steps", "FLOPs", "seconds"), [*rows, *said])

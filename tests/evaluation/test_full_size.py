@@ -1,0 +1,91 @@
+"""Speed at full size: the entrants are what they are called, and extrapolation counts what was measured."""
+
+import itertools
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextscale.cli import main
+from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, parts_of, random_pipeline, timed
+from nextscale.models.families import family
+from nextscale.progress import silent
+from nextscale.tokenizer.vqvae import VQVAEConfig
+
+CPU = torch.device("cpu")
+TINY = VQVAEConfig(
+    scales=((4, 4),), channels=16, multipliers=(1, 1), encoder_blocks=1, decoder_blocks=1, attention=False
+)
+
+
+def test_entrants_have_their_published_sizes() -> None:
+    found = {entrant.name: entrant for entrant in entrants(256)}
+    sizes = {}
+    for name in ("var-d16", "raster-d16", "dit-xl-2"):
+        with torch.device("meta"):
+            model = family(found[name].kind).model(found[name].config)  # type: ignore[arg-type]
+        sizes[name] = sum(parameter.numel() for parameter in model.parameters())
+    assert sizes["var-d16"] == pytest.approx(310e6, rel=0.01)
+    assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)
+    assert sizes["dit-xl-2"] == pytest.approx(675e6, rel=0.01)
+    assert [entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 6
+    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 6
+
+
+@pytest.mark.parametrize("kind", ["var", "raster", "maskgit", "dit"])
+def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
+    scales = ((1, 1), (2, 2), (4, 4)) if kind == "var" else ((4, 4),)
+    tokenizer = VQVAEConfig(
+        **{name: getattr(TINY, name) for name in vars(TINY) if name != "phi_map"} | {"scales": scales}
+    )
+    config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
+    pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
+    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == parts_of(config)
+
+
+def test_what_takes_too_long_is_extrapolated() -> None:
+    def slow():
+        for number in itertools.count():
+            time.sleep(0.02)
+            yield number
+
+    times, last = timed(slow(), 100, 0.05)
+    assert last == 2 and times.measured == pytest.approx(0.03)
+    assert times.seconds == pytest.approx(2.0, rel=0.5)
+    whole, last = timed(iter(range(4)), 4, 10)
+    assert whole.measured == 1 and last == 3
+
+
+def test_growth_is_fitted() -> None:
+    report = measure_growth(device=CPU, dtype=torch.float32, grids=(2, 3, 4), progress=silent)
+    assert [row["steps"] for row in report["raster"]["rows"]] == [4, 9, 16]
+    assert report["raster"]["exponents"]["steps"] == pytest.approx(2)
+    assert report["var"]["exponents"]["steps"] < 1.5
+    assert all(row["seconds"] > 0 for row in report["var"]["rows"])
+
+
+def test_unknown_names_and_sizes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["bench", "--families", "--entrants", "gan", "--json", str(tmp_path / "out.json")]) == 2
+    assert "'gan' is not known; expected some of var-d16" in capsys.readouterr().err
+    assert main(["bench", "--families", "--sizes", "100"]) == 2
+    assert "sizes are 256 and 512, got 100" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from nextscale.evaluation import full_size
+
+    scales = ((1, 1), (2, 2), (4, 4))
+    small = [
+        Entrant("var-d1", "var", 256, family("var").config(depth=1, scales=scales), full_size.tiny_decoder(scales)),
+        Entrant("raster-d1", "raster", 256, family("raster").config(depth=1, scales=((4, 4),)), TINY),
+    ]
+    monkeypatch.setattr(full_size, "entrants", lambda size: small)
+    monkeypatch.setattr(full_size, "memory_rate", lambda device: 1e10)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["bench", "--families", "--precision", "fp32", "--json", str(tmp_path / "out.json")]) == 0
+    assert "raster-d1" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "out.json").read_text())["models"]
+    assert [row["steps"] for row in rows] == [3, 16] and all(row["measured"] == 1 for row in rows)
