@@ -105,6 +105,7 @@ def edit_tab(desk: Desk) -> gr.ImageEditor:
     """Canvas and controls at the left, before and after at the right; returns the canvas."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
+            gr.Markdown("Image: paint over what should be made anew", elem_classes="title")
             canvas = checked(gr.ImageEditor(
                 label="Image", show_label=False, type="pil", image_mode="RGBA", height=420,
                 sources=["upload", "clipboard"], transforms=(), layers=False, elem_id="edit-canvas", format="png",
