@@ -6,7 +6,7 @@ Shapes: (H, W) pixels.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,9 +14,6 @@ import numpy as np
 from nextscale.editing.apply import EditConfig
 from nextscale.pyramid import Size
 from nextscale.sampling.next_scale import SamplingConfig
-
-AUTO = "auto"
-"""As the label of an edit: the class under which what is kept is likeliest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +70,7 @@ class ModelCard:
     defaults: SamplingConfig
     precision: str
     parameters: int
-    edits: bool = field(default=True)
+    edits: bool = True
 
 
 class Backend(Protocol):

@@ -9,7 +9,8 @@ from fastapi import HTTPException
 
 from nextscale.classes import find_class
 from nextscale.editing.apply import EditConfig
-from nextscale.server.jobs import AUTO, Edit, Job, ModelCard
+from nextscale.pipeline import AUTO
+from nextscale.server.jobs import Edit, Job, ModelCard
 from nextscale.server.schema import EditRequest, GenerationRequest, ImageRequest, ModelData
 from nextscale.server.settings import ServerSettings
 from nextscale.server.uploads import transparent_part, uploaded_image, uploaded_mask

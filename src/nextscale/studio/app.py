@@ -11,6 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
+from nextscale.models.families import kind_of
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk
 from nextscale.studio.edit import edit_tab
@@ -38,7 +39,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
                 gallery = generate_tab(desk)
                 take = gr.Button("Edit the chosen image", size="sm", elem_id="take")
                 picked = gr.State(None)
-            editing = type(model.transformer).__name__ == "VAR"
+            editing = kind_of(model.transformer.config).kind == "var"
             with gr.Tab("Edit", id="Edit", visible=editing):
                 canvas = edit_tab(desk) if editing else None
             with gr.Tab("Inspect", id="Inspect", visible=editing):

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from nextscale.files import complete_file
 from nextscale.pictures import grid
-from nextscale.pipeline import AUTO, VARPipeline
+from nextscale.pipeline import VARPipeline
 
 NO_CLASS = "(no class)"
 LARGE = 384
@@ -86,6 +86,3 @@ def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """Steps as columns, images as rows; each enlarged to 96 pixels at least."""
     rows = zip(*frames, strict=True)
     return grid([large(image, 96) for row in rows for image in row], columns=len(frames), gap=4)
-
-
-__all__ = ["AUTO", "NO_CLASS", "Desk", "large", "require_size", "seed_of", "strip"]

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps
 from nextscale.editing.apply import EditConfig
 from nextscale.editing.hooks import METHODS
 from nextscale.pictures import to_images
-from nextscale.studio.desk import AUTO, Desk, large, require_size, seed_of, strip
+from nextscale.pipeline import AUTO
+from nextscale.studio.desk import Desk, large, require_size, seed_of, strip
 from nextscale.studio.errors import told
 from nextscale.studio.pictures import shown_gallery, shown_picture
 from nextscale.studio.queue import MODEL
