@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,7 +23,19 @@ def launched() -> Processes:
         if torch.cuda.is_available():
             torch.cuda.set_device(processes.local_rank)
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        atexit.register(leave)
     return processes
+
+
+def leave() -> None:
+    """Leave the process group, if in one.
+
+    Gloo's threads drop their last work some moments after it is done, which needs the interpreter: one that ends
+    before them aborts the process. They get a moment while it still runs.
+    """
+    if dist.is_initialized():
+        time.sleep(0.2)
+        dist.destroy_process_group()
 
 
 def main_decides(action: Callable[[], None], processes: Processes) -> None:
