@@ -11,6 +11,9 @@ from nextscale.tokenizer.vqvae import VQVAEConfig
 
 SCALES_512 = tuple((side, side) for side in (1, 2, 3, 4, 6, 9, 13, 18, 24, 32))
 
+PLAIN: dict[str, Any] = {"depth": 6, "heads": 4, "drop_path": 0.0, "adaln": False, "qk_normalisation": False}
+"""Where the ablation starts; 6 blocks without AdaLN have as many parameters as 4 with it."""
+
 
 def small_scales(final: int) -> tuple[tuple[int, int], ...]:
     """A schedule that grows by about a third a scale up to `final`: 8 -> 1,2,3,4,6,8."""
@@ -42,6 +45,9 @@ def transformer_presets() -> dict[str, VARConfig]:
         **plain,
         "var-d36": VARConfig(depth=36, scales=SCALES_512, shared_adaln=True),
         "small": VARConfig(depth=4, drop_path=0.0),
+        "ablation-var": VARConfig(**PLAIN),
+        "ablation-adaln": VARConfig(depth=4, drop_path=0.0, qk_normalisation=False),
+        "ablation-normalised": VARConfig(depth=4, drop_path=0.0),
         "tiny": VARConfig(depth=2, drop_path=0.0),
     }
 
@@ -50,9 +56,10 @@ def family_presets(kind: str) -> dict[str, Any]:
     """Architectures of a kind of model by name: small ones, and sizes to compare with VAR's."""
     if kind == "var":
         return transformer_presets()
-    small = {"small": {"depth": 4, "drop_path": 0.0}, "tiny": {"depth": 2, "drop_path": 0.0}}
+    small: dict[str, Any] = {"small": {"depth": 4, "drop_path": 0.0}, "tiny": {"depth": 2, "drop_path": 0.0}}
     match kind:
         case "raster":  # on 16 x 16, at VAR's sizes
+            small["ablation-raster"] = PLAIN
             sizes = {f"raster-d{depth}": {"depth": depth} for depth in (12, 16, 20, 24, 30)}
         case "rq":
             small = {name: values | {"depth_blocks": 1} for name, values in small.items()}

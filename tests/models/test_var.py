@@ -14,6 +14,7 @@ VARIANTS = [
     {},
     {"shared_adaln": True},
     {"qk_normalisation": False},
+    {"adaln": False},
     {"scales": ((2, 2), (2, 4), (2, 4))},
     {"scales": ((3, 3),)},
 ]
@@ -131,6 +132,27 @@ def test_weight_decay_skips_vectors_positions_and_scales() -> None:
     assert "blocks.0.attention.log_scale" in skipped
     assert not {"class_embedding.weight", "head.weight", "blocks.0.attention.qkv.weight"} & skipped
     assert all(no_decay(name, p) for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+def test_without_adaln_the_class_is_the_start_token_alone() -> None:
+    """Half as deep again, such a model has as many parameters in its blocks, within its few vectors."""
+    model, modulated = make_transformer(adaln=False, depth=3, heads=2), make_transformer(depth=2, heads=2)
+    weights = [
+        sum(p.numel() for block in one.blocks for name, p in block.named_parameters() if name.endswith("weight"))
+        for one in (model, modulated)
+    ]  # fmt: skip
+    assert weights[0] == weights[1]
+    assert all(no_decay(name, p) for name, p in model.named_parameters() if name.endswith("offset"))
+    fresh = VAR(model.config)
+    fresh.initialise()
+    for row in fresh.condition(torch.arange(3)).rows:
+        assert torch.equal(row, torch.tensor([1.0, 1, 0, 0, 0, 0])[:, None].expand(3, 6, model.config.width))
+    latents, _ = inputs(model)
+    with torch.no_grad():
+        first, second = model(latents, torch.tensor([0, 1]))
+    assert not torch.equal(first, second)
+    with pytest.raises(ValueError, match="choose one"):
+        transformer_config(adaln=False, shared_adaln=True)
 
 
 def test_drop_path_only_acts_in_training() -> None:

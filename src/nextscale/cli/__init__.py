@@ -48,7 +48,7 @@ app.command(train)
 scaling = App(name="scaling", help="Scaling laws: train a family of depths, fit, plot, predict.")
 for name, title in (
     ("run", "Train a family of depths."), ("fit", "Fit power laws."), ("plot", "Draw them."),
-    ("predict", "Predict another depth."),
+    ("predict", "Predict another depth."), ("ablation", "From raster order to the whole method."),
 ):  # fmt: skip
     scaling.command(f"nextscale.cli.scaling:{name}", name=name, help=title)
 app.command(scaling)

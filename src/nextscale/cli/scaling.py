@@ -1,4 +1,4 @@
-"""`nextscale scaling run`, `fit`, `plot` and `predict`."""
+"""`nextscale scaling run`, `ablation`, `fit`, `plot` and `predict`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import read_json
 from nextscale.files import write_json
+from nextscale.scaling.ablation import Ablation
 from nextscale.scaling.runs import ScalingRun
 
 Json = Annotated[str, Parameter(help="File for the results.")]
@@ -38,19 +40,51 @@ def run(*, config: ConfigFile = "", given: Any = None) -> None:
     print(f"{len(done)} of {len(options.depths)} depths are done: {options.out}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AblationCommand(Ablation):
+    """Settings, and a file for all results."""
+
+    json: str = ""
+    "File for the results of all rows that are done."
+
+
+@accepts(AblationCommand)
+def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Train and measure the rows of the paper's ablation; one that was stopped continues."""
+    options = settle(AblationCommand, given, file=config)
+    from nextscale.progress import Stages
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.scaling.ablation import run_ablation
+
+    retain_freed_memory()
+    with Stages() as stages:
+        results = run_ablation(options, progress=stages.start)
+    if options.json:
+        write_json(Path(options.json), {"ablation": results})
+    show_ablation(results)
+
+
 def fit(*results: str, json: Json = "") -> None:
     """Fit power laws of loss and token error, and forecast the largest depth from the others.
+
+    Files may hold an ablation's results as well or instead, whose table is then shown.
 
     Parameters
     ----------
     results
-        Folders of scaling runs, or their JSON files.
+        Folders of scaling runs, or JSON files.
     """
-    reports = [report for _, report in families(results)]
+    from nextscale.scaling.ablation import read_ablation, summarise
+
+    rows = read_ablation(results)
+    others = tuple(file for file in results if Path(file).is_dir() or set(read_json(Path(file))) != {"ablation"})
+    reports = [report for _, report in families(others)] if others or not rows else []
     for report in reports:
         show(report)
+    if rows:
+        show_ablation(rows)
     if json:
-        write_json(Path(json), {"fits": reports})
+        write_json(Path(json), {"fits": reports} | ({"ablation": summarise(rows)} if rows else {}))
 
 
 def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, pdf).")] = "out/scaling.png") -> None:
@@ -102,6 +136,29 @@ def families(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[st
     kinds = dict.fromkeys(one["kind"] for one in results)
     groups = [[one for one in results if one["kind"] == kind] for kind in kinds]
     return [(group, fit_family(group)) for group in groups]
+
+
+def show_ablation(results: list[dict[str, Any]]) -> None:
+    """The rows of an ablation as a table, over their seeds."""
+    from nextscale.cli.evaluate import NAMES, number, table
+    from nextscale.scaling.ablation import summarise
+
+    rows, first = summarise(results), results[0]
+    names = [name for name in NAMES if all(name in row["mean"] for row in rows)]
+    shown = [
+        (
+            row["title"], str(row["seeds"]),
+            *(
+                number(name, row["mean"][name])
+                + (f" ± {number(name, row['half_width'][name])}" if name in row["half_width"] else "")
+                for name in names
+            ),
+            f"{row['published_fid']:.2f}",
+        )
+        for row in rows
+    ]  # fmt: skip
+    title = f"ablation: {first['images_seen']} images seen, {first['count']} measured, {first['features']} features"
+    table(title, ("", "seeds", *(NAMES[name] for name in names), "published FID (ImageNet)"), shown)
 
 
 def show(report: dict[str, Any]) -> None:

@@ -111,6 +111,8 @@ def sequence_flops(
 
 def modulation_flops(config: TransformerConfig, *, head: bool) -> float:
     """AdaLN's rows of one sequence."""
+    if not config.adaln:
+        return 0.0
     width = config.width
     blocks = 6 * width * (1 if config.shared_adaln else config.depth)
     return float(2 * width * (blocks + (2 * width if head else 0)))

@@ -42,6 +42,8 @@ class DiTConfig(TransformerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "patch", "noise_levels", "sampling_steps")
+        if not self.adaln or self.shared_adaln:
+            raise ValueError("a diffusion transformer knows the time by each block's own adaln; leave it as it is")
         if self.sampling_steps > self.noise_levels:
             raise ValueError(f"sampling_steps {self.sampling_steps} are more than the {self.noise_levels} noise_levels")
         if any(side % self.patch for side in self.schedule.final):
@@ -69,7 +71,7 @@ class DiT(nn.Module):
         self.time_embedding = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
         self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
-            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=False) for rate in rates
+            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate) for rate in rates
         )
         self.head_modulation = Linear(width, 2 * width)
         self.head = Linear(width, inputs)

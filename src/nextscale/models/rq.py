@@ -60,7 +60,15 @@ class RQConfig(TransformerConfig):
         """The depth transformer's: a sequence of D codes."""
         shared = {
             name: getattr(self, name)
-            for name in ("heads", "codebook_size", "latent_channels", "classes", "shared_adaln", "qk_normalisation")
+            for name in (
+                "heads",
+                "codebook_size",
+                "latent_channels",
+                "classes",
+                "shared_adaln",
+                "adaln",
+                "qk_normalisation",
+            )
         }
         return TransformerConfig(depth=self.depth_blocks, scales=((1, 1),) * self.codes, drop_path=0.0, **shared)
 

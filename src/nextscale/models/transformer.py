@@ -45,6 +45,8 @@ class TransformerConfig:
     "Largest stochastic-depth rate; negative derives it from depth."
     shared_adaln: bool = False
     "One AdaLN projection for all blocks plus an offset per block (the official 512 x 512 model)."
+    adaln: bool = True
+    "Layer normalisation modulated by the class; off, the class is the start token alone (for ablations)."
     qk_normalisation: bool = True
     "Unit queries and keys with a learned scale per head."
 
@@ -52,6 +54,8 @@ class TransformerConfig:
         object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
         require_at_least(self, 1, "depth", "codebook_size", "latent_channels")
         require_at_least(self, 0, "classes", "heads")
+        if self.shared_adaln and not self.adaln:
+            raise ValueError("shared_adaln shares what a model without adaln does not have; choose one")
         if self.drop_path >= 1:
             raise ValueError(f"drop_path must be below 1, got {self.drop_path}")
         if self.heads == 0:
@@ -112,9 +116,9 @@ class Transformer(nn.Module):
         self.word_embedding = nn.Linear(config.latent_channels, width)
         self.shared_modulation = Linear(width, ROWS * width) if config.shared_adaln else None
         rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
+        own = config.adaln and not config.shared_adaln
         self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
-            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, shared=config.shared_adaln)
-            for rate in rates
+            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, own=own) for rate in rates
         )
         self.register_buffer("mask", schedule.mask(), persistent=False)
         self.register_buffer("levels", schedule.levels(), persistent=False)
@@ -132,7 +136,7 @@ class Transformer(nn.Module):
         """Draw initial weights by the published rule from torch's global generator.
 
         trunc-normal std sqrt(1 / (3 C)); branch outputs divided by sqrt(2 depth); AdaLN gamma rows x `gamma`, its other
-        rows x 0.5; Linear biases 0.
+        rows x 0.5; Linear biases 0. Without AdaLN, plain layer normalisation.
         """
         width = self.config.width
         std = (1 / (3 * width)) ** 0.5
@@ -148,6 +152,11 @@ class Transformer(nn.Module):
                 shrink = (2 * self.config.depth) ** 0.5
                 block.attention.proj.weight.div_(shrink)
                 block.feed_forward.get_submodule("2").get_parameter("weight").div_(shrink)
+                if not self.config.adaln:
+                    assert block.offset is not None
+                    block.offset[:2] = 1
+                    block.offset[2:] = 0
+                    continue
                 rows = block.offset if block.modulation is None else block.modulation.weight.unflatten(0, (ROWS, -1))
                 assert rows is not None
                 if block.offset is not None:
@@ -227,5 +236,5 @@ def no_decay(name: str, parameter: Tensor) -> bool:
     """Whether weight decay skips a parameter: vectors, biases, positions, levels, scales and offsets.
 
     The class embedding does decay (official recipe)."""
-    skipped: tuple[Any, ...] = ("start_position", "positions", "level_embedding", "log_scale", "offset")
+    skipped: tuple[Any, ...] = ("start_position", "positions", "level_embedding", "log_scale", "offset", "head_offset")
     return parameter.ndim < 2 or any(part in skipped for part in name.split("."))

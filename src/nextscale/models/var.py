@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.models.transformer import Condition, Transformer, TransformerConfig
@@ -28,7 +28,8 @@ class VAR(Transformer):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__(config)
-        self.head_modulation = Linear(config.width, 2 * config.width)
+        self.head_modulation = Linear(config.width, 2 * config.width) if config.adaln else None
+        self.head_offset = None if config.adaln else nn.Parameter(torch.empty(2, config.width))
         self.head = Linear(config.width, config.codebook_size)
 
     def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
@@ -36,11 +37,17 @@ class VAR(Transformer):
         super().initialise(gamma=gamma)
         with torch.no_grad():
             self.head.weight.mul_(head)
-            self.head_modulation.weight.mul_(0.5)
+            if self.head_modulation is not None:
+                self.head_modulation.weight.mul_(0.5)
+            if self.head_offset is not None:
+                self.head_offset.zero_()
 
     def condition(self, classes: Tensor) -> Condition:
         """Start token and modulation rows of class ids (B,), the head's too; unconditional id included."""
         condition = super().condition(classes)
+        if self.head_offset is not None:
+            return replace(condition, head_rows_B2C=self.head_offset.expand(len(classes), -1, -1))
+        assert self.head_modulation is not None
         head_rows = self.head_modulation(F.silu(condition.start_BC)).unflatten(1, (2, -1))
         return replace(condition, head_rows_B2C=head_rows)
 

@@ -48,26 +48,26 @@ class FeedForward(nn.Sequential):
 class AdaLNBlock(nn.Module):
     """x += gamma1 attn(mod1(x)); x += gamma2 ffn(mod2(x)), the six rows given by the class.
 
-    With `shared`, the rows are a learned offset added to one projection shared by all blocks.
+    Without a projection of its `own`, the rows are a learned offset, added to one projection shared by all blocks
+    where there is one.
     """
 
     forward_methods = ("rows",)
     "What is called beside `forward` and reads weights, for those who gather weights when they are needed."
 
-    def __init__(self, heads: int, *, normalise: bool, drop_path: float, shared: bool) -> None:
+    def __init__(self, heads: int, *, normalise: bool, drop_path: float, own: bool = True) -> None:
         super().__init__()
         width = heads * HEAD_WIDTH
         self.attention = SelfAttention(heads, normalise=normalise)
         self.feed_forward = FeedForward(width)
         self.drop_path = DropPath(drop_path)
-        self.modulation: Linear | None = None if shared else Linear(width, ROWS * width)
-        self.offset = nn.Parameter(torch.empty(ROWS, width)) if shared else None
+        self.modulation = Linear(width, ROWS * width) if own else None
+        self.offset = None if own else nn.Parameter(torch.empty(ROWS, width))
 
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
         """Modulation rows (B, 6, C) of the class embedding; they depend on nothing else."""
         if self.offset is not None:
-            assert shared_B6C is not None
-            return shared_B6C + self.offset
+            return self.offset.expand(len(class_BC), -1, -1) if shared_B6C is None else shared_B6C + self.offset
         assert self.modulation is not None
         return self.modulation(F.silu(class_BC)).unflatten(1, (ROWS, -1))
 

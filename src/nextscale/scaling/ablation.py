@@ -1,0 +1,192 @@
+"""`nextscale scaling ablation`: from raster order to the whole method, one change after another (paper, table 3).
+
+All models have as many parameters in their blocks and see the same images.
+
+    OUT/TRAINING-sSEED/          a run folder
+    OUT/ROW-sSEED/               features and samples of a row
+    OUT/ROW-sSEED.json           what it measured, written at its end
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from nextscale.config import from_dict, read_json, require_at_least
+from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
+from nextscale.files import write_json
+from nextscale.presets import family_presets
+from nextscale.progress import Announce, silent
+from nextscale.training.families import TRAININGS
+from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.transformer import TransformerTraining, train_transformer
+
+logger = logging.getLogger("nextscale.scaling")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a preset, and how it is sampled."""
+
+    name: str
+    title: str
+    preset: str
+    kind: str = "var"
+    filtered: bool = False
+    guided: bool = False
+
+
+ROWS = (
+    Row("raster", "raster order", "ablation-raster", "raster"),
+    Row("var", "next scale", "ablation-var"),
+    Row("adaln", "+ AdaLN", "ablation-adaln"),
+    Row("filtered", "+ top-k and top-p", "ablation-adaln", filtered=True),
+    Row("guided", "+ guidance", "ablation-adaln", filtered=True, guided=True),
+    Row("normalised", "+ attention normalisation", "ablation-normalised", filtered=True, guided=True),
+)
+PUBLISHED = {"raster": 18.65, "var": 5.22, "adaln": 4.95, "filtered": 4.64, "guided": 3.60, "normalised": 3.30}
+"""FID of the paper's rows, ImageNet 256 x 256 at 310M parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """Settings of `nextscale scaling ablation`."""
+
+    images: str
+    "Real images that generated ones are compared with."
+    data: str
+    "Tokens to train on, of the tokenizer with scales."
+    heldout: str
+    "Held-out tokens."
+    tokenizer: str
+    "Tokenizer with scales."
+    raster_data: str
+    "Tokens of the same images, of the tokenizer with one scale."
+    raster_heldout: str
+    "Held-out tokens, of the tokenizer with one scale."
+    raster_tokenizer: str
+    "Tokenizer with one scale, for raster order."
+    rows: tuple[str, ...] = tuple(row.name for row in ROWS)
+    "Rows to make."
+    seeds: tuple[int, ...] = (0, 1, 2)
+    "Seeds of the trainings; their spread gives the intervals."
+    steps: int = 2000
+    "Steps of each training."
+    batch_size: int = 32
+    "Images per step."
+    learning_rate: float = 6e-3
+    "Peak learning rate at a batch of 256."
+    ema: float = 0.999
+    "Decay of the averaged weights, which are sampled."
+    top_k: int = 0
+    "Filter of the rows that have one: the k most likely tokens; 0 is off."
+    top_p: float = 0.95
+    "Filter of the rows that have one: the likeliest tokens that hold this probability together."
+    guidance: float = 2.0
+    "Guidance of the rows that have it."
+    count: int = 5000
+    "Images of each row and seed that are measured."
+    features: str = "inception"
+    "inception, or a torchvision classifier such as mobilenet_v2."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    out: str = "out/ablation"
+    "Folder of all runs."
+    precision: str = "bf16"
+    "Autocast type: bf16, fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the models."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "steps", "batch_size")
+        require_at_least(self, 2, "count")
+        known = [row.name for row in ROWS]
+        if not self.rows or not set(self.rows) <= set(known):
+            raise ValueError(f"rows must be some of {', '.join(known)}, got {', '.join(self.rows) or 'none'}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be different numbers, got {list(self.seeds)}")
+
+
+def training_of(config: Ablation, row: Row, seed: int) -> TransformerTraining:
+    """The whole settings of a row's training; rows that differ in sampling alone share one."""
+    place = "raster_" if row.kind == "raster" else ""
+    return from_dict(TRAININGS[row.kind], {
+        **{name: getattr(config, place + name) for name in ("data", "heldout", "tokenizer")},
+        "model": family_presets(row.kind)[row.preset], "out": str(Path(config.out) / f"{row.preset}-s{seed}"),
+        "steps": config.steps, "batch_size": config.batch_size, "seed": seed, "precision": config.precision,
+        "sample_every": config.steps, "checkpoint_every": max(1, min(500, config.steps // 4)),
+        "device": config.device, "compile": config.compile,
+        "optimiser": OptimiserConfig(learning_rate=config.learning_rate, ema=config.ema, final=0.02, flat=0.1),
+    })  # fmt: skip
+
+
+def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[str, Any]]:
+    """Train and measure every row that is not done; returns the results. Raises ValueError."""
+    results = []
+    for seed in config.seeds:
+        for row in (row for row in ROWS if row.name in config.rows):
+            path = Path(config.out) / f"{row.name}-s{seed}.json"
+            training = training_of(config, row, seed)
+            if path.is_file():
+                results.append(read_json(path))
+                logger.info("%s is done", path.stem)
+                continue
+            train_transformer(training, resume=True)
+            results.append(measured(config, row, seed, training, progress))
+            write_json(path, results[-1])
+    return results
+
+
+def measured(
+    config: Ablation, row: Row, seed: int, training: TransformerTraining, progress: Announce
+) -> dict[str, Any]:
+    """Figures of one row and seed."""
+    evaluation = GenerationEvaluation(
+        data=config.images, model=training.out, out=str(Path(config.out) / f"{row.name}-s{seed}"), count=config.count,
+        guidance=config.guidance if row.guided else 0.0, top_k=config.top_k if row.filtered else 0,
+        top_p=config.top_p if row.filtered else 0.0, features=config.features, feature_weights=config.feature_weights,
+        precision=config.precision, device=config.device,
+    )  # fmt: skip
+    report = evaluate_generation(evaluation, progress=progress)
+    sampling = {name: getattr(evaluation, name) for name in ("guidance", "top_k", "top_p")}
+    return {
+        "row": row.name, "seed": seed, "preset": row.preset, "kind": row.kind, **sampling,
+        "images_seen": training.steps * training.batch_size, "count": config.count, "features": config.features,
+        "floor": report["floor"], "figures": report["mean"],
+    }  # fmt: skip
+
+
+def summarise(results: Sequence[dict[str, Any]], *, confidence: float = 0.95) -> list[dict[str, Any]]:
+    """Mean of each figure over seeds, and its Student-t half-width where there are several, by row in order."""
+    from scipy import stats
+
+    table = []
+    for row in ROWS:
+        mine = [result["figures"] for result in results if result["row"] == row.name]
+        if not mine:
+            continue
+        factor = float(stats.t.ppf((1 + confidence) / 2, len(mine) - 1)) / len(mine) ** 0.5 if len(mine) > 1 else None
+        names = [name for name in mine[0] if all(name in figures for figures in mine)]
+        values = {name: [figures[name] for figures in mine] for name in names}
+        table.append({
+            **asdict(row), "seeds": len(mine), "mean": {name: fmean(values[name]) for name in names},
+            "half_width": {name: factor * stdev(values[name]) for name in names} if factor else {},
+            "published_fid": PUBLISHED[row.name],
+        })  # fmt: skip
+    return table
+
+
+def read_ablation(files: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """Results of ablations from those of the JSON files that hold some. Raises ValueError for damaged ones."""
+    results = [one for file in files if Path(file).is_file() for one in read_json(Path(file)).get("ablation", [])]
+    names = {row.name for row in ROWS}
+    for one in results:
+        if not isinstance(one, dict) or not {"row", "seed", "figures"} <= set(one) or one["row"] not in names:
+            raise ValueError(f"{', '.join(map(str, files))}: holds no results of `nextscale scaling ablation`")
+    return results
