@@ -19,7 +19,7 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, channe
     plain = group_norm_silu(x, norm)
     exact = F.silu(norm.double()(x.double()))
     norm.float()
-    monkeypatch.setattr(normalise, "LARGE", 1)
+    monkeypatch.setattr(normalise, "SPLIT", 1)
     monkeypatch.setattr(normalise, "PART_BYTES", 4 * channels * 7)
     with torch.no_grad():
         found = group_norm_silu(x, norm)
@@ -40,8 +40,22 @@ def test_large_maps_lose_less_than_in_torch() -> None:
     assert error < (F.silu(norm(x)) - exact).abs().max()
 
 
+def test_the_number_of_threads_changes_nothing() -> None:
+    torch.manual_seed(0)
+    x = (torch.randn(1, 128, 32, 32) * 3 + 5).contiguous(memory_format=torch.channels_last)
+    norm, threads, found = nn.GroupNorm(32, 128, eps=1e-6).requires_grad_(False), torch.get_num_threads(), []
+    try:
+        for number in (1, 2, 4):
+            torch.set_num_threads(number)
+            with torch.no_grad():
+                found.append(group_norm_silu(x, norm))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 def test_gradients_take_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalise, "LARGE", 1)
+    monkeypatch.setattr(normalise, "SPLIT", 1)
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     group_norm_silu(x, nn.GroupNorm(2, 8)).sum().backward()
     assert x.grad is not None

@@ -9,19 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LARGE = 2**20
-"""Values of a map from which its sums need care."""
+SPLIT = 1024
+"""Pixels of a map from which torch's kernel lets threads add up parts of it: its sums then depend on their number."""
 PART_BYTES = 2**20
 
 
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """SiLU(norm(x)), (B, C, h, w) -> same.
 
-    For float32 inference on CPU with large channels-last maps, part by part: torch's kernel adds up a whole map in
-    float32, which is most of a decoder's error there. Sums over parts are added in float64, and each part is
-    normalised and activated while it is in cache, which makes up for the time.
+    For float32 inference on CPU with channels-last maps that are not small, part by part: torch's kernel adds up a
+    whole map in float32, which is most of a large decoder's error, and in as many pieces as there are threads. Sums
+    over parts are added in float64, and each part is normalised and activated while it is in cache, which makes up for
+    the time.
     """
-    small = x.numel() < LARGE * len(x) or x.dtype != torch.float32 or x.device.type != "cpu"
+    small = x.shape[2] * x.shape[3] < SPLIT or x.dtype != torch.float32 or x.device.type != "cpu"
     if small or torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())
     output = torch.empty_like(x)
@@ -43,7 +44,8 @@ def scale_and_shift(image_PC: Tensor, norm: nn.GroupNorm, rows: int) -> tuple[Te
     """GroupNorm of one map as x * scale + shift, both (C,)."""
     sums_2C = torch.zeros(2, image_PC.shape[1], dtype=torch.float64)
     for part in image_PC.split(rows):
-        sums_2C += torch.stack([part.sum(dim=0), part.square().sum(dim=0)])
+        part = part.double()  # float32 sums would depend on the number of threads
+        sums_2C += torch.stack([part.sum(dim=0), part.square_().sum(dim=0)])
     sums_2G1 = sums_2C.view(2, norm.num_groups, -1).sum(dim=2, keepdim=True)
     mean_G1, square_G1 = sums_2G1 / (image_PC.numel() / norm.num_groups)
     deviation_G1 = (square_G1 - mean_G1.square()).clamp_min(0).add(norm.eps).sqrt()
