@@ -13,16 +13,11 @@ import asyncio
 import base64
 import hashlib
 import io
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +30,10 @@ from rich.table import Table
 from nextscale import VARPipeline
 from nextscale.files import write_json
 from nextscale.progress import Progress
+from nextscale.results import GenerationStep
+from nextscale.server.jobs import Job
+from nextscale.server.local import LocalBackend
+from running_server import Server
 
 KEPT_OPEN = httpx.Limits(max_connections=None, max_keepalive_connections=200)
 
@@ -52,12 +51,11 @@ def main(
     """Load a server and report; exit status 1 when an image was lost or wrong, or anything hung."""
     truth = digests(model, distinct)
     results: dict[str, Any] = {"model": model, "clients": clients, "requests": requests}
+    results["other_tokens"] = asyncio.run(other_tokens(model, distinct))
     with Server(model) as server:
-        asyncio.run(ask_many(server.url, truth, clients, 5 * clients, 0, title="warm-up"))
+        asyncio.run(ask_many(server.url, truth, clients, 20 * clients, 0, title="warm-up"))
         alone = asyncio.run(ask_many(server.url, truth, 1, one_by_one, 0, title="one by one"))
-        server.watch()
-        load = asyncio.run(ask_many(server.url, truth, clients, requests, 0, title="load"))
-        results["memory_mb"] = server.memory()
+        load, results["memory_mb"] = asyncio.run(watched_load(server, truth, clients, requests))
         leavers = asyncio.run(ask_many(server.url, truth, clients, requests // 2, leaving, title="some leave"))
         results["pending_after"] = settled(server.url)
         killed = asyncio.run(with_a_dead_replica(server, truth, clients, requests // 10))
@@ -72,7 +70,7 @@ def main(
     if json:
         write_json(Path(json), results)
     whole = (alone, load, leavers, killed)
-    failed = any(one["wrong"] or set(one["statuses"]) - {"200", "left"} for one in whole)
+    failed = any(one["wrong"] or set(one["statuses"]) - {"200", "left"} for one in whole) or results["other_tokens"]
     if (
         failed
         or full["wrong"]
@@ -92,64 +90,50 @@ def digests(model: str, distinct: int) -> list[str]:
     ]
 
 
-class Server:
-    """`nextscale serve` in a process of its own."""
-
-    def __init__(self, model: str, *options: str) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-        self.command = [sys.executable, "-m", "nextscale", "serve", "--model", model, "--port", str(port), *options]
-        self.before: dict[int, float] = {}
-
-    def __enter__(self) -> Server:
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(self.command, stdout=self.log, stderr=self.log)
-        for _ in range(600):
-            assert self.process.poll() is None, "the server ended"
-            try:
-                if httpx.get(f"{self.url}/healthz").status_code == 200:
-                    return self
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        raise AssertionError("the server does not answer")
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        self.process.wait(90)
-
-    def watch(self) -> None:
-        """Remember the memory of all processes."""
-        self.before = resident(self.process.pid)
-
-    def memory(self) -> dict[str, float]:
-        """Megabytes of all processes together, when watched and now."""
-        return {"before": sum(self.before.values()), "after": sum(resident(self.process.pid).values())}
-
-    def kill_replica(self) -> None:
-        for pid in resident(self.process.pid):
-            if b"ServeReplica:nextscale:ImageModel" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+async def watched_load(
+    server: Server, truth: Sequence[str], clients: int, requests: int
+) -> tuple[dict[str, Any], list[float]]:
+    """The load, and the megabytes of all processes before it and every ten seconds of it."""
+    memory = [server.memory()]
+    asked = asyncio.create_task(ask_many(server.url, truth, clients, requests, 0, title="load"))
+    while not (await asyncio.wait([asked], timeout=10))[0]:
+        memory.append(server.memory())
+    return asked.result(), [*memory, server.memory()]
 
 
-def resident(root: int) -> dict[int, float]:
-    """Megabytes of a process and all that stem from it, without what they share with files."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (entry / "stat").exists():
-            parents.setdefault(int((entry / "stat").read_text().rpartition(")")[2].split()[1]), []).append(
-                int(entry.name)
-            )
-    found, stack = {}, [root]
-    while stack:
-        pid = stack.pop()
-        stack += parents.get(pid, [])
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        found[pid] = next((int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon")), 0.0)
-    return found
+async def other_tokens(model: str, requests: int) -> int:
+    """Requests whose tokens, worked on with others, are not those that the same request alone gets."""
+    pipeline = VARPipeline.from_pretrained(model, dtype="fp32")
+    drawn: dict[int, list[bytes]] = {}
+    steps_of = pipeline.generate_steps
+
+    def recorded(classes: Any, *, seeds: Sequence[int], **settings: Any) -> Iterator[GenerationStep]:
+        for step in steps_of(classes, seeds=seeds, **settings):
+            for seed, tokens in zip(seeds, step.tokens, strict=True):
+                drawn.setdefault(seed, []).append(tokens.numpy().tobytes())
+            yield step
+
+    pipeline.generate_steps = recorded
+    classes, found = pipeline.transformer.config.classes, []
+    for together in (True, False):
+        backend = LocalBackend(pipeline, model)
+        bar = Progress(requests, title="tokens, together" if together else "tokens, alone", line_seconds=20)
+
+        async def ask(seed: int, backend: LocalBackend = backend) -> int:
+            job = Job(seed=seed, label=seed % classes, sampling=pipeline.sampling())
+            return [stage.together async for stage in backend.make(job)][-1]
+
+        if together:
+            sizes = await asyncio.gather(*(ask(seed) for seed in range(requests)))
+            assert min(requests, 2) <= max(sizes), "nothing was worked on together"
+        else:
+            for seed in range(requests):
+                await ask(seed)
+                bar.advance(seed + 1)
+        bar.close()
+        found.append(dict(drawn))
+        drawn.clear()
+    return sum(found[0][seed] != found[1][seed] for seed in range(requests))
 
 
 async def ask_many(
@@ -246,10 +230,11 @@ def report(results: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     memory, stopped = results["memory_mb"], results["stopped"]
+    console.print(f"requests whose tokens depend on the batch: {results['other_tokens']}")
     console.print(
         f"load over one by one: {results['ratio']:.2f}; in work after clients left: {results['pending_after']}"
     )
-    console.print(f"memory over the load: {memory['before']:.0f} MB, then {memory['after']:.0f} MB")
+    console.print(f"MB of all processes over the load: {', '.join(f'{one:.0f}' for one in memory)}")
     console.print(f"stopped in {stopped['seconds_to_stop']:.1f} s with exit status {stopped['exit_status']}")
 
 

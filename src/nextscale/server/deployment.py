@@ -19,7 +19,9 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
+from nextscale.catalogue import FolderModel, find_model
 from nextscale.config import from_dict
+from nextscale.runtime import resolve_device
 from nextscale.server.admission import Admission
 from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, ModelCard, Stage
@@ -28,8 +30,21 @@ from nextscale.server.settings import Keys, ServerSettings
 
 ATTEMPTS = 5
 """Times that a job is handed to a replica, where one dies under it."""
+SMALL = 400_000_000
+"""Bytes of weights up to which a second copy on the same machine costs little."""
 UNLIMITED = 10_000
 """Requests that Ray lets through: how many wait is bounded by `Admission`, which answers 429."""
+
+
+def suited_replicas(settings: ServerSettings) -> int:
+    """On CPU, two with half the cores each serve more than one with all: their threads do not wait for each other."""
+    if resolve_device(settings.device).type != "cpu" or (os.cpu_count() or 1) < 2:
+        return 1
+    stored = find_model(settings.model)
+    if not isinstance(stored, FolderModel):
+        return 1
+    weights = sum(file.stat().st_size for file in stored.folder.rglob("*.safetensors"))
+    return 2 if weights <= SMALL else 1
 
 
 class ImageModel(LocalBackend):
@@ -99,9 +114,10 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     """The application of these settings. Raises ValueError for wrong ones."""
     settings = args if isinstance(args, ServerSettings) else from_dict(ServerSettings, args, where="args")
     keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
-    threads = max(1, (os.cpu_count() or 1) // settings.replicas) if settings.device in ("auto", "cpu") else 0
+    replicas = settings.replicas or suited_replicas(settings)
+    threads = max(1, (os.cpu_count() or 1) // replicas) if settings.device in ("auto", "cpu") else 0
     model = serve.deployment(
-        num_replicas=settings.replicas,
+        num_replicas=replicas,
         max_ongoing_requests=UNLIMITED,
         ray_actor_options={"num_cpus": 0},
         health_check_period_s=2,

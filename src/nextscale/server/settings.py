@@ -20,8 +20,8 @@ class ServerSettings:
     "auto, fp32, bf16, fp16, int8 (CPU). In fp32 no image depends on the requests that came with it."
     device: str = "auto"
     "auto, cpu, cuda, mps."
-    replicas: int = 1
-    "Processes that hold the model each and share the requests."
+    replicas: int = 0
+    "Processes that hold the model each and share the requests and the cores; 0 is 2 for small models on CPU, else 1."
     batch_size: int = 0
     "Images that a replica works on at once; 0 takes as many as keep keys and values within 0.25 GB, at most 16."
     queue: int = 256
@@ -38,8 +38,8 @@ class ServerSettings:
     "File with one key a line; requests then need one of them (Authorization: Bearer KEY)."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "replicas", "queue", "max_images", "max_pixels", "max_body")
-        require_at_least(self, 0, "batch_size")
+        require_at_least(self, 1, "queue", "max_images", "max_pixels", "max_body")
+        require_at_least(self, 0, "batch_size", "replicas")
         if not self.deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds, got {self.deadline}")
 
