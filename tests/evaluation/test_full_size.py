@@ -30,13 +30,13 @@ def test_entrants_have_their_published_sizes() -> None:
     assert sizes["var-d16"] == pytest.approx(310e6, rel=0.01)
     assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)
     assert sizes["dit-xl-2"] == pytest.approx(675e6, rel=0.01)
-    assert [entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 6
-    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 6
+    assert [entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 7
+    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 7
 
 
-@pytest.mark.parametrize("kind", ["var", "raster", "maskgit", "dit"])
+@pytest.mark.parametrize("kind", ["var", "raster", "rq", "maskgit", "dit"])
 def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
-    scales = ((1, 1), (2, 2), (4, 4)) if kind == "var" else ((4, 4),)
+    scales = {"var": ((1, 1), (2, 2), (4, 4)), "rq": ((4, 4),) * 2}.get(kind, ((4, 4),))
     tokenizer = VQVAEConfig(
         **{name: getattr(TINY, name) for name in vars(TINY) if name != "phi_map"} | {"scales": scales}
     )

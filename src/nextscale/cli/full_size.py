@@ -50,11 +50,13 @@ def show_families(report: dict[str, Any]) -> None:
         (
             row["name"], str(row["size"]), f"{row['parameters'] / 1e6:.0f}M", str(row["steps"]),
             f"{row['flops'] / 1e12:.3g}", ("~" if row["measured"] < 1 else "") + f"{row['seconds']:.3g}",
-            f"{row['seconds'] / first[row['size']]:.3g}", f"{row['flops'] / row['seconds'] / gemm:.0%}",
+            f"{row['seconds'] / first[row['size']]:.3g}", f"{row['roofline']['seconds']:.3g}",
+            f"{row['roofline']['seconds'] / row['seconds']:.0%}", f"{row['bytes_per_second'] / bandwidth:.0%}",
         )
         for row in report["models"]
     ]  # fmt: skip
-    columns = ("model", "pixels", "parameters", "steps", "TFLOP", "seconds", "relative", "of the products' rate")
+    columns = ("model", "pixels", "parameters", "steps", "TFLOP", "seconds", "relative", "roofline", "reached",
+               "of the bandwidth")  # fmt: skip
     table(title, columns, rows)
     if "growth" not in report:
         return

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from nextscale.checkpoint import ModelConfig
 from nextscale.evaluation.cost import generation_flops, pass_flops, sampling_steps
+from nextscale.evaluation.roofline import roofline
 from nextscale.evaluation.speed import gemm_rate
 from nextscale.models.dit import DiTConfig
 from nextscale.models.families import family
 from nextscale.models.raster import RasterConfig
+from nextscale.models.rq import RQConfig
 from nextscale.models.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import SCALES_512, family_presets, small_scales
@@ -43,7 +45,7 @@ class Entrant:
 
 
 def entrants(size: int) -> list[Entrant]:
-    """VAR-d16 and d30, raster order at both sizes, MaskGIT and DiT-XL/2, for images of `size` pixels, 256 or 512."""
+    """VAR-d16 and d30, raster order at both sizes, RQ-Transformer, MaskGIT and DiT-XL/2; `size` pixels, 256 or 512."""
     side = size // 16
     scales = {256: TransformerConfig().scales, 512: SCALES_512}[size]
     single = ((side, side),)
@@ -55,6 +57,9 @@ def entrants(size: int) -> list[Entrant]:
         kind = name.split("-")[0]
         config = replace(family_presets(kind)[name], scales=schedule)
         found.append(Entrant(name, kind, size, config, VQVAEConfig(scales=schedule)))
+    coarse = ((size // 32, size // 32),) * 4
+    residual = replace(family_presets("rq")["rq-d16"], scales=coarse)
+    found.append(Entrant("rq-d16", "rq", size, residual, VQVAEConfig(scales=coarse, multipliers=(1, 1, 2, 2, 4, 4))))
     latent = ((size // 8, size // 8),)
     decoder = VQVAEConfig(scales=latent, latent_channels=4, multipliers=(1, 2, 4, 4), channels=128)
     public = replace(family_presets("dit")["dit-xl-2"], scales=latent)
@@ -94,11 +99,13 @@ def parts_of(config: TransformerConfig) -> int:
     """How often a sampler yields for an image: scales, rows, steps, or tenths."""
     if isinstance(config, DiTConfig):
         return PREVIEWS
-    return config.schedule.final[0] if isinstance(config, RasterConfig) else sampling_steps(config)
+    return config.schedule.final[0] if isinstance(config, (RasterConfig, RQConfig)) else sampling_steps(config)
 
 
-def measure_entrant(entrant: Entrant, device: torch.device, dtype: torch.dtype, limit: float) -> dict[str, Any]:
-    """One image after a short warm-up."""
+def measure_entrant(
+    entrant: Entrant, device: torch.device, dtype: torch.dtype, limit: float, *, flop_rate: float, byte_rate: float
+) -> dict[str, Any]:
+    """One image after a short warm-up, beside what the machine's rates allow."""
     pipeline = random_pipeline(entrant, device, dtype)
     next(iter(pipeline.generate_steps([0], seeds=[0], steps=2 if entrant.kind == "dit" else None)))
     times, last = timed(iter(pipeline.generate_steps([1], seeds=[1])), parts_of(entrant.config), limit)
@@ -107,10 +114,14 @@ def measure_entrant(entrant: Entrant, device: torch.device, dtype: torch.dtype, 
     decoding = time.perf_counter() - began
     flops = generation_flops(entrant.config, entrant.tokenizer, guided=True)
     parameters = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    least = roofline(
+        entrant.config, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate
+    )  # fmt: skip
     return {
         "name": entrant.name, "kind": entrant.kind, "size": entrant.size, "parameters": parameters,
         "steps": sampling_steps(entrant.config), "flops": flops.total, "seconds": times.seconds + decoding,
         "decoding": decoding, "measured": times.measured,
+        "roofline": asdict(least), "bytes_per_second": least.read / times.seconds,
     }  # fmt: skip
 
 
@@ -124,14 +135,15 @@ def measure_families(
     if wrong:
         raise ValueError(f"{sorted(wrong)[0]!r} is not known; expected some of {', '.join(e.name for e in sized(256))}")
     chosen = [entrant for entrant in known if not names or entrant.name in names]
+    flop_rate, byte_rate = gemm_rate(device, dtype), memory_rate(device)
     advance = progress("models", len(chosen))
     rows = []
     for number, entrant in enumerate(chosen, 1):
-        rows.append(measure_entrant(entrant, device, dtype, limit))
+        rows.append(measure_entrant(entrant, device, dtype, limit, flop_rate=flop_rate, byte_rate=byte_rate))
         advance(number)
     return {
         "precision": str(dtype).removeprefix("torch."), "device": str(device), "guidance": GUIDANCE,
-        "gemm_flops_per_second": gemm_rate(device, dtype), "bytes_per_second": memory_rate(device), "models": rows,
+        "gemm_flops_per_second": flop_rate, "bytes_per_second": byte_rate, "models": rows,
     }  # fmt: skip
 
 

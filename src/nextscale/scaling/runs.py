@@ -105,7 +105,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
-        "compile": config.compile, "top_k": 0, "top_p": 0.0,
+        "compile": config.compile, "top_k": 0, "top_p": 0.95,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 
