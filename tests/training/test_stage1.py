@@ -1,0 +1,118 @@
+"""Stage 1 end to end on toy images: learning, exact repetition, exact resume."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from nextscale.checkpoint import fingerprint, load_tokenizer
+from nextscale.training.adversarial import AdversarialConfig
+from nextscale.training.tokenizer import train_tokenizer
+from toys import tokenizer_config
+from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config
+
+ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0.3, discriminator_channels=4, discriminator_levels=2)
+
+
+@pytest.mark.parametrize("adversary", [AdversarialConfig(), ADVERSARY])
+def test_stage1_repeats_and_resumes_exactly(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, adversary: AdversarialConfig
+) -> None:
+    data = image_folder()
+    first, second, third = (stage1_config(data, tmp_path / name, adversary=adversary) for name in "abc")
+    train_tokenizer(first)
+    train_tokenizer(second)
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    interrupt_at(monkeypatch, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer(third)
+    monkeypatch.undo()
+    assert lines(tmp_path / "c")[-1]["step"] == 6
+    train_tokenizer(third, resume=True)
+    assert lines(tmp_path / "c") == lines(tmp_path / "a")
+    a, c = (load_tokenizer(tmp_path / name).state_dict() for name in "ac")
+    assert all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_stage1_records_health_and_pictures(tmp_path: Path, image_folder: Make) -> None:
+    train_tokenizer(stage1_config(image_folder(), tmp_path / "run"))
+    logged = [line for line in lines(tmp_path / "run", timing=True) if "perplexity" in line]
+    assert len(logged[0]["perplexity"]) == len(logged[0]["used_per_scale"]) == 4
+    assert {"loss", "l1", "l2", "quantizer", "gradient_norm", "images_per_second"} <= set(logged[0])
+    measured = [line for line in lines(tmp_path / "run") if "heldout_psnr" in line]
+    assert [line["step"] for line in measured] == [6, 12]
+    assert len(measured[0]["heldout_psnr_after"]) == 4
+    assert sorted(path.name for path in (tmp_path / "run" / "samples").iterdir()) == ["00000006.png", "00000012.png"]
+    recorded = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert recorded["model"]["codebook_size"] == 32
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    with Image.open(tmp_path / "run" / "codebook.png") as picture:
+        assert picture.width > 500
+
+
+def test_the_discriminator_is_logged_from_its_start(tmp_path: Path, image_folder: Make) -> None:
+    train_tokenizer(stage1_config(image_folder(), tmp_path / "run", adversary=ADVERSARY))
+    logged = {line["step"]: line for line in lines(tmp_path / "run") if "loss" in line}
+    names = {"adversarial", "adaptive_weight", "discriminator", "score_real", "score_reconstructed"}
+    assert not names & set(logged[2])
+    assert names <= set(logged[6])
+    assert logged[6]["adaptive_weight"] > 0
+
+
+def test_training_the_decoder_alone_keeps_the_tokens(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    before = load_tokenizer(tokenizer_folder)
+    config = stage1_config(image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), decoder_only=True)
+    after = load_tokenizer(train_tokenizer(config))
+    assert fingerprint(after) == fingerprint(before)
+    changed = {
+        name for name, tensor in after.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert changed
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in changed)
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    assert torch.equal(after.encode(images).packed, before.encode(images).packed)
+    with pytest.raises(ValueError, match="decoder_only needs init_from"):
+        stage1_config(tmp_path, tmp_path, decoder_only=True)
+
+
+def test_training_goes_on_from_another_tokenizer(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    config = stage1_config(
+        image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), steps=1,
+        model=tokenizer_config(codebook_size=64), optimiser=replace(FAST, learning_rate=1e-9),
+    )  # fmt: skip
+    before, after = load_tokenizer(tokenizer_folder), load_tokenizer(train_tokenizer(config))
+    assert after.config == before.config
+    torch.testing.assert_close(after.quantizer.codebook, before.quantizer.codebook)
+
+
+def test_a_tokenizer_takes_other_scales(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    before = load_tokenizer(tokenizer_folder)
+    changes = {"init_from": str(tokenizer_folder), "steps": 1, "optimiser": replace(FAST, learning_rate=1e-9)}
+    for scales in (((4, 4),), ((4, 4),) * 3):
+        config = stage1_config(image_folder(), tmp_path / str(len(scales)), init_scales=scales, **changes)
+        after = load_tokenizer(train_tokenizer(config))
+        assert after.config == replace(before.config, scales=scales, phi_map=())
+        torch.testing.assert_close(after.encoder.state_dict(), before.encoder.state_dict())
+        last = (one.phi[one.phi_map[-1]].weight for one in (after.quantizer, before.quantizer))
+        torch.testing.assert_close(*last)
+        assert after.encode(torch.zeros(1, 3, 16, 16)).packed.shape == (1, 16 * len(scales))
+    with pytest.raises(ValueError, match="the last scale must be that of"):
+        train_tokenizer(stage1_config(image_folder(), tmp_path / "5", init_scales=((5, 5),), **changes))
+    with pytest.raises(ValueError, match="init_scales needs init_from"):
+        stage1_config(tmp_path, tmp_path, init_scales=((4, 4),))
+
+
+def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, image_folder: Make) -> None:
+    config = stage1_config(image_folder(), tmp_path / "run", steps=30, model=tokenizer_config(codebook_size=64))
+    train_tokenizer(config)
+    logged = [line for line in lines(tmp_path / "run") if "restarted" in line]
+    assert logged
+    assert logged[-1]["step"] <= 24, "no restarts in the last fifth"
+    measured = lines(tmp_path / "run")[-1]
+    assert measured["heldout_used"] > 0.5
+    assert min(measured["heldout_perplexity"][1:]) > 2

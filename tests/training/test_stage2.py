@@ -1,0 +1,209 @@
+"""Stage 2 end to end on toy images, from tokens and from streams: learning, exact repetition, exact resume."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nextscale import VARPipeline
+from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_transformer, save_model
+from nextscale.data.source import open_source
+from nextscale.data.tokens import TokenCacheConfig, write_tokens
+from nextscale.errors import TrainingDiverged
+from nextscale.training.run import RunFolder
+from nextscale.training.tokenizer import train_tokenizer
+from nextscale.training.transformer import train_transformer
+from toys import make_pipeline, make_tokenizer, transformer_config, write_parquet
+from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config
+
+
+def test_stage2_repeats_and_resumes_exactly(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder()
+    first, second, third = (stage2_config(data, tokenizer_folder, tmp_path / name, heldout=str(data)) for name in "abc")
+    train_transformer(first)
+    train_transformer(second)
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    interrupt_at(monkeypatch, 6)
+    with pytest.raises(KeyboardInterrupt):
+        train_transformer(third)
+    monkeypatch.undo()
+    train_transformer(third, resume=True)
+    assert lines(tmp_path / "c") == lines(tmp_path / "a")
+    a, c = (load_transformer(tmp_path / name).state_dict() for name in "ac")
+    assert all(torch.equal(a[name], c[name]) for name in a)
+    line = lines(tmp_path / "a")[0]
+    assert {"loss", "loss_last", "accuracy", "accuracy_last", "gradient_norm"} <= set(line)
+    assert len(line["loss_per_scale"]) == len(line["accuracy_per_scale"]) == 4
+    assert {"heldout_loss", "heldout_unconditional_loss"} <= set(lines(tmp_path / "a")[-1])
+    assert (tmp_path / "a" / "samples" / "00000012.png").is_file()
+
+
+def test_stage2_from_a_token_cache_learns(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    tokenizer, data = load_tokenizer(tokenizer_folder), image_folder(per_class=4)
+    described = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=32)
+    tokens = write_tokens(tokenizer, open_source(data), tmp_path / "tokens", described)
+    # The same twelve images again and again: a model that works learns them by heart.
+    config = stage2_config(
+        tokens, tokenizer_folder, tmp_path / "run", steps=120, batch_size=12, log_every=10, sample_every=120,
+        heldout=str(tokens), class_dropout=0.0, model=transformer_config(drop_path=0.0),
+    )  # fmt: skip
+    model = train_transformer(config)
+    losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 0.5 * losses[0]
+    assert lines(tmp_path / "run")[-1]["heldout_loss"] < 0.6 * losses[0]
+    pipeline = VARPipeline.from_pretrained(model)
+    assert pipeline.class_names == ("blue", "green", "red")
+    assert len(pipeline.generate("red", seeds=[0]).images) == 1
+
+
+@pytest.mark.parametrize("changes", [{"accumulate": 3}, {"accumulate": 4}, {"checkpointing": True}])
+def test_less_memory_gives_the_same_training(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, changes: dict
+) -> None:
+    data, model = image_folder(), transformer_config(drop_path=0.0)
+    losses = []
+    for name, settings in (("plain", {}), ("spared", changes)):
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, model=model, **settings))
+        losses.append([line["loss"] for line in lines(tmp_path / name) if "loss" in line])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_half_precision_gradients_are_scaled(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data, model = image_folder(), transformer_config(drop_path=0.0)
+    losses = {}
+    for precision in ("fp32", "fp16"):
+        config = stage2_config(data, tokenizer_folder, tmp_path / precision, model=model, precision=precision)
+        train_transformer(config)
+        losses[precision] = [line["loss"] for line in lines(tmp_path / precision) if "loss" in line]
+    assert losses["fp16"] == pytest.approx(losses["fp32"], rel=0.02)
+    state = RunFolder(tmp_path / "fp16").load_checkpoint()
+    assert state is not None
+    assert state["scaler"]["scale"] == 2048
+    train_transformer(config, resume=True)  # finished: takes the scaler's state up and leaves
+    with pytest.raises(ValueError, match="tokenizers train in bf16 or fp32"):
+        stage1_config(data, tmp_path, precision="fp16")
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_its_batch(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    data = image_folder()
+    explosive = replace(FAST, learning_rate=1e30, clip=1e30, warmup=0.0)
+    config = stage2_config(data, tokenizer_folder, tmp_path / "run", optimiser=explosive, checkpoint_every=1)
+    with pytest.raises(TrainingDiverged, match=r"is in .*non-finite-step-0000000\d-rank-0\.pt") as error:
+        train_transformer(config)
+    assert "\n" not in str(error.value)
+    (saved,) = (tmp_path / "run").glob("non-finite-*.pt")
+    batch = torch.load(saved, weights_only=True)
+    assert batch["tokens"].shape == (6, 30)
+    assert batch["classes"].shape == (6,)
+    with pytest.raises(TrainingDiverged):
+        train_tokenizer(stage1_config(data, tmp_path / "one", optimiser=explosive))
+
+
+def test_starting_from_a_model_with_other_classes(tmp_path: Path, image_folder: Make) -> None:
+    start = make_pipeline()
+    start.save_pretrained(tmp_path / "start")
+    data = image_folder()
+    (data / "red").rename(data / "yellow")
+    still = replace(FAST, learning_rate=1e-12)
+    config = stage2_config(
+        data, tmp_path / "start", tmp_path / "run", init_from=str(tmp_path / "start"), optimiser=still, steps=1,
+        model=transformer_config(depth=5),
+    )  # fmt: skip
+    model = load_transformer(train_transformer(config))
+    assert model.config.depth == 2, "the start's architecture"
+    before, after = start.transformer.state_dict(), model.state_dict()
+    for name in set(before) - {"class_embedding.weight"}:
+        torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
+    known = before["class_embedding.weight"][[0, 1, 3, 3]]  # blue, green, yellow (new), unconditional
+    torch.testing.assert_close(after["class_embedding.weight"], known, atol=1e-6, rtol=0)
+    other = make_tokenizer(codebook_size=64)
+    save_model(tmp_path / "other", ModelConfig(kind="tokenizer"), tokenizer=other)
+    with pytest.raises(ValueError, match="its codebook_size is 32, the tokenizer's 64"):
+        train_transformer(replace(config, tokenizer=str(tmp_path / "other"), out=str(tmp_path / "x")))
+
+
+def test_epochs_count_steps(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder()  # 24 images
+    train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "run", epochs=1.5))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["steps"] == 6
+    train_tokenizer(stage1_config(data, tmp_path / "one", epochs=0.5))
+    assert json.loads((tmp_path / "one" / "config.json").read_text())["steps"] == 2
+
+
+def test_half_precision_exports_give_one_tokenizer(tmp_path: Path, image_folder: Make) -> None:
+    data = image_folder()
+    train_tokenizer(stage1_config(data, tmp_path / "one", steps=2, export="bf16"))
+    train_transformer(stage2_config(data, tmp_path / "one", tmp_path / "two", steps=2, export="bf16"))
+    one, two = (load_tokenizer(tmp_path / name) for name in ("one", "two"))
+    assert fingerprint(one) == fingerprint(two), "rounded once, not twice"
+    sizes = [(tmp_path / "one" / f"model/tokenizer/{name}").stat().st_size for name in ("model.safetensors",)]
+    assert sizes[0] < 2.5 * sum(p.numel() for p in one.parameters())
+    with pytest.raises(ValueError, match="export 'int3' is not known"):
+        stage1_config(data, tmp_path, export="int3")
+
+
+def test_stage2_without_classes(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder(flat=True)
+    model = train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "run", steps=2))
+    pipeline = VARPipeline.from_pretrained(model)
+    assert pipeline.transformer.config.classes == 0
+    assert len(pipeline.generate(None, seeds=[0, 1]).images) == 2
+
+
+def test_stage2_refuses_foreign_tokens_and_tokenizers(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    data = image_folder()
+    other = make_tokenizer(seed=1)
+    described = TokenCacheConfig(scales=other.config.scales, codebook_size=32)
+    foreign = write_tokens(other, open_source(data), tmp_path / "foreign", described)
+    with pytest.raises(ValueError, match="made by another tokenizer"):
+        train_transformer(stage2_config(foreign, tokenizer_folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    config = stage2_config(data, tokenizer_folder, tmp_path / "run", tokenizer_fingerprint="0" * 64)
+    with pytest.raises(ValueError, match="its weights are not those"):
+        train_transformer(config)
+
+
+def test_streams_train_and_continue_exactly(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, heldout = write_parquet(tmp_path / "stream"), str(image_folder())
+    settings = {"stream": True, "heldout": heldout, "log_every": 1}
+    with pytest.raises(ValueError, match="a stream cannot be measured on"):
+        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True))
+    with pytest.raises(ValueError, match="a stream does not know its length"):
+        stage1_config(stream, tmp_path / "x", stream=True, epochs=1.0)
+    for train, config in (
+        (train_tokenizer, stage1_config(stream, tmp_path / "one", **settings)),
+        (train_transformer, stage2_config(stream, tokenizer_folder, tmp_path / "two", **settings)),
+    ):
+        whole = train(config)  # pyright: ignore[reportArgumentType]
+        broken = replace(config, out=f"{config.out}-again")
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 7)
+            with pytest.raises(KeyboardInterrupt):
+                train(broken)  # pyright: ignore[reportArgumentType]
+        resumed = train(broken, resume=True)  # pyright: ignore[reportArgumentType]
+        for file in whole.rglob("*.safetensors"):
+            assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
+        kept = sorted(path.name for path in (resumed.parent / "checkpoints").glob("stream-*"))
+        assert kept[-1] == "stream-00000012-00000.json" and len(kept) <= 3
+    assert VARPipeline.from_pretrained(whole).class_names == ("blue", "green", "red")
+    (resumed.parent / "checkpoints" / "stream-00000012-00000.json").unlink()
+    with pytest.raises(ValueError, match="continues only with as many processes"):
+        train_transformer(broken, resume=True)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "keep"])
+def test_settings_out_of_range_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        replace(stage1_config(tmp_path, tmp_path), **{name: 0})
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        replace(stage2_config(tmp_path, tmp_path, tmp_path), **{name: 0})
