@@ -1,6 +1,7 @@
 """Stage 2 end to end on toy images, from tokens and from streams: learning, exact repetition, exact resume."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
 from nextscale.errors import TrainingDiverged
+from nextscale.training.heldout import class_places, measure
 from nextscale.training.run import RunFolder
 from nextscale.training.tokenizer import train_tokenizer
 from nextscale.training.transformer import train_transformer
 from toys import make_pipeline, make_tokenizer, transformer_config, write_parquet
 from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config
+
+NAMES = ("blue", "green", "red")
 
 
 def test_stage2_repeats_and_resumes_exactly(
@@ -207,3 +211,27 @@ def test_settings_out_of_range_are_refused(name: str, tmp_path: Path) -> None:
         replace(stage1_config(tmp_path, tmp_path), **{name: 0})
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         replace(stage2_config(tmp_path, tmp_path, tmp_path), **{name: 0})
+
+
+def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder()
+    part = tmp_path / "part"
+    for name in ("green", "red"):
+        shutil.copytree(data / name, part / name)
+    seen: list[list[int]] = []
+
+    class Recorder:
+        def loss(self, _: object, __: object, classes: torch.Tensor) -> tuple[None, dict[str, torch.Tensor]]:
+            seen.append(classes.tolist())
+            return None, {"loss": torch.zeros(())}
+
+    config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
+    tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
+    options = {"unconditional": 3, "places": places}
+    measure(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
+    assert seen == [[1] * 8, [3] * 8], "the first eight are green"
+    assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
+    (part / "red").rename(part / "purple")
+    with pytest.raises(ValueError, match="its class 'purple' is none of the training data's \\(blue, green, red\\)"):
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "x", heldout=str(part)))
+    assert not (tmp_path / "x").exists()

@@ -6,20 +6,17 @@ Recipe: paper, section 4 and appendix; the loop is the same for every model kind
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, fingerprint, save_model
 from nextscale.config import require_at_least, to_dict
-from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream, Position
 from nextscale.data.tokens import (
@@ -39,6 +36,7 @@ from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
+from nextscale.training.heldout import class_names, class_places, describe, describe_heldout, measure, spread_tokens
 from nextscale.training.images import image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
@@ -48,7 +46,7 @@ from nextscale.training.loop import (
     gradient_scaler,
     require_finite,
 )
-from nextscale.training.objective import Objective, drop_classes, mean_figures, measured_latents, objective_of
+from nextscale.training.objective import drop_classes, mean_figures, measured_latents, objective_of
 from nextscale.training.optimisation import (
     OptimiserConfig,
     averaged,
@@ -119,6 +117,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     heldout = open_tokens_or_images(measured_on, tokenizer) if config.heldout else None
     assert not isinstance(heldout, ImageStream)
     names = class_names(source)
+    places = None if heldout is None else class_places(class_names(heldout), names, config.heldout)
     stored = find_model(config.init_from) if config.init_from else None
     start = None if stored is None else stored.transformer()
     if start is None:
@@ -202,7 +201,10 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
                 if processes.is_main:
                     module = average.module if whole is None else objective.rebuilt(whole)
                     if heldout is not None:
-                        measured = measure(objective, module, heldout, config, tokenizer, fitted.unconditional)
+                        measured = measure(
+                            objective, module, heldout, config, tokenizer,
+                            unconditional=fitted.unconditional, places=places,
+                        )  # fmt: skip
                         journal.write(done, measured)
                         logger.info("held out at step %d: %s", done, describe_heldout(measured))
                     export(module, tokenizer, names, config, run, done)
@@ -219,10 +221,6 @@ def open_tokens_or_images(config: TransformerTraining, tokenizer: VQVAE) -> Toke
     if is_token_cache(config.data):
         return open_tokens(config.data, tokenizer=tokenizer)
     return open_images(config)
-
-
-def class_names(source: TokenCache | ImageSource | ImageStream) -> tuple[str, ...]:
-    return source.config.class_names if isinstance(source, TokenCache) else source.class_names
 
 
 def training_batches(
@@ -246,61 +244,6 @@ def training_batches(
     images = image_batches(source, config, size, processes, start=start, position=position)
     with closing(images):
         yield from encoded_batches(tokenizer, images, seed=config.seed, dtype=dtype)
-
-
-@torch.no_grad()
-def measure(
-    objective: Objective,
-    model: nn.Module,
-    heldout: TokenCache | ImageSource,
-    config: TransformerTraining,
-    tokenizer: VQVAE,
-    unconditional: int,
-) -> dict[str, Any]:
-    """Loss and accuracy of held-out images with their class and without, in evaluation mode."""
-    model.eval()
-    torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
-    device = tokenizer.quantizer.codebook.device
-    dtype = resolve_dtype(config.precision, device)
-    first = np.arange(min(config.heldout_images, len(heldout)))
-    figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
-    sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, first, dtype):
-        given = labels.masked_fill(labels < 0, unconditional)
-        for name, classes in zip(figures, (given, torch.full_like(given, unconditional)), strict=True):
-            with autocast(device, dtype):
-                figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
-        sizes.append(len(labels))
-    model.train()
-    return {
-        f"{kind}_{name}": value.tolist()
-        for kind, batches in figures.items()
-        for name, value in mean_figures(batches, sizes).items()
-    }
-
-
-def spread_tokens(source: TokenCache | ImageSource | ImageStream, tokenizer: VQVAE, dtype: torch.dtype) -> TokenPyramid:
-    """Tokens of images from all over the data. Raises ValueError for a stream, which has no other end yet."""
-    if isinstance(source, ImageStream):
-        raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
-    chosen = np.unique(np.linspace(0, len(source) - 1, 512).astype(np.int64))
-    found = [tokens.packed.cpu() for tokens, _ in heldout_batches(source, tokenizer, chosen, dtype)]
-    return TokenPyramid(torch.cat(found), tokenizer.schedule)
-
-
-def heldout_batches(
-    source: TokenCache | ImageSource, tokenizer: VQVAE, indices: np.ndarray, dtype: torch.dtype
-) -> Iterator[tuple[TokenPyramid, Tensor]]:
-    """Some images as tokens and labels, in batches."""
-    if isinstance(source, TokenCache):
-        for start in range(0, len(indices), 64):
-            yield source.batch(indices[start : start + 64])
-        return
-    device = tokenizer.quantizer.codebook.device
-    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=indices.tolist()):
-        with autocast(device, dtype):
-            tokens = tokenizer.encode(to_float(batch.images.to(device)))
-        yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive
 
 
 def export(
@@ -341,19 +284,3 @@ def split_batch(tokens: TokenPyramid, classes: Tensor, parts: int) -> list[tuple
     """A batch in nearly equal parts."""
     pairs = zip(tokens.packed.chunk(parts), classes.chunk(parts), strict=True)
     return [(TokenPyramid(packed, tokens.schedule), chosen) for packed, chosen in pairs]
-
-
-def describe_heldout(values: dict[str, Any]) -> str:
-    """The line of a held-out measurement."""
-    given = describe({name.removeprefix("heldout_"): value for name, value in values.items()})
-    return f"{given}  without class: loss {values['heldout_unconditional_loss']:.4f}"
-
-
-def describe(values: dict[str, Any]) -> str:
-    """Loss and, where there are tokens, accuracy."""
-    if "accuracy" not in values:
-        return f"loss {values['loss']:.4f}"
-    return (
-        f"loss {values['loss']:.4f} (last scale {values['loss_last']:.4f})  "
-        f"accuracy {values['accuracy']:.2%} (last {values['accuracy_last']:.2%})"
-    )
