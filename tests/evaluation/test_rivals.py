@@ -45,6 +45,14 @@ def test_two_kinds_side_by_side(
     assert (out / "compare.png").is_file()
     assert main(["compare", "--report", str(out / "report.json")]) == 0
     assert capsys.readouterr().out == shown
+    tuned = [*command, *flags, *weights, "--guidances", "0,3", "--tuning-count", "6", "--out", str(tmp_path / "tuned")]
+    assert main(tuned) == 0
+    for row in json.loads((tmp_path / "tuned" / "report.json").read_text())["models"]:
+        name = "-".join(Path(row["model"]).parts[-2:])
+        tried = json.loads((tmp_path / "tuned" / "tuning" / name / "report.json").read_text())
+        assert [point["guidance"] for point in tried["points"]] == [0, 3]
+        assert row["sampling"]["guidance"] == min(tried["points"], key=lambda point: point["frechet"])["guidance"]
+    capsys.readouterr()
     assert main(["compare", "--data", "x"]) == 2
     assert main([*command, str(tmp_path / "var"), "--out", str(tmp_path / "again")]) == 2
     assert "models must have different names" in capsys.readouterr().err

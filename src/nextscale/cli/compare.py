@@ -74,14 +74,24 @@ def show(report: dict[str, Any]) -> None:
     rows = [
         (
             row["title"], f"{row['parameters'] / 1e6:.2f}M", str(row["tokens"]),
-            "" if row["bits"] is None else f"{row['bits']:.0f}", str(row["steps"]),
+            "" if row["bits"] is None else f"{row['bits']:.0f}", f"{row['sampling']['guidance']:g}", str(row["steps"]),
             f"{row['flops_per_image'] / 1e9:.3g}", *(f"{row['seconds_per_image'][batch]:.3g}" for batch in batches),
             "" if row["training_flops"] is None else f"{row['training_flops'] / 1e15:.3g}",
         )
         for row in models
     ]  # fmt: skip
     seconds = tuple(f"s per image, batch {batch}" for batch in batches)
-    columns = ("model", "parameters", "tokens", "bits", "steps", "GFLOP per image", *seconds, "training PFLOP")
+    columns = (
+        "model",
+        "parameters",
+        "tokens",
+        "bits",
+        "guidance",
+        "steps",
+        "GFLOP per image",
+        *seconds,
+        "training PFLOP",
+    )
     table("cost", columns, rows)
     columns = ("frechet", "inception_score", "precision", "recall", "parameters", "steps", "time")
     rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,8 @@ from nextscale.config import read_json, require_at_least
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.published import IMAGENET_256
+from nextscale.evaluation.sweep import sweep_generation
+from nextscale.files import write_json
 from nextscale.models.families import kind_of
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
@@ -35,6 +37,10 @@ class RivalsEvaluation:
     "Sets drawn with seeds of their own; their spread is reported."
     seed: int = 1_000_000
     "Seed of the first image."
+    guidances: tuple[float, ...] = ()
+    "Guidances to try for each model first, to compare it at the best by Frechet distance [default: its own]"
+    tuning_count: int = 1000
+    "Images of each guidance that is tried, of seeds of their own."
     features: str = "inception"
     "inception, or a torchvision classifier such as mobilenet_v2."
     feature_weights: str = ""
@@ -51,7 +57,7 @@ class RivalsEvaluation:
     "Images at once in the evaluation."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 2, "count")
+        require_at_least(self, 2, "count", "tuning_count")
         require_at_least(self, 1, "sets", "rounds", "batch_size")
         if not self.time_batches or min(self.time_batches) < 1:
             raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")
@@ -76,6 +82,7 @@ def compare_models(
     for model in models:
         find_model(model).config()  # complain before the first is measured
     rows: list[dict[str, Any]] = []
+    guidances: list[float | None] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         evaluation = GenerationEvaluation(
@@ -83,25 +90,48 @@ def compare_models(
             seed=config.seed, features=config.features, feature_weights=config.feature_weights,
             precision=config.precision, device=config.device, batch_size=config.batch_size,
         )  # fmt: skip
+        guidances.append(best_guidance(evaluation, config, processes, wait, progress))
+        evaluation = replace(evaluation, guidance=guidances[-1])
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
         if not report:
             continue
         shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
-        rows.append(facts(model, config) | {"mean": report["mean"], "deviation": report["deviation"]})
+        rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
     if not rows:
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
-    seconds = time_in_turn(pipelines, config.time_batches, config.rounds, progress)
+    seconds = time_in_turn(pipelines, guidances, config.time_batches, config.rounds, progress)
     for row, times in zip(rows, seconds, strict=True):
         row["seconds_per_image"] = times
     return shared | {"sets": config.sets, "models": rows, "published": [asdict(row) for row in IMAGENET_256]}
 
 
-def facts(model: str, config: RivalsEvaluation) -> dict[str, Any]:
+def best_guidance(
+    evaluation: GenerationEvaluation,
+    config: RivalsEvaluation,
+    processes: Processes,
+    wait: Callable[[], None],
+    progress: Announce,
+) -> float | None:
+    """The guidance that a model is compared at; None is its own."""
+    if not config.guidances:
+        return None
+    out = Path(config.out) / "tuning" / Path(evaluation.out).name
+    tuned = replace(
+        evaluation, out=str(out), count=config.tuning_count, sets=1, seed=config.seed + config.count * config.sets
+    )  # fmt: skip
+    report = sweep_generation(tuned, config.guidances, (), processes=processes, wait=wait, progress=progress)
+    if report:
+        write_json(out / "report.json", report)
+    wait()
+    return float(read_json(out / "report.json")["best"]["guidance"])
+
+
+def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -> dict[str, Any]:
     """What a model is, and what an image and its training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
-    sampling = pipeline.sampling()
+    sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
     kind = kind_of(transformer)
     tokens = pipeline.schedule.length
@@ -124,19 +154,23 @@ def images_seen(model: str) -> int | None:
 
 
 def time_in_turn(
-    pipelines: Sequence[VARPipeline], batches: Sequence[int], rounds: int, progress: Announce
+    pipelines: Sequence[VARPipeline],
+    guidances: Sequence[float | None],
+    batches: Sequence[int],
+    rounds: int,
+    progress: Announce,
 ) -> list[dict[str, float]]:
     """Seconds per image, decoding included, by batch size: the median over rounds in which all models take turns."""
     taken: list[dict[int, list[float]]] = [{batch: [] for batch in batches} for _ in pipelines]
     advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
     done = 0
     for number in range(rounds + 1):
-        for pipeline, times in zip(pipelines, taken, strict=True):
+        for pipeline, guidance, times in zip(pipelines, guidances, taken, strict=True):
             classes = pipeline.transformer.config.classes
             for batch in batches:
                 wanted = [i % classes if classes else None for i in range(batch)]
                 began = time.perf_counter()
-                pipeline.generate(wanted, seeds=range(batch), batch_size=batch)
+                pipeline.generate(wanted, seeds=range(batch), batch_size=batch, guidance=guidance)
                 if number:  # the first warms up
                     times[batch].append((time.perf_counter() - began) / batch)
                 done += 1
