@@ -106,21 +106,21 @@ def state_of(theirs: nn.Module, ours: DiT) -> dict[str, Tensor]:
         for place in (0, 2):
             state[f"time_embedding.{place}.{part}"] = given[f"t_embedder.mlp.{place}.{part}"]
     for block in range(ours.config.depth):
-        at, here = f"blocks.{block}.", f"blocks.{block}."
+        at = f"blocks.{block}."
         qkv, bias = given[f"{at}attn.qkv.weight"].clone(), given[f"{at}attn.qkv.bias"].clone()
         for tensor in (qkv, bias):
-            tensor[:width] *= 4 / 1  # ours divides by 4 sqrt(width of a head)
+            tensor[:width] *= 4  # ours divides by 4 sqrt(width of a head)
         state |= {
-            f"{here}attention.qkv.weight": qkv,
-            f"{here}attention.query_bias": bias[:width],  # a bias of keys shifts all scores of a query alike
-            f"{here}attention.value_bias": bias[2 * width :],
+            f"{at}attention.qkv.weight": qkv,
+            f"{at}attention.query_bias": bias[:width],  # a bias of keys shifts all scores of a query alike
+            f"{at}attention.value_bias": bias[2 * width :],
         }
         for part in ("weight", "bias"):
-            state[f"{here}attention.proj.{part}"] = given[f"{at}attn.proj.{part}"]
-            state[f"{here}feed_forward.0.{part}"] = given[f"{at}mlp.fc1.{part}"]
-            state[f"{here}feed_forward.2.{part}"] = given[f"{at}mlp.fc2.{part}"]
+            state[f"{at}attention.proj.{part}"] = given[f"{at}attn.proj.{part}"]
+            state[f"{at}feed_forward.0.{part}"] = given[f"{at}mlp.fc1.{part}"]
+            state[f"{at}feed_forward.2.{part}"] = given[f"{at}mlp.fc2.{part}"]
             rows = given[f"{at}adaLN_modulation.1.{part}"]  # shift1, scale1, gamma1, shift2, scale2, gamma2
-            state[f"{here}modulation.{part}"] = swapped(rows, (2, 5, 1, 4, 0, 3))
+            state[f"{at}modulation.{part}"] = swapped(rows, (2, 5, 1, 4, 0, 3))
     assert HEAD_WIDTH * ours.config.heads == width
     return state
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 from ray import serve
@@ -40,9 +41,10 @@ def suited_replicas(settings: ServerSettings) -> int:
     """On CPU, two with half the cores each serve more than one with all: their threads do not wait for each other."""
     if resolve_device(settings.device).type != "cpu" or (os.cpu_count() or 1) < 2:
         return 1
+    if settings.model != "demo" and not Path(settings.model).is_dir():
+        return 1  # without looking: the authors' files would be read whole, others fetched
     stored = find_model(settings.model)
-    if not isinstance(stored, FolderModel):
-        return 1
+    assert isinstance(stored, FolderModel)
     weights = sum(file.stat().st_size for file in stored.folder.rglob("*.safetensors"))
     return 2 if weights <= SMALL else 1
 
