@@ -76,7 +76,7 @@ def test_parts_of_different_schedules_do_not_pair(model_folder: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing-here", "is not known; expected `demo`"), ("some/repo", "the hub does not give it"), ("", "not known")],
+    [("nothing-here", "is not known; expected demo, "), ("some/repo", "the hub does not give it"), ("", "not known")],
 )
 def test_unknown_models_are_one_line(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:

@@ -3,49 +3,49 @@
 # order at depths 1 to 5, RQ-Transformer, masked prediction and diffusion at the size of depth 5. Stop it at any moment
 # and start it again: it continues.
 #
-#     sh examples/procgen/train_families.sh [DATA [RUNS [TOKENIZER [PERCEPTUAL_WEIGHTS]]]]
+#     sh examples/procgen/train_families.sh [DATA [RUNS [PERCEPTUAL_WEIGHTS]]]
 #
-# DATA is what examples/procgen/build.py wrote, TOKENIZER the one of train_demo.sh before its decoder is trained alone.
-# All models see the same 128,000 images once; those of depth 5 and its equals have some 10M parameters. The tokenizers
-# of the single-scale families start from TOKENIZER and are trained further.
+# DATA is what `examples/procgen/build.py --per-class 4000` wrote. PERCEPTUAL_WEIGHTS is torchvision's MobileNetV2
+# ImageNet file; without it torchvision fetches it. All models see the same 64,000 images once; those of depth 5 and
+# its equals have some 10M parameters. The three tokenizers, of seven growing scales, of one, and of four equal ones,
+# start from the demo's and are trained alike.
 set -eu
-data=${1:-data/procgen}
+data=${1:-data/procgen-4000}
 runs=${2:-out/runs}
-start=${3:-$runs/procgen-tokenizer}
-weights=${4:-}
+weights=${3:-}
 
 tokenizer() {
-    nextscale train tokenizer --init-from "$start" --init-scales "$2" --data "$data/train" --heldout "$data/heldout" \
-        --steps 1500 --batch-size 32 --learning-rate 1.6e-3 --l1 1 --l2 4 --perceptual 0.2 --perceptual-shift 4 \
-        --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 --seed 3 \
-        --out "$runs/families/$1" --resume
-    tokens "$runs/families/$1" "$1"
-}
-tokens() {
+    nextscale train tokenizer --init-from demo --init-scales "$2" --data "$data/train" --heldout "$data/heldout" \
+        --steps 1000 --batch-size 16 --learning-rate 2.2e-3 --l1 1 --l2 4 --perceptual 0.4 --perceptual-shift 4 \
+        --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 --seed 3 --export bf16 \
+        --out "$runs/tokenizers/$1" --resume
     for split in train heldout; do
-        nextscale tokenize --tokenizer "$1" --data "$data/$split" --out "$runs/families/$2-tokens/$split" --resume
+        nextscale tokenize --tokenizer "$runs/tokenizers/$1" --data "$data/$split" \
+            --out "$runs/tokens/$1/$split" --resume
     done
 }
 depths() {
-    nextscale scaling run --kind "$1" --depths "$4" --tokenizer "$2" --data "$runs/families/$3-tokens/train" \
-        --heldout "$runs/families/$3-tokens/heldout" --images 128000 --batch-size 32 --measurements 8 \
-        --learning-rate 6.7e-3 --ema 0.9995 --compile --out "$runs/scaling"
+    nextscale scaling run --kind "$1" --depths "$3" --tokenizer "$runs/tokenizers/$2" \
+        --data "$runs/tokens/$2/train" --heldout "$runs/tokens/$2/heldout" --images 64000 --batch-size 16 \
+        --measurements 5 --learning-rate 9.5e-3 --ema 0.9995 --compile --out "$runs/scaling"
 }
 family() {
-    kind=$1 tokenizer=$2 tokens=$3 rate=$4
-    shift 4
-    nextscale train "$kind" --preset small "$@" --tokenizer "$tokenizer" \
-        --data "$runs/families/$tokens-tokens/train" --heldout "$runs/families/$tokens-tokens/heldout" \
-        --steps 4000 --batch-size 32 --learning-rate "$rate" --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+    kind=$1 tokens=$2 rate=$3
+    shift 3
+    nextscale train "$kind" --preset small "$@" --tokenizer "$runs/tokenizers/$tokens" \
+        --data "$runs/tokens/$tokens/train" --heldout "$runs/tokens/$tokens/heldout" \
+        --steps 4000 --batch-size 16 --learning-rate "$rate" --ema 0.9995 --final 0.02 --flat 0.1 --compile \
         --top-k 0 --top-p 0.95 --sample-every 2000 --out "$runs/families/$kind" --resume
 }
+tokenizer growing 1,2,3,4,5,6,8
 tokenizer single 8
-tokenizer residual 8,8,8,8
-tokens "$start" multiscale
-depths raster "$runs/families/single" single 5
-depths var "$start" multiscale 5
-family rq "$runs/families/residual" residual 6e-3 --depth 4 --heads 5 --depth-blocks 1
-family maskgit "$runs/families/single" single 6e-3 --depth 5
-family dit "$start" multiscale 2e-3 --depth 5
-depths raster "$runs/families/single" single 1,2,3,4,5
-depths var "$start" multiscale 1,2,3,4,5
+depths raster single 1,2,3
+depths var growing 1,2,3
+tokenizer equal 8,8,8,8
+depths raster single 5
+depths var growing 5
+family rq equal 8.5e-3 --depth 4 --heads 5 --depth-blocks 1
+family maskgit single 8.5e-3 --depth 5
+family dit growing 2.8e-3 --depth 5
+depths raster single 1,2,3,4,5
+depths var growing 1,2,3,4,5

@@ -1,4 +1,4 @@
-"""Where models come from: `demo`, folders, the authors' files, their hub repository and other hub ids."""
+"""Where models come from: the bundled ones, folders, the authors' files, their hub repository and other hub ids."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 RANDOM = "random:"
-KNOWN = f"expected `demo`, {', '.join(OFFICIAL_FILES)}, a model or run folder, the authors' .pth file, or a hub id"
+BUNDLED = ("demo", "demo-raster")
+"""Models in the package: next-scale prediction, and raster order to compare it with."""
+KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
 class StoredModel(Protocol):
@@ -123,8 +125,8 @@ class RandomModel:
 def find_model(model: str | Path) -> StoredModel:
     """The model of a name, path or hub id. Raises ValueError when there is none."""
     text, path = str(model), Path(model)
-    if text == "demo":
-        with as_file(files("nextscale") / "assets" / "demo") as folder:
+    if text in BUNDLED:
+        with as_file(files("nextscale") / "assets" / text) as folder:
             return FolderModel(folder)
     if text.startswith(RANDOM) and text.removeprefix(RANDOM) in transformer_presets():
         return RandomModel(text.removeprefix(RANDOM))

@@ -37,6 +37,8 @@ class ModelConfig:
     "Default guidance; it ramps from 0 at the first scale to this at the last."
     top_k: int = 900
     top_p: float = 0.96
+    steps: int = 0
+    "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
 
 
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:

@@ -209,7 +209,8 @@ class GenerationPipeline:
 
     def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
         """The model's default settings with those given put over them; None keeps the default."""
-        base = SamplingConfig(guidance=self.config.guidance, top_k=self.config.top_k, top_p=self.config.top_p)
+        names = ("guidance", "top_k", "top_p", "steps")
+        base = SamplingConfig(**{name: getattr(self.config, name) for name in names})
         return replace(base, **{name: value for name, value in settings.items() if value is not None})
 
     def generate_steps(

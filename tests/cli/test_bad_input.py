@@ -233,6 +233,9 @@ def test_unknown_commands(capsys) -> None:
         (["--to", "onnx"], "to 'onnx' is not known; expected one of folder, official"),
         (["--export", "int3"], "export 'int3' is not known"),
         (["--to", "official"], "no space-to-depth stem"),
+        (["--to", "official", "--steps", "50"], "the authors' format holds no steps; write --to folder"),
+        (["--top-p", "1.5"], "top_p must be between 0 and 1"),
+        (["--steps", "-1"], "steps must be at least 0"),
     ],
 )
 def test_convert(model_folder: Path, tmp_path: Path, capsys, flags: list[str], message: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torchvision.models import mobilenet_v2
 
 from nextscale.checkpoint import ModelConfig
@@ -43,6 +44,7 @@ def test_two_kinds_side_by_side(
     assert rows[0]["bits"] == 30 * 5 and rows[1]["images_seen"] is None
     assert all(row["mean"]["frechet"] > 0 and row["seconds_per_image"]["2"] > 0 for row in rows)
     assert (out / "compare.png").is_file()
+    assert Image.open(out / "samples.png").size == (12 * (16 + 2) - 2, 2 * (16 + 2) - 2)
     assert main(["compare", "--report", str(out / "report.json")]) == 0
     assert capsys.readouterr().out == shown
     tuned = [*command, *flags, *weights, "--guidances", "0,3", "--tuning-count", "6", "--out", str(tmp_path / "tuned")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,34 @@ class ConvertOptions:
     "folder: config.json and safetensors; official: the authors' .pth files."
     export: str = "fp32"
     "Type the weights are stored in: fp32, bf16 (half the size), fp16."
+    guidance: float | None = None
+    "Generation default to write: guidance [default: the model's]"
+    top_k: int | None = None
+    "Generation default to write: top-k, 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Generation default to write: top-p, 0 is off [default: the model's]"
+    steps: int | None = None
+    "Generation default to write: steps of masked prediction and diffusion, 0 is the model's own [default: the model's]"
     json: str = ""
     "File for the results."
 
     def __post_init__(self) -> None:
         from nextscale.runtime import PRECISIONS
+        from nextscale.sampling.next_scale import SamplingConfig
 
         if self.to not in FORMATS:
             raise ValueError(f"to {self.to!r} is not known; expected one of {', '.join(FORMATS)}")
         if self.export not in PRECISIONS:
             raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
+        if self.defaults and self.to == "official":
+            raise ValueError(f"the authors' format holds no {next(iter(self.defaults))}; write --to folder")
+        SamplingConfig(**self.defaults)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The generation defaults that are to be written over the model's."""
+        values = {name: getattr(self, name) for name in ("guidance", "top_k", "top_p", "steps")}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @accepts(ConvertOptions)
@@ -52,7 +70,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.runtime import PRECISIONS
 
     stored, dtype = find_model(model), PRECISIONS[options.export]
-    described = stored.config()
+    described = replace(stored.config(), **options.defaults)
     transformer = None if described.kind == "tokenizer" else stored.transformer()
     tokenizer = stored.tokenizer()
     out = Path(options.out)

@@ -19,7 +19,7 @@ def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for t
     Parameters
     ----------
     model
-        demo, a model, run or tokenizer folder, or a hub id.
+        demo, demo-raster, a model, run or tokenizer folder, or a hub id.
     """
     values = describe(model)
     if json:
@@ -39,6 +39,7 @@ def describe(model: str) -> dict[str, Any]:
     """Facts of a model folder, JSON-ready. Raises ValueError when it cannot be loaded."""
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
+    from nextscale.evaluation.cost import sampling_steps
 
     stored = find_model(model)
     config, tokenizer = stored.config(), stored.tokenizer()
@@ -63,6 +64,7 @@ def describe(model: str) -> dict[str, Any]:
             "guidance": config.guidance,
             "top_k": config.top_k,
             "top_p": config.top_p,
+            "steps": sampling_steps(transformer.config, config.steps),
         }
     return values
 

@@ -17,7 +17,7 @@ class StudioOptions:
     model: str = "demo"
     "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
     rival: str = ""
-    "Second model for the Compare tab, such as a run of `nextscale train raster`."
+    "Second model for the Compare tab, such as a run of `nextscale train raster` [default: demo-raster beside demo]"
     results: tuple[str, ...] = ()
     "Folders with results of `nextscale scaling run` and `nextscale compare` for the Scaling tab, with commas."
     host: str = "127.0.0.1"
@@ -51,9 +51,10 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.studio.app import run_studio
     from nextscale.studio.desk import Desk
 
+    rival = options.rival or ("demo-raster" if options.model == "demo" else "")
     pipeline, *rivals = (
         VARPipeline.from_pretrained(name, device=options.device, dtype=options.precision)
-        for name in (options.model, options.rival)
+        for name in (options.model, rival)
         if name
     )
     retain_freed_memory()

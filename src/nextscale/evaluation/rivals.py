@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from PIL import Image
+
 from nextscale.catalogue import find_model
 from nextscale.config import read_json, require_at_least
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
@@ -18,9 +20,13 @@ from nextscale.evaluation.published import IMAGENET_256
 from nextscale.evaluation.sweep import sweep_generation
 from nextscale.files import write_json
 from nextscale.models.families import kind_of
+from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes
+
+COLUMNS = 12
+"""Classes that the picture of all models shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +107,12 @@ def compare_models(
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
     seconds = time_in_turn(pipelines, guidances, config.time_batches, config.rounds, progress)
+    save_image(side_by_side(pipelines, guidances), Path(config.out) / "samples.png")
+    titles = [row["title"] for row in rows]
     for row, times in zip(rows, seconds, strict=True):
         row["seconds_per_image"] = times
+        if titles.count(row["title"]) > 1:
+            row["title"] += f", {row['steps']} steps"
     return shared | {"sets": config.sets, "models": rows, "published": [asdict(row) for row in IMAGENET_256]}
 
 
@@ -144,6 +154,16 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
         "flops_per_image": flops.total, "transformer_flops_per_image": flops.total - flops.decoder,
         "images_seen": seen, "training_flops": None if seen is None else seen * training_flops(transformer),
     }  # fmt: skip
+
+
+def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | None]) -> Image.Image:
+    """A row of images per model, a column per class (of the first few, one seed each)."""
+    images = []
+    for pipeline, guidance in zip(pipelines, guidances, strict=True):
+        classes = pipeline.transformer.config.classes
+        wanted = [number % classes if classes else None for number in range(COLUMNS)]
+        images += pipeline.generate(wanted, seeds=range(COLUMNS), guidance=guidance).images
+    return grid([image.resize(images[0].size) for image in images], columns=COLUMNS)
 
 
 def images_seen(model: str) -> int | None:

@@ -20,7 +20,7 @@ from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from nextscale.catalogue import FolderModel, find_model
+from nextscale.catalogue import BUNDLED, FolderModel, find_model
 from nextscale.config import from_dict
 from nextscale.runtime import resolve_device
 from nextscale.server.admission import Admission
@@ -41,7 +41,7 @@ def suited_replicas(settings: ServerSettings) -> int:
     """On CPU, two with half the cores each serve more than one with all: their threads do not wait for each other."""
     if resolve_device(settings.device).type != "cpu" or (os.cpu_count() or 1) < 2:
         return 1
-    if settings.model != "demo" and not Path(settings.model).is_dir():
+    if settings.model not in BUNDLED and not Path(settings.model).is_dir():
         return 1  # without looking: the authors' files would be read whole, others fetched
     stored = find_model(settings.model)
     assert isinstance(stored, FolderModel)
