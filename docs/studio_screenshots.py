@@ -1,6 +1,6 @@
 """Screenshots of every tab of the studio, at the width of a screen and of a phone.
 
-    python docs/studio_screenshots.py [--rival out/runs/raster] [--results out/scaling]
+    python docs/studio_screenshots.py [--results out/scaling]
 
 Needs chromium (Debian: apt-get install chromium).
 """
@@ -24,7 +24,7 @@ WIDTHS = {"": (1280, 900), "-phone": (390, 844)}
 
 
 def main(
-    *, model: str = "demo", rival: str = "", results: tuple[str, ...] = (), out: Path = Path("docs/images")
+    *, model: str = "demo", rival: str = "demo-raster", results: tuple[str, ...] = (), out: Path = Path("docs/images")
 ) -> None:
     """Use every tab and photograph it."""
     pipeline = VARPipeline.from_pretrained(model)

@@ -83,10 +83,11 @@ def test_training_the_decoder_alone_keeps_the_tokens(
 def test_training_goes_on_from_another_tokenizer(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
     config = stage1_config(
         image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), steps=1,
-        model=tokenizer_config(codebook_size=64), optimiser=replace(FAST, learning_rate=1e-9),
+        model=tokenizer_config(codebook_size=64, beta=0.75), optimiser=replace(FAST, learning_rate=1e-9),
     )  # fmt: skip
     before, after = load_tokenizer(tokenizer_folder), load_tokenizer(train_tokenizer(config))
-    assert after.config == before.config
+    assert after.config == replace(before.config, beta=0.75)
+    assert after.quantizer.beta == 0.75
     torch.testing.assert_close(after.quantizer.codebook, before.quantizer.codebook)
 
 

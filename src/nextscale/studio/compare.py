@@ -51,6 +51,12 @@ class Racer:
         return f"**{self.title}**: {self.taken} steps, {1000 * self.seconds:.0f} ms, {state}"
 
 
+def title_of(pipeline: VARPipeline) -> str:
+    """Kind and size: models of different sizes do not race on equal terms."""
+    parameters = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    return f"{kind_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
+
+
 def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
     """Whichever clock is behind takes the next step; yields after each, with the number of who moved.
 
@@ -60,7 +66,7 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
     for one in pipelines:
         kind = kind_of(one.transformer.config)
         each = one.schedule.final[1] if kind.kind in ("raster", "rq") else 1
-        racers.append(Racer(kind.title, iter(one.generate_steps(name, seeds=[seed])), each))
+        racers.append(Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), each))
     while not all(racer.done for racer in racers):
         number = min((i for i, racer in enumerate(racers) if not racer.done), key=lambda i: racers[i].seconds)
         racers[number].advance()
@@ -89,7 +95,7 @@ def compare_tab(desk: Desk) -> None:
             "with a second one: `nextscale studio --rival out/runs/raster`, where `nextscale train raster` trained it."
         )
         return
-    titles = [kind_of(one.transformer.config).title for one in (desk.rival, desk.pipeline)]
+    titles = [title_of(one) for one in (desk.rival, desk.pipeline)]
     with gr.Row():
         name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")

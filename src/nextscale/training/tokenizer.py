@@ -66,7 +66,7 @@ class TokenizerTraining(LoopConfig):
     restart_below: float = 0.02
     "A code is dead when it was used less than this share of the average."
     init_from: str = ""
-    "Model or tokenizer to start from; its architecture is kept, whatever the preset."
+    "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
     init_scales: tuple[tuple[int, int], ...] = ()
     "Other scales for the tokenizer named by init_from, with the same last one, such as 8 or 8,8,8,8."
     decoder_only: bool = False
@@ -136,7 +136,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     start = find_model(config.init_from).tokenizer() if config.init_from else None
     if start is not None:
         others = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
-        config = replace(config, model=replace(start.config, **others))
+        config = replace(config, model=replace(start.config, beta=config.model.beta, **others))
         if config.model.schedule.final != start.schedule.final:
             raise ValueError(
                 f"init_scales {config.model.schedule}: the last scale must be that of {config.init_from}, "
