@@ -13,6 +13,7 @@ from PIL import Image
 from nextscale.editing.apply import EditConfig
 from nextscale.evaluation.attention import attention_shares
 from nextscale.pipeline import VARPipeline
+from nextscale.scaling.report import read_results
 from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, large, seed_of
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, Canvas, edit_live
@@ -144,3 +145,7 @@ def test_results_are_found_and_plotted(desk: Desk, tmp_path: Path) -> None:
     sets = result_sets((folder,))
     assert list(sets) == ["scaling: scaling of var"]
     assert Image.open(plotted(desk, *sets["scaling: scaling of var"])).width > 500
+    together = tmp_path / "all.json"
+    together.write_text(json.dumps({"results": read_results([folder])}))
+    for place in (tmp_path, together):
+        assert result_sets((place,))[f"{tmp_path.name}/all: scaling of var"] == sets["scaling: scaling of var"]

@@ -19,7 +19,7 @@ class StudioOptions:
     rival: str = ""
     "Second model for the Compare tab, such as a run of `nextscale train raster` [default: demo-raster beside demo]"
     results: tuple[str, ...] = ()
-    "Folders with results of `nextscale scaling run` and `nextscale compare` for the Scaling tab, with commas."
+    "Results of `nextscale scaling run` and `nextscale compare` for the Scaling tab: folders or files, with commas."
     host: str = "127.0.0.1"
     "Address to listen at."
     port: int = 7860
@@ -45,7 +45,7 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
         raise ValueError(f'the studio needs {", ".join(missing)}: pip install "nextscale[studio]"')
     for place in options.results:
         if not Path(place).exists():
-            raise ValueError(f"--results {place}: there is no such folder")
+            raise ValueError(f"--results {place}: there is no such file or folder")
     from nextscale.pipeline import VARPipeline
     from nextscale.runtime import retain_freed_memory
     from nextscale.studio.app import run_studio

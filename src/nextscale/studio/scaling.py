@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,22 @@ COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
 def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
     """What can be plotted: by name, its kind (a kind of model's scaling, or `comparison`) and its data."""
     found: dict[str, tuple[str, Any]] = {}
+
+    def add(title: str, results: list[dict[str, Any]]) -> None:
+        for kind in dict.fromkeys(one["kind"] for one in results):
+            found[f"{title}: scaling of {kind}"] = "scaling", [one for one in results if one["kind"] == kind]
+
     for place in places:
         for folder in [place, *sorted(path for path in place.rglob("*") if path.is_dir())]:
-            try:
-                results = read_results([folder])
-            except ValueError:
-                results = []
-            for kind in dict.fromkeys(one["kind"] for one in results):
-                found[f"{folder.name}: scaling of {kind}"] = "scaling", [one for one in results if one["kind"] == kind]
-            for path in sorted(folder.glob("*.json")):
-                try:
+            with suppress(ValueError):
+                add(folder.name, read_results([folder]))
+            for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
+                with suppress(ValueError):
                     values = read_json(path)
-                except ValueError:
-                    continue
-                if set(values) >= COMPARISON:
-                    found[f"{folder.name}/{path.stem}: comparison"] = "comparison", values
+                    if set(values) >= COMPARISON:
+                        found[f"{path.parent.name}/{path.stem}: comparison"] = "comparison", values
+                    elif "results" in values:
+                        add(f"{path.parent.name}/{path.stem}", read_results([path]))
     return found
 
 
