@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.evaluation.attention import attention_shares
+from nextscale.models.families import kind_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
 from nextscale.studio.compare import race_live
@@ -149,3 +151,12 @@ def test_results_are_found_and_plotted(desk: Desk, tmp_path: Path) -> None:
     together.write_text(json.dumps({"results": read_results([folder])}))
     for place in (tmp_path, together):
         assert result_sets((place,))[f"{tmp_path.name}/all: scaling of var"] == sets["scaling: scaling of var"]
+
+
+def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Desk] = []
+    monkeypatch.setattr("nextscale.studio.app.run_studio", lambda desk, **_: opened.append(desk))
+    assert main(["studio"]) == 0
+    (desk,) = opened
+    assert desk.rival is not None
+    assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
