@@ -115,6 +115,8 @@ def compare(page: Page) -> None:
 
 def scaling(page: Page) -> None:
     tab(page, "Scaling")
+    if page.locator("#scaling-plot").count():
+        page.locator("#scaling-plot img").wait_for()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.models.families import Model, kind_of
 from nextscale.models.var import VAR
-from nextscale.nn.linear import QuantizedLinear, can_pack, pack_linears, unpack_linears
+from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import ClassLike, Generation, GenerationStep
@@ -83,7 +83,7 @@ class GenerationPipeline:
         target = resolve_device(device)
         resolve_generation_dtype(dtype, target)  # complain before a large model is loaded
         transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
-        parameters = sum(parameter.numel() for parameter in transformer.parameters())
+        parameters = count_parameters(transformer)
         compute = resolve_generation_dtype(dtype, target, parameters=parameters)
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 

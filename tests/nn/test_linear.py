@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from nextscale.nn.linear import Linear, QuantizedLinear, can_pack, pack_linears, unpack_linears
+from nextscale.nn.linear import Linear, QuantizedLinear, can_pack, count_parameters, pack_linears, unpack_linears
 from toys import make_pipeline, make_transformer
 
 CPU = torch.device("cpu")
@@ -32,7 +32,10 @@ def test_packed_layers_equal_plain_ones(dtype: torch.dtype, bias: bool, gelu: bo
 def test_packing_keeps_the_state_dict_and_can_be_undone(dtype: torch.dtype) -> None:
     model = make_transformer(shared_adaln=True).to(dtype)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parameters = count_parameters(model)
+    assert parameters == sum(parameter.numel() for parameter in model.parameters())
     pack_linears(model)
+    assert count_parameters(model) == parameters
     assert not any(isinstance(module, Linear) for module in model.modules())
     for state in (model.state_dict(), (unpack_linears(model), model.state_dict())[1]):
         assert set(state) == set(before)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright import sync_api as playwright
 
-from nextscale.studio.app import open_page
+from nextscale.studio.app import TABS, open_page
 from nextscale.studio.desk import Desk
 from toys import make_pipeline, toy_image
 
@@ -20,6 +20,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
 ]
 
+ROOT = Path(__file__).parents[2]
 WAIT = 30_000
 """Milliseconds that something on the page may take."""
 
@@ -32,7 +33,8 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    desk = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), folder=tmp_path_factory.mktemp("studio"))
+    folder, results = tmp_path_factory.mktemp("studio"), (ROOT / "docs" / "results",)
+    desk = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder)
     port = free_port()
     page = open_page(desk, host="127.0.0.1", port=port)
     yield f"http://127.0.0.1:{port}"
@@ -151,3 +153,35 @@ def test_two_models_side_by_side(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Start both").click()
     page.get_by_text("finished").nth(1).wait_for()
+
+
+def open_tab(page: playwright.Page, name: str) -> None:
+    """Through the row of tabs, or through the menu that takes those for which there is no room."""
+    place = page.get_by_role("tab", name=name)
+    if place.first.is_visible():
+        place.first.click()
+    else:
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).first.click()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: str, width: int, photo: Path) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(WAIT)
+    page.goto(url)
+    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    for name in TABS:
+        open_tab(page, name)
+        if name == "Inspect":
+            page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
+            page.locator("#inspect-image img").wait_for()
+            page.get_by_role("button", name="Inspect", exact=True).click()
+            page.get_by_text("bits per pixel").wait_for()
+        if name == "Scaling":
+            page.locator("#scaling-plot img").wait_for()
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        tabs = page.locator(".tabs").first.bounding_box()
+        assert tabs and tabs["width"] > 0.8 * width, name
+    page.close()

@@ -40,6 +40,7 @@ def describe(model: str) -> dict[str, Any]:
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
     from nextscale.evaluation.cost import sampling_steps
+    from nextscale.nn.linear import count_parameters
 
     stored = find_model(model)
     config, tokenizer = stored.config(), stored.tokenizer()
@@ -74,7 +75,3 @@ def listed(values: list[Any]) -> str:
     if len(values) <= MANY:
         return ", ".join(map(str, values))
     return f"{len(values)}: {'; '.join(map(str, values[:3]))}; ..."
-
-
-def count_parameters(module: Any) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -21,6 +21,7 @@ from nextscale.models.families import family
 from nextscale.models.raster import RasterConfig
 from nextscale.models.rq import RQConfig
 from nextscale.models.transformer import TransformerConfig
+from nextscale.nn.linear import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce
@@ -113,7 +114,7 @@ def measure_entrant(
     pipeline.tokenizer.decode_features(last.accumulated.float())
     decoding = time.perf_counter() - began
     flops = generation_flops(entrant.config, entrant.tokenizer, guided=True)
-    parameters = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    parameters = count_parameters(pipeline.transformer)
     least = roofline(
         entrant.config, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate
     )  # fmt: skip

@@ -20,6 +20,7 @@ from nextscale.evaluation.published import IMAGENET_256
 from nextscale.evaluation.sweep import sweep_generation
 from nextscale.files import write_json
 from nextscale.models.families import kind_of
+from nextscale.nn.linear import count_parameters
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
@@ -148,7 +149,7 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
     seen = images_seen(model)
     return {
         "model": model, "kind": kind.kind, "title": kind.title, "precision": pipeline.precision,
-        "parameters": sum(parameter.numel() for parameter in pipeline.transformer.parameters()),
+        "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens, "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
         "steps": sampling_steps(transformer, sampling.steps), "sampling": asdict(sampling),
         "flops_per_image": flops.total, "transformer_flops_per_image": flops.total - flops.decoder,

@@ -38,6 +38,7 @@ class PackedLinear(nn.Module):
         self.gelu = linear.gelu
         self.bias = linear.bias
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.weights = linear.weight.numel()
 
     def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         bias = self.bias if bias is None else bias
@@ -72,6 +73,7 @@ class QuantizedLinear(nn.Module):
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
+        self.weights = weight.numel()
 
     def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         low, high = (float(value) for value in input.aminmax())
@@ -123,3 +125,9 @@ def unpack_linears(module: nn.Module) -> None:
             setattr(module, name, child.plain())
         else:
             unpack_linears(child)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters of a module, those of packed layers too."""
+    packed = (child.weights for child in module.modules() if isinstance(child, (PackedLinear, QuantizedLinear)))
+    return sum(parameter.numel() for parameter in module.parameters()) + sum(packed)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.models.families import kind_of
+from nextscale.nn.linear import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
@@ -39,7 +40,7 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         scales=len(config.scales) if kind.kind == "var" else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
-        parameters=sum(parameter.numel() for part in parts for parameter in part.parameters()),
+        parameters=sum(map(count_parameters, parts)),
         edits=kind.kind == "var",
     )
 

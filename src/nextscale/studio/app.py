@@ -47,8 +47,8 @@ def build_studio(desk: Desk) -> gr.Blocks:
                     inspect_tab(desk)
             with gr.Tab("Compare", id="Compare"):
                 compare_tab(desk)
-            with gr.Tab("Scaling", id="Scaling"):
-                scaling_tab(desk)
+            with gr.Tab("Scaling", id="Scaling") as scaling:
+                scaling_tab(desk, scaling)
 
         def pick(event: gr.SelectData) -> int:
             return int(event.index)

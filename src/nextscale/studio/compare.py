@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from nextscale.models.families import kind_of
+from nextscale.nn.linear import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
 from nextscale.studio.desk import Desk, large, seed_of
@@ -53,7 +54,7 @@ class Racer:
 
 def title_of(pipeline: VARPipeline) -> str:
     """Kind and size: models of different sizes do not race on equal terms."""
-    parameters = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
+    parameters = count_parameters(pipeline.transformer)
     return f"{kind_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
 
 

@@ -59,7 +59,7 @@ def inspect_tab(desk: Desk) -> None:
             residuals = gr.Plot(show_label=False)
         codes = gr.Dataframe(
             headers=["scale", "tokens", "different codes", "perplexity", "nats per token"], label="Codes",
-            interactive=False,
+            interactive=False, elem_id="inspect-codes",
         )  # fmt: skip
     found = gr.State(None)
 

@@ -50,8 +50,8 @@ def plotted(desk: Desk, kind: str, data: Any) -> str:
     return str(path)
 
 
-def scaling_tab(desk: Desk) -> None:
-    """A choice of results, and their plot."""
+def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
+    """A choice of results, and their plot, drawn when the tab is opened."""
     sets = result_sets(desk.results)
     if not sets:
         gr.Markdown(
@@ -59,11 +59,11 @@ def scaling_tab(desk: Desk) -> None:
             "`nextscale studio --results out/scaling,out/compare`."
         )
         return
-    chosen = gr.Dropdown(list(sets), value=None, label="Results")
-    picture = gr.Image(label="Plot", interactive=False, format="png", elem_id="scaling-plot")
+    chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
+    picture = gr.Image(label="Plot", show_label=False, interactive=False, format="png", elem_id="scaling-plot")
 
     @told
     def show(name: str) -> str:
         return plotted(desk, *sets[name])
 
-    chosen.change(show, chosen, picture)
+    gr.on([tab.select, chosen.change], show, chosen, picture)
