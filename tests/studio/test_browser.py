@@ -130,6 +130,7 @@ def test_inspect_an_uploaded_photo(page: playwright.Page, photo: Path) -> None:
     page.get_by_text("bits per pixel").wait_for()
     page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
     page.locator("#inspect-attention img").wait_for()
+    assert page.locator("#inspect-attention img").is_visible()
 
 
 def test_an_invalid_upload_is_told_and_the_studio_lives_on(page: playwright.Page, tmp_path: Path, photo: Path) -> None:
@@ -147,12 +148,14 @@ def test_wrong_settings_are_told(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Edit").click()
     page.get_by_role("button", name="Edit", exact=True).click()
     page.get_by_text("there is no image yet").first.wait_for()
+    assert page.get_by_text("there is no image yet").first.is_visible()
 
 
 def test_two_models_side_by_side(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Start both").click()
     page.get_by_text("finished").nth(1).wait_for()
+    assert page.get_by_text("finished").count() == 2
 
 
 def open_tab(page: playwright.Page, name: str) -> None:
