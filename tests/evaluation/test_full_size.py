@@ -89,3 +89,18 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     assert "raster-d1" in capsys.readouterr().out
     rows = json.loads((tmp_path / "out.json").read_text())["models"]
     assert [row["steps"] for row in rows] == [3, 16] and all(row["measured"] == 1 for row in rows)
+    growth = measure_growth(device=CPU, dtype=torch.float32, grids=(2, 3, 4), progress=silent)
+    (tmp_path / "grown.json").write_text(
+        json.dumps(json.loads((tmp_path / "out.json").read_text()) | {"growth": growth})
+    )
+    assert main(["bench", "--report", str(tmp_path / "grown.json"), "--plot", str(tmp_path / "growth.png")]) == 0
+    shown = capsys.readouterr().out
+    assert "raster-d1" in shown and "exponents of n" in shown and (tmp_path / "growth.png").is_file()
+
+
+def test_reports_that_are_none_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "a.json").write_text("{}")
+    assert main(["bench", "--report", str(tmp_path / "a.json")]) == 2
+    assert "holds no results of `nextscale bench --families`" in capsys.readouterr().err
+    assert main(["bench", "--families", "--entrants", "var-d16", "--plot", str(tmp_path / "a.png")]) == 2
+    assert "add --growth" in capsys.readouterr().err and not (tmp_path / "a.png").exists()

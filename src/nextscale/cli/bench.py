@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
-from nextscale.config import require_at_least
+from nextscale.config import read_json, require_at_least
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class BenchOptions(SamplingFlags):
     "With --families: seconds after which the rest of an image is extrapolated."
     growth: bool = False
     "With --families: also time raster order and next-scale on grids from 8 to 64."
+    report: str = ""
+    "Show the results of --families in this JSON file instead of measuring; --plot draws them."
     json: str = ""
     "File for the results."
     plot: str = ""
@@ -48,6 +50,8 @@ class BenchOptions(SamplingFlags):
         require_at_least(self, 1, "rounds")
         if not self.batch_sizes or min(self.batch_sizes) < 1 or len(set(self.batch_sizes)) < len(self.batch_sizes):
             raise ValueError(f"batch_sizes must be different numbers from 1, got {list(self.batch_sizes)}")
+        if self.families and self.plot and not self.growth:
+            raise ValueError("plot draws the growth with the grid; add --growth")
         if not self.limit > 0:
             raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
 
@@ -60,6 +64,11 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
         from nextscale.evaluation.plots import require_plots
 
         require_plots(options.plot)
+    if options.report:
+        from nextscale.cli.full_size import present_families
+
+        present_families(options, read_json(Path(options.report)))
+        return
     if options.families:
         from nextscale.cli.full_size import bench_families
 

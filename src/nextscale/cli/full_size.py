@@ -27,10 +27,19 @@ def bench_families(options: BenchOptions) -> None:
         )  # fmt: skip
         if options.growth:
             report["growth"] = measure_growth(device=device, dtype=dtype, progress=stages.start)
-    show_families(report)
     if options.json:
         write_json(Path(options.json), report)
-    if options.plot and options.growth:
+    present_families(options, report)
+
+
+def present_families(options: BenchOptions, report: dict[str, Any]) -> None:
+    """Show a report, and draw its growth where a plot was asked for. Raises ValueError for other files."""
+    if not {"models", "guidance", "bytes_per_second", "gemm_flops_per_second"} <= set(report):
+        raise ValueError(f"{options.report}: holds no results of `nextscale bench --families`")
+    if options.plot and "growth" not in report:
+        raise ValueError(f"{options.report}: holds no growth with the grid to plot; measure it with --growth")
+    show_families(report)
+    if options.plot:
         from nextscale.evaluation.plots import plot_growth
 
         plot_growth(report["growth"], Path(options.plot))
@@ -62,8 +71,17 @@ def show_families(report: dict[str, Any]) -> None:
         return
     growth = report["growth"]
     rows = [
+        (
+            str(pair[0]["n"]), *(str(row["steps"]) for row in pair), *(f"{row['flops'] / 1e9:.3g}" for row in pair),
+            *(f"{row['seconds']:.3g}" for row in pair),
+        )
+        for pair in zip(growth["var"]["rows"], growth["raster"]["rows"], strict=True)
+    ]  # fmt: skip
+    columns = tuple(f"{name}, {kind}" for name in ("steps", "GFLOP", "seconds") for kind in ("var", "raster"))
+    table(f"growth with the grid's side n, depth {growth['depth']}, no decoding", ("n", *columns), rows)
+    rows = [
         (kind, *(f"{growth[kind]['exponents'][name]:.2f}" for name in ("steps", "flops", "seconds")))
         for kind in ("var", "raster")
     ]
     said = (("paper, next-scale", "log n", "4", ""), ("paper, raster", "2", "6", ""))
-    table("growth with the grid's side n, exponents", ("", "steps", "FLOPs", "seconds"), [*rows, *said])
+    table("exponents of n", ("", "steps", "FLOPs", "seconds"), [*rows, *said])
