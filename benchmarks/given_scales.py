@@ -1,6 +1,6 @@
 """Where a next-scale model loses quality: images whose first scales are real ones' and whose others are generated.
 
-    python benchmarks/given_scales.py --model out/scaling/var-d5 --data data/procgen-4000/heldout --features mobilenet_v2
+    python benchmarks/given_scales.py --model out/runs/var --data data/heldout --features mobilenet_v2
 
 Real images of the data are tokenised; for each number of given scales the model draws the rest, and the images are
 compared with other real ones. 0 given is plain generation, all given is the tokenizer's reconstruction: the distance
@@ -89,7 +89,13 @@ def main(
 
 @torch.no_grad()
 def drawn(
-    pipeline: VARPipeline, network: Any, pixels: Tensor, labels: Tensor, seeds: range, given: int, guidance: float | None
+    pipeline: VARPipeline,
+    network: Any,
+    pixels: Tensor,
+    labels: Tensor,
+    seeds: range,
+    given: int,
+    guidance: float | None,
 ) -> FeatureSet:
     """Features of images that have the first scales of `pixels`, and the classes."""
     hook = KeepScales(pipeline.tokenizer, pixels.to(pipeline.device), given) if given else None

@@ -132,6 +132,7 @@ def plot_sweep(report: dict[str, Any], path: Path) -> None:
 def plot_rivals(report: dict[str, Any], path: Path) -> None:
     """Frechet distance over seconds per image and over FLOPs per image, a point per model."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -144,6 +145,9 @@ def plot_rivals(report: dict[str, Any], path: Path) -> None:
             )
     for axes, name in zip(panels, (f"seconds per image, batch {batch}", "GFLOP per image"), strict=True):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(name)
         axes.set_ylabel("Frechet distance")
     panels[1].legend(fontsize="small")
