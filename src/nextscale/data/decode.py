@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-import warnings
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+from nextscale.quiet import quiet_warnings
 
 
 class UnreadableImage(ValueError):
@@ -21,17 +22,23 @@ def decode_rgb(data: bytes | Path, *, name: str = "image") -> Image.Image:
     is laid over white, and of an animation the first frame counts. Raises UnreadableImage.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged EXIF and the like; bombs are errors below
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(data if isinstance(data, Path) else io.BytesIO(data)) as image:
-                image.load()
-                return _to_rgb(ImageOps.exif_transpose(image))
+        # Damaged EXIF and the like are no news.
+        with quiet_warnings(), Image.open(data if isinstance(data, Path) else io.BytesIO(data)) as image:
+            require_pixels(image)
+            image.load()
+            return _to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "cannot identify image file" in reason:
             reason = "not an image file"
         raise UnreadableImage(f"{name}: {reason}") from error
+
+
+def require_pixels(image: Image.Image) -> None:
+    """Raises ValueError for an image of more pixels than Pillow's limit, of which it only warns."""
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise ValueError(f"has {image.width} x {image.height} pixels; at most {most:,} are taken")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 
 import numpy as np
 from PIL import Image
 
 from nextscale.data.decode import decode_rgb
 from nextscale.editing.masks import read_mask
+from nextscale.quiet import quiet_warnings
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 """Kinds of images that are read; Pillow knows many more, some of which call other programs."""
@@ -22,8 +22,7 @@ FORMATS = ("PNG", "JPEG", "WEBP")
 def uploaded(data: bytes, name: str, most_pixels: int) -> Image.Image:
     """An upload, looked at but not yet decoded. Raises ValueError for what is no image or has too many pixels."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # how many pixels there are is checked here
+        with quiet_warnings():  # how many pixels there are is checked here
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{name}: has too many pixels; at most {most_pixels:,} are taken") from error
