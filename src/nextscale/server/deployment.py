@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from nextscale.catalogue import BUNDLED, FolderModel, find_model
@@ -27,8 +28,10 @@ from nextscale.server.admission import Admission
 from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, ModelCard, Stage
 from nextscale.server.local import LocalBackend
+from nextscale.server.problems import Refused, is_users
 from nextscale.server.settings import Keys, ServerSettings
 
+log = logging.getLogger(__name__)
 ATTEMPTS = 5
 """Times that a job is handed to a replica, where one dies under it."""
 SMALL = 400_000_000
@@ -88,9 +91,15 @@ class Replicas:
                         shown = stage.scale
                         yield stage
                 return
-            except RayActorError:
+            except RayActorError as error:
+                log.warning("a replica ended under its work: %s", error)
                 if attempt == ATTEMPTS - 1:
-                    raise
+                    line = "the model's processes ended under this request, several times; try again later"
+                    raise Refused(503, line, retry_after=10) from error
+            except RayTaskError as error:
+                if is_users(error.cause):
+                    raise error.cause from None
+                raise
             finally:
                 with suppress(Exception):
                     stages.cancel()
