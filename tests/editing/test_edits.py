@@ -269,7 +269,7 @@ def test_the_commands(model_folder: Path, tmp_path: Path, capsys: pytest.Capture
         ("inpaint", ["--boxes", "0,0,9,9", "--out", "x.jpg"], "expected a file that ends in .png"),
         ("inpaint", ["--boxes", "0,0,9,9", "--count", "0"], "count must be at least 1"),
         ("inpaint", ["--boxes", "0,0,9,9", "--classes", "gren"], "did you mean green"),
-        ("inpaint", ["--mask", "nowhere.png"], "mask nowhere.png: not an image file"),
+        ("inpaint", ["--mask", "nowhere.png"], "mask nowhere.png: there is no such file"),
         ("class", ["--keep-scales", "9"], "keep_scales is 9, the model has 4 scales"),
         ("outpaint", ["--expand", "up=1"], "'up=1' is not understood"),
         ("outpaint", [], "--expand is missing"),
