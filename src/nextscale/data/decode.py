@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import io
 import logging
-import warnings
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from nextscale.quiet import quiet_warnings
 
 logger = logging.getLogger(__name__)
 
@@ -82,23 +83,23 @@ def decode(source: ImageLike, *, name: str, formats: tuple[str, ...] | None = No
     if isinstance(source, np.ndarray):
         source = _of_array(source, name)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata; bombs are errors below
-            if not most_pixels:
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with nullcontext(source) if isinstance(source, Image.Image) else _opened(source, formats) as image:
-                if most_pixels and image.width * image.height > most_pixels:
-                    raise UnreadableImage(
-                        f"{name}: has {image.width} x {image.height} pixels; at most {most_pixels:,} are taken"
-                    )
-                return _upright(image)
-    except UnreadableImage:
-        raise
+        with (
+            quiet_warnings(),  # damaged metadata is no news
+            nullcontext(source) if isinstance(source, Image.Image) else _opened(source, formats) as image,
+        ):
+            require_pixels(image, most_pixels or (0 if image is source else Image.MAX_IMAGE_PIXELS or 0))
+            return _upright(image)
     except Image.DecompressionBombError as error:
-        most = most_pixels or 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        most = most_pixels or Image.MAX_IMAGE_PIXELS or 0
         raise UnreadableImage(f"{name}: has too many pixels; at most {most:,} are taken") from error
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         raise UnreadableImage(f"{name}: {_reason(error, _head(source), formats)}") from error
+
+
+def require_pixels(image: Image.Image, most: int) -> None:
+    """Raises ValueError for an image of more than `most` pixels, where that is not 0."""
+    if most and image.width * image.height > most:
+        raise ValueError(f"has {image.width} x {image.height} pixels; at most {most:,} are taken")
 
 
 def white_of(image: Image.Image, values: np.ndarray) -> tuple[float, tuple[str, ...]]:
@@ -284,3 +285,6 @@ def tell(name: str, note: str) -> None:
     if _told[kind] <= MOST_NOTES:
         more = " (further images like it are not named)" if _told[kind] == MOST_NOTES else ""
         logger.warning("%s: %s%s", name, note, more)
+
+
+decode_rgb = read_image  # the name that sources of data know it by

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nextscale.data.decode import UnreadableImage, read_image
+from nextscale.data.decode import UnreadableImage, decode_rgb
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 IMAGE_COLUMNS = ("image", "png", "jpg", "jpeg", "webp", "img")
@@ -48,7 +48,7 @@ class ImageSource:
         """RGB image and class id. Raises UnreadableImage naming the file."""
         row = self.rows[index]
         if isinstance(row, Path):
-            return read_image(row, name=str(row)), self.label(index)
+            return decode_rgb(row, name=str(row)), self.label(index)
         value = row[self.image_column]
         data = value.get("bytes") if isinstance(value, dict) else value
         name = (value.get("path") if isinstance(value, dict) else None) or f"row {index}"
@@ -56,7 +56,7 @@ class ImageSource:
             data = Path(value["path"])
         if not data:
             raise UnreadableImage(f"{name}: holds no image data")
-        return read_image(data, name=name), self.label(index)
+        return decode_rgb(data, name=name), self.label(index)
 
 
 def open_source(spec: str | Path, *, split: str = "train") -> ImageSource:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nextscale.data.decode import UnreadableImage, read_image
+from nextscale.data.decode import UnreadableImage, decode_rgb
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
 from nextscale.data.source import IMAGE_COLUMNS, LABEL_COLUMNS, load_rows
 from nextscale.data.transform import random_crop
@@ -186,6 +186,6 @@ class StreamLoader:
             if not 0 <= label < len(self.stream.class_names):
                 raise ValueError(f"{name}: has label {label}, expected 0 to {len(self.stream.class_names) - 1}")
         generator = np.random.default_rng([self.seed, epoch, number])
-        image = read_image(value["bytes"], name=name)
+        image = decode_rgb(value["bytes"], name=name)
         pixels = random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
         return pixels, label, number
