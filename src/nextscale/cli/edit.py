@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.config import require_at_least
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
 
 if TYPE_CHECKING:

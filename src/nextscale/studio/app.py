@@ -11,7 +11,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.data.decode import read_image
 from nextscale.models.families import kind_of
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk
@@ -58,10 +57,12 @@ def build_studio(desk: Desk) -> gr.Blocks:
 
         @told
         def taken(images: list | None, number: int | None) -> tuple:
+            from PIL import Image
+
             if not images:
                 raise ValueError("there is no image yet: generate one first")
             path = images[number if number is not None and number < len(images) else 0][0]
-            image = read_image(path).convert("RGBA")
+            image = Image.open(path).convert("RGBA")
             return {"background": image, "layers": [], "composite": image}, gr.Tabs(selected="Edit")
 
         if canvas is not None:

@@ -68,6 +68,12 @@ def seed_of(value: float | None, fresh: bool) -> int:
     return int(value)
 
 
+def require_size(image: Image.Image) -> None:
+    """Raises ValueError for an upload of too many pixels."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"the image has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are taken")
+
+
 def large(image: Image.Image, least: int = LARGE) -> Image.Image:
     """An image enlarged by a whole factor until its shorter side has `least` pixels."""
     factor = max(1, -(-least // min(image.size)))

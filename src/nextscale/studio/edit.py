@@ -9,14 +9,13 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-from nextscale.data.decode import read_image
 from nextscale.editing.apply import EditConfig
 from nextscale.editing.hooks import METHODS
 from nextscale.pictures import to_images
 from nextscale.pipeline import AUTO
-from nextscale.studio.desk import MOST_PIXELS, Desk, large, seed_of, strip
+from nextscale.studio.desk import Desk, large, require_size, seed_of, strip
 from nextscale.studio.errors import told
 from nextscale.studio.pictures import shown_gallery, shown_picture
 from nextscale.studio.queue import MODEL
@@ -38,12 +37,14 @@ class Canvas:
         background = (value or {}).get("background")
         if background is None:
             raise ValueError("there is no image yet: upload one, or take a generated one")
-        image = read_image(background, name="image", most_pixels=MOST_PIXELS)
+        require_size(background)
+        image = ImageOps.exif_transpose(background).convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
         mask = np.zeros((image.height, image.width), dtype=np.float32)
         for layer in (value or {}).get("layers") or ():
             painted = np.asarray(layer.convert("RGBA").getchannel("A").resize(image.size))
             mask = np.maximum(mask, (painted > 127).astype(np.float32))
-        return cls(image, mask)
+        return cls(Image.alpha_composite(white, image).convert("RGB"), mask)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.data.decode import read_image
 from nextscale.pictures import grid
-from nextscale.studio.desk import MOST_PIXELS, Desk, large
+from nextscale.studio.desk import Desk, large, require_size
 from nextscale.studio.errors import told
 from nextscale.studio.inspection import (
     Inspection,
@@ -34,10 +33,11 @@ def inspect_tab(desk: Desk) -> None:
     last = len(schedule)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            picture = checked(gr.Image(
-                label="Image", type="filepath", image_mode=None, sources=["upload", "clipboard"], format="png",
-                elem_id="inspect-image",
-            ))  # fmt: skip
+            picture = checked(
+                gr.Image(
+                    label="Image", type="pil", sources=["upload", "clipboard"], format="png", elem_id="inspect-image"
+                )
+            )
             name = gr.Dropdown([LIKELIEST, *desk.class_choices], value=LIKELIEST, label="Class given to the model")
             start = gr.Button("Inspect", variant="primary", elem_id="inspect-start")
             status = gr.Markdown("Upload an image to look into its pyramid.", elem_id="inspect-status")
@@ -64,12 +64,12 @@ def inspect_tab(desk: Desk) -> None:
     found = gr.State(None)
 
     @told
-    def run(uploaded: str | None, name: str) -> tuple[Any, ...]:
+    def run(uploaded: Image.Image | None, name: str) -> tuple[Any, ...]:
         if uploaded is None:
             raise ValueError("there is no image yet: upload one")
-        shown = read_image(uploaded, name="image", most_pixels=MOST_PIXELS)
+        require_size(uploaded)
         label = None if name == LIKELIEST else desk.pipeline.class_ids(desk.label_of(name))[0]
-        seen = inspect_image(desk.pipeline, shown, label)
+        seen = inspect_image(desk.pipeline, uploaded.convert("RGB"), label)
         return (
             seen, last, large(seen.stages[-1]), grid([large(one, 96) for one in seen.stages], columns=last, gap=4),
             additions(seen), heat(seen.likelihood, schedule, -8.0, 0.0), residual_plot(seen.norms, schedule),
