@@ -158,11 +158,11 @@ def change(image: str, options: InpaintOptions) -> None:
 
 def opened(file: str) -> Image:
     """The image of a file. Raises ValueError."""
-    from nextscale.data.decode import decode_rgb
+    from nextscale.data.decode import read_image
 
     if not Path(file).is_file():
         raise ValueError(f"{file}: there is no such file")
-    return decode_rgb(Path(file), name=file)
+    return read_image(Path(file), name=file)
 
 
 def loaded(options: EditOptions) -> VARPipeline:
