@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from nextscale import __version__
 from nextscale.errors import TrainingDiverged
+from nextscale.threads import share_the_processor
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
@@ -61,6 +62,7 @@ app.command(evaluate)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 2 the input is wrong (one line on stderr), 1 otherwise."""
+    share_the_processor()  # before a command imports torch
     start_logging()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does, cleaning up
     try:

@@ -9,7 +9,7 @@ from typing import Any
 from nextscale.cli.evaluate import NAMES, number, table
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import read_json
-from nextscale.evaluation.rivals import RivalsEvaluation
+from nextscale.evaluation.config import RivalsEvaluation
 from nextscale.files import write_json
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.config import require_at_least
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
@@ -158,11 +158,11 @@ def change(image: str, options: InpaintOptions) -> None:
 
 def opened(file: str) -> Image:
     """The image of a file. Raises ValueError."""
-    from nextscale.data.decode import decode_rgb
+    from nextscale.data.decode import read_image
 
     if not Path(file).is_file():
         raise ValueError(f"{file}: there is no such file")
-    return decode_rgb(Path(file), name=file)
+    return read_image(Path(file), name=file)
 
 
 def loaded(options: EditOptions) -> VARPipeline:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.evaluation.generation import GenerationEvaluation
-from nextscale.evaluation.likelihood import LikelihoodEvaluation
-from nextscale.evaluation.reconstruction import ReconstructionEvaluation
+from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
 from nextscale.files import write_json
 
 NAMES = {

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import essential
-from nextscale.data.source import open_source
-from nextscale.data.tokens import is_token_cache, open_tokens
-from nextscale.models.families import FAMILIES
+from nextscale.models.config import TITLES
 from nextscale.presets import (
     family_presets,
     named,
@@ -19,12 +17,11 @@ from nextscale.presets import (
     tokenizer_recipes,
     transformer_recipes,
 )
-from nextscale.runtime import launched_processes, retain_freed_memory
+from nextscale.training.config import LoopConfig, TokenizerTraining
 from nextscale.training.families import TRAININGS
-from nextscale.training.loop import LoopConfig
-from nextscale.training.suggest import Suggestion, suggest_tokenizer, suggest_transformer
-from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
-from nextscale.training.transformer import train_transformer
+
+if TYPE_CHECKING:
+    from nextscale.training.suggest import Suggestion
 
 DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
 "Settings of a transformer that its tokenizer and data decide."
@@ -42,6 +39,11 @@ def train_tokenizer_command(
     given: Any = None,
 ) -> None:
     """Stage 1: train the multi-scale VQVAE on images."""
+    from nextscale.data.source import open_source
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.training.suggest import suggest_tokenizer
+    from nextscale.training.tokenizer import train_tokenizer
+
     base: dict[str, Any] = {"out": "out/runs/tokenizer"}
     if preset == AUTO:
         known = settle(TokenizerTraining, given, file=config, base=base)
@@ -56,7 +58,7 @@ def train_tokenizer_command(
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    settings, presets, title = TRAININGS[kind], family_presets(kind), FAMILIES[kind].title
+    settings, presets, title = TRAININGS[kind], family_presets(kind), TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
     names = f"Architecture: {', '.join(presets)}; {FITTED}"
 
@@ -68,6 +70,10 @@ def transformer_command(kind: str) -> Callable[..., None]:
         resume: Resume = False,
         given: Any = None,
     ) -> None:
+        from nextscale.runtime import retain_freed_memory
+        from nextscale.training.suggest import suggest_transformer
+        from nextscale.training.transformer import train_transformer
+
         base: dict[str, Any] = {"out": f"out/runs/{kind}"}
         if preset == AUTO:
             known = settle(settings, given, file=config, base=base)
@@ -98,6 +104,8 @@ def require_index(config: LoopConfig) -> None:
 
 def told(suggestion: Suggestion) -> dict[str, Any]:
     """The settings of a suggestion, after saying what was chosen and why."""
+    from nextscale.runtime import launched_processes
+
     if launched_processes().is_main:
         print(f"{suggestion.reason} (flags override)")
     return suggestion.settings
@@ -105,4 +113,7 @@ def told(suggestion: Suggestion) -> dict[str, Any]:
 
 def count_images(data: str) -> int:
     """Images of a token cache or a set of images."""
+    from nextscale.data.source import open_source
+    from nextscale.data.tokens import is_token_cache, open_tokens
+
     return len(open_tokens(data)) if is_token_cache(data) else len(open_source(data))

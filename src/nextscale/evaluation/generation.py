@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
-from nextscale.config import require_at_least, to_dict
+from nextscale.config import to_dict
+from nextscale.data.decode import read_image
 from nextscale.evaluation.comparison import Comparison, compare, spread
+from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.features import FeatureSet, identity, load_features
 from nextscale.evaluation.frechet import FeatureStatistics
 from nextscale.evaluation.image_sets import (
@@ -41,73 +43,6 @@ logger = logging.getLogger("nextscale.evaluation")
 
 ROWS = 8
 """Images whose nearest real neighbours are shown."""
-PROTOCOLS = {
-    name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
-    for name in ("imagenet256", "imagenet512")
-}
-"""Published protocol: 50 images of each of 1,000 classes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationEvaluation:
-    """Settings of `nextscale evaluate generation`."""
-
-    data: str
-    "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
-    model: str = "demo"
-    "Model whose images are drawn and measured."
-    images: str = ""
-    "Images to measure instead of a model's: as --data takes them."
-    out: str = "out/evaluation"
-    "Folder for features, samples and the report; a run that was stopped continues in it."
-    count: int = 5000
-    "Images of each set, and of the real ones they are compared with."
-    sets: int = 1
-    "Sets drawn with seeds of their own; their spread is reported."
-    seed: int = 1_000_000
-    "Seed of the first image."
-    features: str = "inception"
-    "inception (as FID is defined), or a torchvision classifier such as mobilenet_v2."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    protocol: str = ""
-    "Published settings: imagenet256 or imagenet512 (50 images per class, guidance 1.5, top-k 900, top-p 0.96)."
-    guidance: float | None = None
-    "Guidance at the last scale [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
-    smooth: bool = False
-    "Soft mixtures of codes."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 64
-    "Images at once."
-    candidates: int = 1
-    "Rejection sampling: candidates drawn of each image, the best of which is measured."
-    judge: str = "likelihood"
-    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
-    keep_images: bool = False
-    "Keep the images as PNG files under --out."
-    npz: str = ""
-    "File for the first set's images in seeded random order, as guided-diffusion's evaluator reads them."
-    statistics: str = ""
-    "File for the real images' statistics (.npz with mu and sigma), to be used as --data later."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 2, "count")
-        require_at_least(self, 1, "sets", "batch_size", "candidates")
-        if self.protocol and self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol {self.protocol!r} is not known; expected one of {', '.join(PROTOCOLS)}")
-        if self.npz and self.images.endswith(".npz"):
-            raise ValueError(f"{self.images} is an .npz file already; --npz packs other images")
-
-    def settled(self) -> GenerationEvaluation:
-        """With the protocol's settings in place."""
-        return replace(self, **PROTOCOLS[self.protocol]) if self.protocol else self
 
 
 @dataclass(frozen=True)
@@ -233,7 +168,7 @@ def drawn_images(
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
         paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
-        return [Image.open(path).convert("RGB") for path in paths]
+        return [read_image(path) for path in paths]
 
     return Measured(sets, pipeline.tokenizer.config.image_size, about, shown, read)
 

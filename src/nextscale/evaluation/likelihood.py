@@ -6,16 +6,15 @@ Shapes: B batch, L tokens, K scales, N images.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nextscale.config import require_at_least
 from nextscale.data.loader import NO_CLASS
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
+from nextscale.evaluation.config import LikelihoodEvaluation
 from nextscale.evaluation.features import load_features
 from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone
 from nextscale.evaluation.real import balanced_order, cached
@@ -23,34 +22,6 @@ from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.likelihood import token_log_probabilities
-
-
-@dataclass(frozen=True, kw_only=True)
-class LikelihoodEvaluation:
-    """Settings of `nextscale evaluate likelihood`."""
-
-    data: str
-    "Held-out images: folder, parquet, WebDataset, hub id."
-    model: str = "demo"
-    "Model whose predictions are measured."
-    count: int = 5000
-    "Images whose tokens are predicted, classes in turn."
-    classify: int = 0
-    "Images that are classified by the class under which their tokens are likeliest: one pass per class."
-    features: str = ""
-    "Network for nearest class means beside it, such as mobilenet_v2; the means are of other images."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 16
-    "Images at once."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "count", "batch_size")
-        require_at_least(self, 0, "classify")
 
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:

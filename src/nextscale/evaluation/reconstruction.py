@@ -5,7 +5,7 @@ Shapes: B batch, K scales, N images, (H, W) pixels.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from nextscale.catalogue import find_model
-from nextscale.config import require_at_least
 from nextscale.data.loader import to_float, to_uint8
 from nextscale.evaluation.comparison import compare
+from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, identity, load_features
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.image_sets import batches, open_images_alone
@@ -28,38 +28,6 @@ NONE = "none"
 """As a network: leave its figure out."""
 SHOWN = 12
 """Images of the picture of strips."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructionEvaluation:
-    """Settings of `nextscale evaluate reconstruction`."""
-
-    data: str
-    "Held-out images: folder, parquet, WebDataset, hub id, .npz of images."
-    model: str = "demo"
-    "Model, run or tokenizer folder, or a hub id."
-    out: str = "out/evaluation-reconstruction"
-    "Folder for report.json, the plot and the strips."
-    count: int = 5000
-    "Images that are reconstructed, and others that they are compared with."
-    features: str = "inception"
-    "Features of the Frechet distance: inception, a torchvision classifier, or none."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    perceptual: str = "lpips"
-    "Perceptual distance: lpips (VGG16), a torchvision backbone, or none."
-    perceptual_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    precision: str = "auto"
-    "Decoder precision: auto, fp32, bf16, fp16."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 32
-    "Images at once."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 2, "count")
-        require_at_least(self, 1, "batch_size")
 
 
 def evaluate_reconstruction(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from PIL import Image
 
 from nextscale.catalogue import find_model
-from nextscale.config import read_json, require_at_least
+from nextscale.config import read_json
+from nextscale.evaluation.config import RivalsEvaluation
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.published import IMAGENET_256
@@ -28,46 +29,6 @@ from nextscale.runtime import Processes
 
 COLUMNS = 12
 """Classes that the picture of all models shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RivalsEvaluation:
-    """Settings of `nextscale compare`."""
-
-    data: str = ""
-    "Real images with which all are compared."
-    out: str = "out/compare"
-    "Folder for features and the report; a comparison that was stopped continues in it."
-    count: int = 5000
-    "Images of each set."
-    sets: int = 3
-    "Sets drawn with seeds of their own; their spread is reported."
-    seed: int = 1_000_000
-    "Seed of the first image."
-    guidances: tuple[float, ...] = ()
-    "Guidances to try for each model first, to compare it at the best by Frechet distance [default: its own]"
-    tuning_count: int = 1000
-    "Images of each guidance that is tried, of seeds of their own."
-    features: str = "inception"
-    "inception, or a torchvision classifier such as mobilenet_v2."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    time_batches: tuple[int, ...] = (1, 32)
-    "Batch sizes whose seconds per image are measured."
-    rounds: int = 3
-    "Rounds of each; all models in turn, medians are reported."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 64
-    "Images at once in the evaluation."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 2, "count", "tuning_count")
-        require_at_least(self, 1, "sets", "rounds", "batch_size")
-        if not self.time_batches or min(self.time_batches) < 1:
-            raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")
 
 
 def compare_models(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nextscale.classes import find_class
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.pipeline import AUTO
 from nextscale.server.jobs import Edit, Job, ModelCard
 from nextscale.server.problems import Refused
