@@ -30,8 +30,9 @@ def _crop(image: Image.Image, covered: tuple[int, int], top: int, left: int, siz
         part = image.crop((before[0], above[0], behind[0], below[0]))
         image = part.resize((width, height), Image.Resampling.LANCZOS, (before[1], above[1], behind[1], below[1]))
         return np.array(image, dtype=np.uint8)
-    if image.size != covered[::-1]:
-        image = image.resize(covered[::-1], Image.Resampling.LANCZOS)
+    whole = covered[1], covered[0]
+    if image.size != whole:
+        image = image.resize(whole, Image.Resampling.LANCZOS)
     return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)  # a writable copy
 
 
