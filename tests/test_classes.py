@@ -80,12 +80,12 @@ def test_classes_are_matched_by_name(
     [
         (("ant", "dug"), SIX, None, r"data x: its class 'dug' is none of the model's \(ant, .*\); did you mean dog\?"),
         (("ant", "xxx", "yyy"), SIX, None, "'xxx' is none of the model's .*, nor are yyy"),
-        (("0", "6"), SIX, None, "its class '6' is none of the model's 6 classes; name it by its number, 0 to 5"),
+        (("0", "6"), SIX, None, "its class '6' is none of the model's 6 classes; name them by their numbers, 0 to 5"),
         (("0", "3"), (), 3, "its class '3' is none of the model's 3 classes"),
-        (("x", "y"), (), 3, "its class 'x' is none of the model's 3 classes; name it by its number, 0 to 2"),
+        (("x", "y"), (), 3, "its class 'x' is none of the model's 3 classes; name them by their numbers, 0 to 2"),
         (("0", "3"), ("0", "1", "2"), None, r"its class '3' is none of the model's \(0, 1, 2\)"),
-        (("1", "01"), SIX, None, "its classes '1' and '01' are the same;"),
-        (("Cat", "cat"), SIX, None, "its classes 'Cat' and 'cat' are the same;"),
+        (("1", "01"), SIX, None, "its classes '1' and '01' are the same one"),
+        (("Cat", "cat"), SIX, None, "its classes 'Cat' and 'cat' are the same one"),
         (WORDNET[:999], imagenet_names(), None, "its classes are 999 WordNet ids such as n00000000; only all 1000"),
         (
             ("crane",),
