@@ -87,8 +87,11 @@ def match_classes(
     else:
         written = theirs is None or all(map(is_wordnet, named))
         places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
-    if UNMATCHED in places and not partly:
-        raise ValueError(f"{where}: {unmatched(named, known, places, whose, count)}")
+    if UNMATCHED in places:
+        problem = f"{where}: {unmatched(named, known, places, whose, count)}"
+        if not partly:
+            raise ValueError(problem)
+        logger.info("%s", problem)
     require_one_each(named, places, where)
     missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
     if missing:
