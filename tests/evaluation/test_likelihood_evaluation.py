@@ -66,7 +66,7 @@ def test_labels_the_model_does_not_know_are_refused(config: LikelihoodEvaluation
     more = Path(config.data) / "violet"
     more.mkdir()
     next((Path(config.data) / "red").iterdir()).rename(more / "1.png")
-    with pytest.raises(ValueError, match="has a class 3, the model knows 0 to 2"):
+    with pytest.raises(ValueError, match=r"its class 'violet' is none of the model's \(blue, green, red\)"):
         evaluate_likelihood(config)
 
 

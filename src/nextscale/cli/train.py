@@ -41,6 +41,7 @@ def train_tokenizer_command(
     """Stage 1: train the multi-scale VQVAE on images."""
     from nextscale.data.source import open_source
     from nextscale.runtime import retain_freed_memory
+    from nextscale.training.images import columns
     from nextscale.training.suggest import suggest_tokenizer
     from nextscale.training.tokenizer import train_tokenizer
 
@@ -48,7 +49,7 @@ def train_tokenizer_command(
     if preset == AUTO:
         known = settle(TokenizerTraining, given, file=config, base=base)
         require_index(known)
-        base |= told(suggest_tokenizer(open_source(known.data)))
+        base |= told(suggest_tokenizer(open_source(known.data, **columns(known))))
     else:
         base |= {"model": essential(named(tokenizer_presets(), preset))} | tokenizer_recipes().get(preset, {})
     settled = settle(TokenizerTraining, given, file=config, base=base)
@@ -78,7 +79,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
         if preset == AUTO:
             known = settle(settings, given, file=config, base=base)
             require_index(known)
-            base |= told(suggest_transformer(count_images(known.data)))
+            base |= told(suggest_transformer(count_images(known)))
         else:
             base |= {"model": essential(named(presets, preset))} | recipes.get(preset, {})
         settled = settle(settings, given, file=config, base=base)
@@ -111,9 +112,12 @@ def told(suggestion: Suggestion) -> dict[str, Any]:
     return suggestion.settings
 
 
-def count_images(data: str) -> int:
+def count_images(config: LoopConfig) -> int:
     """Images of a token cache or a set of images."""
     from nextscale.data.source import open_source
     from nextscale.data.tokens import is_token_cache, open_tokens
+    from nextscale.training.images import columns
 
-    return len(open_tokens(data)) if is_token_cache(data) else len(open_source(data))
+    if is_token_cache(config.data):
+        return len(open_tokens(config.data))
+    return len(open_source(config.data, **columns(config)))

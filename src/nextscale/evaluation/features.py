@@ -144,6 +144,12 @@ def load_features(name: str, weights: str | Path = "") -> FeatureNetwork | Incep
     return InceptionNetwork(weights=weights) if name == INCEPTION else FeatureNetwork(name, weights=weights)
 
 
+def feature_size(network: nn.Module, size: tuple[int, int]) -> int:
+    """How many features a network gives of images of this height and width: one is tried."""
+    device = next(network.parameters()).device
+    return network(torch.zeros(1, 3, *size, device=device)).shape[1]
+
+
 def identity(network: nn.Module) -> str:
     """SHA-256 over the weights of a network: features of another one are not comparable."""
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ Shapes: N candidates, C classes.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nextscale.classes import imagenet_ids
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 from nextscale.quiet import quiet_warnings
 from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
@@ -38,17 +40,21 @@ class ClassifierJudge:
         return logits.float().log_softmax(dim=1)[:, candidates.label]
 
 
-def load_rejection(candidates: int, keep: int, judge: str, *, classes: int) -> Rejection | None:
+def load_rejection(
+    candidates: int, keep: int, judge: str, *, classes: int, class_names: Sequence[str] = ()
+) -> Rejection | None:
     """What `--candidates`, `--keep` and `--judge` ask for; None for one candidate. Raises ValueError."""
     if candidates == keep == 1:
         return None
-    return replace(Rejection(candidates=candidates, keep=keep), judge=load_judge(judge, classes=classes))
+    chosen = load_judge(judge, classes=classes, class_names=class_names)
+    return replace(Rejection(candidates=candidates, keep=keep), judge=chosen)
 
 
-def load_judge(name: str, *, classes: int) -> Judge:
+def load_judge(name: str, *, classes: int, class_names: Sequence[str] = ()) -> Judge:
     """`likelihood`, `likelihood-ratio`, a torchvision classifier or the file of one, which tell `classes` classes.
 
-    Raises ValueError.
+    A file names no classes: they are those of the model, in its order. Torchvision's own are ImageNet's. Raises
+    ValueError.
     """
     if name in LIKELIHOOD:
         return LIKELIHOOD[name]
@@ -68,6 +74,11 @@ def load_judge(name: str, *, classes: int) -> Judge:
     if known != classes:
         raise ValueError(
             f"judge {name}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
+        )
+    if not path.is_file() and class_names and imagenet_ids(class_names) != list(range(CLASSES)):
+        raise ValueError(
+            f"judge {name}: tells ImageNet's classes in their order, the model's are others "
+            f"({', '.join(class_names[:3])}, ...); give the file of a classifier of the model's classes"
         )
     return ClassifierJudge(network)
 
