@@ -64,7 +64,7 @@ def refusal(error: Exception) -> Refused:
         return Refused(400, str(error), param=named if named in FIELDS else None)
     if isinstance(error, StarletteHTTPException):
         return Refused(error.status_code, str(error.detail), headers=dict(error.headers or {}))
-    log.error("a request failed: %s", one_line(f"{type(error).__name__}: {error}"), exc_info=error)
+    log.error("a request failed with %s", type(error).__name__, exc_info=error)
     return Refused(500, FAULT)
 
 
