@@ -70,7 +70,7 @@ def match_classes(
     Exactly 1,000 WordNet ids are ImageNet's classes in their order. Names that are numbers are ids, unless `known` has
     such names itself. Where `known` is empty, there are `classes` of them without names: as many as `named` are taken
     in the same order. What is taken by number or order, and what of `known` is missing, is logged. Raises ValueError in
-    one line for a class that is not known or names several; with `partly`, it is `UNMATCHED` instead.
+    one line for a class that is not known or names several; with `partly`, one that is not known is `UNMATCHED`.
     """
     count = len(known) if classes is None else classes
     numbers = all(map(is_number, named))
@@ -84,6 +84,8 @@ def match_classes(
     elif numbers and not any(map(is_number, known)):
         logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
         places = [int(name) if int(name) < count else UNMATCHED for name in named]
+        if partly and UNMATCHED in places:  # then they are the numbers of other classes
+            places = [UNMATCHED] * len(named)
     else:
         written = theirs is None or all(map(is_wordnet, named))
         places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
@@ -91,7 +93,7 @@ def match_classes(
         problem = f"{where}: {unmatched(named, known, places, whose, count)}"
         if not partly:
             raise ValueError(problem)
-        logger.info("%s", problem)
+        logger.info("%s; passed over", problem)
     require_one_each(named, places, where)
     missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
     if missing:
