@@ -89,16 +89,16 @@ def match_classes(
     else:
         written = theirs is None or all(map(is_wordnet, named))
         places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
-    if UNMATCHED in places:
-        problem = f"{where}: {unmatched(named, known, places, whose, count)}"
-        if not partly:
-            raise ValueError(problem)
-        logger.info("%s; passed over", problem)
+    if UNMATCHED in places and not partly:
+        raise ValueError(f"{where}: {unmatched(named, known, places, whose, count)}")
+    foreign = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
+    if foreign:
+        listed = few(foreign, 4)
+        logger.info("%s: %d of its classes are none of %s (%s) and left out", where, len(foreign), whose, listed)
     require_one_each(named, places, where)
     missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
     if missing:
-        listed = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        logger.info("%s: has no images of %d of %s %d classes (%s)", where, len(missing), whose, count, listed)
+        logger.info("%s: has none of %d of %s %d classes (%s)", where, len(missing), whose, count, few(missing, 4))
     return tuple(places)
 
 
@@ -165,7 +165,12 @@ def unmatched(named: Sequence[str], known: Sequence[str], places: Sequence[int],
             f"its classes are {len(names)} WordNet ids such as {names[0]}; only all {len(known)} together tell which "
             "classes they are: rename the folders to the classes' names or numbers, or give all of them"
         )
-    more = f", nor are {', '.join(names[1:4])}{', ...' if len(names) > 4 else ''}" if len(names) > 1 else ""
+    more = f", nor are {few(names[1:], 3)}" if len(names) > 1 else ""
     near = close_names(names[0], known)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"its class {names[0]!r} is none of {whose} ({', '.join(known[:8])}{', ...' * (len(known) > 8)}){more}{hint}"
+    return f"its class {names[0]!r} is none of {whose} ({few(known, 8)}){more}{hint}"
+
+
+def few(names: Sequence[str], count: int) -> str:
+    """The first names, with dots for the rest."""
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])

@@ -196,7 +196,7 @@ def test_a_models_classes_are_matched_by_name(config: GenerationEvaluation, capl
     shutil.rmtree(Path(config.data) / "green")
     report = evaluate_generation(replace(config, sets=1))
     assert report["classes"] == {"compared": 2, "chance": 1 / 2, "images": 8}
-    assert "has no images of 1 of the model's 3 classes (green)" in caplog.text
+    assert "has none of 1 of the model's 3 classes (green)" in caplog.text
     drawn = load_file(Path(config.out) / "features" / "set-00" / "00000.safetensors")
     assert drawn["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0, 1], "as the model numbers them"
 

@@ -91,7 +91,7 @@ def test_classes_are_matched_by_name(config: LikelihoodEvaluation, caplog: pytes
         assert report["classification"] == {"count": 16, "accuracy": pytest.approx(told), "chance": 1 / 3}
         for old, new in zip(sorted(data.iterdir(), key=lambda path: path.name.casefold()), ("1", "2"), strict=True):
             old.rename(data / new) if names == ("green", "red") else old.rename(data / {"1": "GREEN", "2": "Red"}[new])
-    assert "has no images of 1 of the model's 3 classes (blue)" in caplog.text
+    assert "has none of 1 of the model's 3 classes (blue)" in caplog.text
     assert "its classes are numbers, taken as ids of the model's 3 classes" in caplog.text
 
 

@@ -68,7 +68,7 @@ def test_figures_are_finite_or_refused() -> None:
     for name, value in asdict(compare(good, good)).items():
         assert value is None or math.isfinite(value), name
     huge = replace(good, pooled=features * 1e15)  # finite, but not the third power of their products
-    with pytest.raises(ValueError, match=r"^kernel is (nan|inf|-inf): the images, the weights or the data"):
+    with pytest.raises(ValueError, match=r"^kernel distance is (nan|inf|-inf): the images, the weights or the data"):
         compare(huge, huge)
     with pytest.raises(ValueError, match="logits: features of 1 images are not finite"):
         compare(replace(good, logits=features.index_fill(0, torch.tensor([3]), math.nan)), good)
