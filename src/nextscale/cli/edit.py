@@ -149,7 +149,9 @@ def change(image: str, options: InpaintOptions) -> None:
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
     wanted = request(pipeline, options)
     known = pipeline.transformer.config.classes
-    rejection = load_rejection(options.candidates, 1, options.judge, classes=known)
+    rejection = load_rejection(
+        options.candidates, 1, options.judge, classes=known, class_names=pipeline.config.class_names
+    )
     result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
     if options.strips:
         save_image(strips(pipeline, picture, mask, wanted, result), numbered(options.out, "strips"))

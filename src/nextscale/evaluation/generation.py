@@ -90,6 +90,8 @@ def evaluate_generation(
         subject = existing_images(config, network, progress)
     else:
         subject = drawn_images(config, network, processes, wait, progress)
+    if config.statistics and isinstance(real, StoredStatistics):
+        raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
     statistics = usable_statistics(real, network, subject.size)
     places = comparable_classes(config, subject, real)
     measured = subject.measure()
@@ -181,10 +183,10 @@ def drawn_images(
     out = Path(config.out)
 
     def measure() -> Measured:
+        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
         known = about | {
             "count": config.count, "sets": config.sets, "batch_size": config.batch_size,
             "keep_images": draws.keep_images, "features": config.features, "network": identity(network),
-            "weights": identity(pipeline.transformer), "tokenizer": identity(pipeline.tokenizer),
             "version": __version__,
         }  # fmt: skip
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):

@@ -64,7 +64,7 @@ def compare_models(
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
         if not report:
             continue
-        shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
+        shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
         rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
     if not rows:
         return {}
