@@ -40,14 +40,14 @@ class NpzImages:
 ImageSet = ImageSource | NpzImages
 
 
-def open_image_set(spec: str) -> ImageSet | FeatureStatistics:
-    """Images, or the statistics an .npz file holds instead. Raises ValueError."""
-    return open_npz(Path(spec)) if spec.endswith(".npz") else open_source(spec)
+def open_image_set(spec: str, **columns: str) -> ImageSet | FeatureStatistics:
+    """Images, or the statistics an .npz file holds instead; `columns` as `open_source` has them. Raises ValueError."""
+    return open_npz(Path(spec)) if spec.endswith(".npz") else open_source(spec, **columns)
 
 
-def open_images_alone(spec: str) -> ImageSet:
+def open_images_alone(spec: str, **columns: str) -> ImageSet:
     """Images; statistics alone are refused. Raises ValueError."""
-    images = open_image_set(spec)
+    images = open_image_set(spec, **columns)
     if isinstance(images, FeatureStatistics):
         raise ValueError(f"{spec}: holds statistics; what is measured must be images")
     return images
