@@ -42,7 +42,8 @@ SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "pre
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
-    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data))
+    columns = {"label_column": config.label_column, "image_column": config.image_column}
+    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data, **columns))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -57,7 +58,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
-        "compile": config.compile, "top_k": 0, "top_p": 0.95,
+        "compile": config.compile, "top_k": 0, "top_p": 0.95, **columns,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 
