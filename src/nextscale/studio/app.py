@@ -34,7 +34,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
     """All tabs of the page."""
     model = desk.pipeline
     size = model.tokenizer.config.image_size
-    os.environ["GRADIO_TEMP_DIR"] = str(desk.folder)  # uploads too go where all is removed in the end
+    desk.take_files()
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as page:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "

@@ -50,7 +50,7 @@ class Bench:
             return update | ({stop: gr.Button(interactive=running)} if stop else {})
 
         def followed(job: Job) -> Iterator[Update]:
-            yield waiting(True)
+            yield waiting(True) | ({} if job.made or job.before else {status: "Starting ..."})
             for news in job.follow():
                 if isinstance(news, int):
                     yield {status: f"Waiting: {news} job{'s' if news > 1 else ''} to go before this one."}

@@ -28,7 +28,7 @@ SETTINGS_KEY = "nextscale"
 def temporary_folder() -> Path:
     """A new folder for the files of a studio. Raises ValueError where none can be made."""
     try:
-        return Path(tempfile.mkdtemp(prefix="nextscale-studio-", dir=os.environ.get("GRADIO_TEMP_DIR")))
+        return Path(tempfile.mkdtemp(prefix="nextscale-studio-"))
     except OSError as error:
         raise ValueError(
             f"no temporary folder can be made ({' '.join(str(error).split())}); set TMPDIR to a writable folder"
@@ -53,6 +53,10 @@ class Desk:
     def visitors(self) -> Visitors:
         return Visitors(self.folder)
 
+    def take_files(self) -> None:
+        """Have gradio keep uploads and its copies of files in the folder too. Before components are made."""
+        os.environ["GRADIO_TEMP_DIR"] = str(self.folder)
+
     @property
     def class_choices(self) -> list[str]:
         return [*self.pipeline.class_names, NO_CLASS]
@@ -75,6 +79,8 @@ class Desk:
         """Stop what runs, and remove all files."""
         self.visitors.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if os.environ.get("GRADIO_TEMP_DIR") == str(self.folder):
+            del os.environ["GRADIO_TEMP_DIR"]
 
 
 def seed_of(value: float | None, fresh: bool) -> int:

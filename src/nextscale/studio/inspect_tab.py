@@ -20,7 +20,7 @@ from nextscale.studio.inspection import (
     mask_picture,
 )
 from nextscale.studio.jobs import Job, Update
-from nextscale.studio.pictures import fitted, shown_picture, strip
+from nextscale.studio.pictures import clickable, shown_picture, strip
 from nextscale.studio.plots import residual_plot
 from nextscale.studio.uploads import image_input, uploaded
 
@@ -69,7 +69,7 @@ def inspect_tab(bench: Bench) -> None:
         label = None if name == LIKELIEST else desk.pipeline.class_ids(desk.label_of(name))[0]
         seen = inspect_image(desk.pipeline, uploaded(file), label)
         yield {
-            found: seen, step: last, stage: fitted(seen.stages[-1]), attention: None, status: said(seen),
+            found: seen, step: last, stage: clickable(seen.stages[-1]), attention: None, status: said(seen),
             pyramid: strip([[one] for one in seen.stages]), added: additions(seen),
             likelihood: heat(seen.likelihood, schedule, -8.0, 0.0),
             residuals: residual_plot(seen.norms, schedule), codes: codebook_usage(seen),
@@ -86,7 +86,7 @@ def inspect_tab(bench: Bench) -> None:
     )  # fmt: skip
 
     def show(seen: Inspection | None, chosen: float) -> Image.Image | None:
-        return fitted(seen.stages[int(chosen) - 1]) if seen else None
+        return clickable(seen.stages[int(chosen) - 1]) if seen else None
 
     step.change(show, [found, step], stage, queue=False, show_progress="hidden", api_visibility="private")
 
@@ -96,7 +96,7 @@ def inspect_tab(bench: Bench) -> None:
             return gr.skip()
         scale = int(chosen) - 1
         height, width = schedule[scale]
-        shown = fitted(seen.stages[scale])
+        shown = clickable(seen.stages[scale])
         column = min(width - 1, int(event.index[0] * width / shown.width))
         row = min(height - 1, int(event.index[1] * height / shown.height))
         with desk.visitors.line.turn():

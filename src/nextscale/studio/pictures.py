@@ -32,6 +32,13 @@ def fitted(image: Image.Image, most: int = PREVIEW) -> Image.Image:
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
+def clickable(image: Image.Image) -> Image.Image:
+    """An image at the size it is shown at: gradio finds the place of a click only where nothing was enlarged."""
+    share = PREVIEW / max(image.size)
+    size = max(1, round(image.width * share)), max(1, round(image.height * share))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
 def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """Steps as columns, images as rows, all of it at most `PREVIEW` pixels wide and high.
 
