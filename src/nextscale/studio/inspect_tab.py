@@ -22,7 +22,7 @@ from nextscale.studio.inspection import (
 from nextscale.studio.jobs import Job, Update
 from nextscale.studio.pictures import clickable, shown_picture, strip
 from nextscale.studio.plots import residual_plot
-from nextscale.studio.uploads import image_input, uploaded
+from nextscale.studio.uploads import image_input, tell_unreadable, uploaded
 
 LIKELIEST = "(likeliest)"
 
@@ -61,6 +61,7 @@ def inspect_tab(bench: Bench) -> None:
             interactive=False, elem_id="inspect-codes",
         )  # fmt: skip
     found = gr.State(None)
+    tell_unreadable(picture)
 
     def work(job: Job, file: str | None, name: str) -> Iterator[Update]:
         if file is None:

@@ -8,6 +8,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image, ImageOps
 
+from nextscale.studio.errors import one_line, tell
+
 MOST_PIXELS = 25_000_000
 """Pixels of an upload at most."""
 
@@ -22,6 +24,21 @@ def image_input(**options: Any) -> gr.Image:
     )
     component.preprocess = lambda payload: None if payload is None else payload.path  # pyright: ignore
     return component
+
+
+def tell_unreadable(component: gr.Image) -> None:
+    """Have a file that cannot be read be told when it comes, and taken out again."""
+
+    def look(path: str | None) -> Any:
+        try:
+            if path is not None:
+                uploaded(path)
+        except ValueError as error:
+            tell(one_line(error))
+            return None
+        return gr.skip()
+
+    component.change(look, component, component, show_progress="hidden", api_visibility="private")
 
 
 def uploaded(source: str | Image.Image) -> Image.Image:
