@@ -56,7 +56,7 @@ class BenchOptions(SamplingFlags):
             raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
 
 
-@accepts(BenchOptions)
+@accepts(BenchOptions, first=("model", "batch_sizes", "rounds", "families"))
 def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     """Time generation stage by stage, and compare it with the rate of one large matrix product."""
     options = settle(BenchOptions, given, file=config)

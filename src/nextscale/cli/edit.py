@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from nextscale.pipeline import VARPipeline
     from nextscale.results import Generation
 
+MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
+"""What the help of every edit shows first, as far as it has it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EditOptions(SamplingFlags, EditConfig):
@@ -76,7 +79,7 @@ class OutpaintOptions(EditOptions):
     "Pixels to add at each side, such as left=32,right=32,top=0,bottom=16."
 
 
-@accepts(InpaintOptions)
+@accepts(InpaintOptions, first=MAIN)
 def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Regenerate what a mask covers; the rest stays to the pixel.
 
@@ -91,7 +94,7 @@ def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     change(image, options)
 
 
-@accepts(ClassOptions)
+@accepts(ClassOptions, first=MAIN)
 def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Turn an image, or what a mask covers, into another class.
 
@@ -106,7 +109,7 @@ def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> Non
     change(image, options)
 
 
-@accepts(OutpaintOptions, hidden=("keep_scales",))
+@accepts(OutpaintOptions, first=MAIN, hidden=("keep_scales",))
 def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Add pixels at the sides of an image.
 
@@ -124,7 +127,7 @@ def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     written(result, options, pipeline, {"image": image, "expand": options.expand})
 
 
-@accepts(EditOptions, hidden=("keep_scales", "method", "feather"))
+@accepts(EditOptions, first=MAIN, hidden=("keep_scales", "method", "feather"))
 def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Make a small image as large as the model's: it gives the coarse scales, the model the fine ones.
 

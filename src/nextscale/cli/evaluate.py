@@ -10,6 +10,8 @@ from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
 from nextscale.files import write_json
 
+MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
+"""What the help of every evaluation shows first, as far as it has it."""
 NAMES = {
     "frechet": "Frechet distance", "kernel": "kernel distance x 1000", "inception_score": "Inception score",
     "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
@@ -31,7 +33,7 @@ class GenerationCommand(GenerationEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(GenerationCommand)
+@accepts(GenerationCommand, first=MAIN)
 def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure generated images, or any others, against real ones."""
     options = settle(GenerationCommand, given, file=config)
@@ -71,7 +73,7 @@ class ReconstructionCommand(ReconstructionEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(ReconstructionCommand)
+@accepts(ReconstructionCommand, first=MAIN)
 def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure what a tokenizer keeps of images."""
     options = settle(ReconstructionCommand, given, file=config)
@@ -101,7 +103,7 @@ class LikelihoodCommand(LikelihoodEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(LikelihoodCommand)
+@accepts(LikelihoodCommand, first=MAIN)
 def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure how well a transformer predicts the tokens of held-out images."""
     options = settle(LikelihoodCommand, given, file=config)

@@ -58,7 +58,7 @@ class GenerateOptions(SamplingFlags):
         require_at_least(self, 0, "batch_size")
 
 
-@accepts(GenerateOptions)
+@accepts(GenerateOptions, first=("model", "classes", "count", "seed", "out"))
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)

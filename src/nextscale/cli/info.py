@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
+from nextscale.cli.options import Json
 from nextscale.files import write_json
 
 MANY = 64
 """Lists longer than this are not printed whole; --json holds them all."""
 
 
-def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for the results.")] = "") -> None:
+def info(model: str = "demo", *, json: Json = "") -> None:
     """Say what a model is made of.
 
     Parameters

@@ -35,7 +35,7 @@ class ReconstructOptions:
     "File for the results."
 
 
-@accepts(ReconstructOptions)
+@accepts(ReconstructOptions, first=("model", "scales", "out"))
 def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> None:
     """Encode and decode images; --scales shows what every scale adds.
 

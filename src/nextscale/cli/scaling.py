@@ -8,12 +8,19 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle
 from nextscale.config import read_json
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 
-Json = Annotated[str, Parameter(help="File for the results.")]
+ABLATION = (
+    "images", "data", "heldout", "tokenizer", "raster_data", "raster_heldout", "raster_tokenizer", "rows", "seeds",
+    "out",
+)  # fmt: skip
+
+
+Picture = Annotated[str, Parameter(help="Picture (png, svg, pdf).", group=PANELS["Main settings"], metavar="FILE")]
+Depth = Annotated[int, Parameter(help="Depth to predict.", group=PANELS["Main settings"], metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +31,7 @@ class ScalingCommand(ScalingRun):
     "File for the results of all depths that are done."
 
 
-@accepts(ScalingCommand)
+@accepts(ScalingCommand, first=("data", "tokenizer", "heldout", "kind", "depths", "images", "out", "seed"))
 def run(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train a family of depths on the same fresh images; a run that was stopped continues."""
     options = settle(ScalingCommand, given, file=config)
@@ -47,7 +54,7 @@ class AblationCommand(Ablation):
     "File for the results of all rows that are done."
 
 
-@accepts(AblationCommand)
+@accepts(AblationCommand, first=ABLATION)
 def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train and measure the rows of the paper's ablation; one that was stopped continues."""
     options = settle(AblationCommand, given, file=config)
@@ -86,7 +93,7 @@ def fit(*results: str, json: Json = "") -> None:
         write_json(Path(json), {"fits": reports} | ({"ablation": summarise(rows)} if rows else {}))
 
 
-def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, pdf).")] = "out/scaling.png") -> None:
+def plot(*results: str, out: Picture = "out/scaling.png") -> None:
     """Draw the laws as the paper does, its exponents beside ours.
 
     Parameters
@@ -105,7 +112,7 @@ def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, p
         print(path)
 
 
-def predict(*results: str, depth: Annotated[int, Parameter(help="Depth to predict.")], json: Json = "") -> None:
+def predict(*results: str, depth: Depth, json: Json = "") -> None:
     """Predict losses of another depth from the laws.
 
     Parameters

@@ -22,7 +22,7 @@ class ServeOptions(ServerSettings):
     "Port to listen at."
 
 
-@accepts(ServeOptions)
+@accepts(ServeOptions, first=("model", "host", "port", "api_key_file"))
 def serve(*, config: ConfigFile = "", given: Any = None) -> None:
     """Serve a model over HTTP, in OpenAI's Images API."""
     options = settle(ServeOptions, given, file=config)

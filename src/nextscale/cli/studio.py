@@ -36,7 +36,7 @@ class StudioOptions:
             raise ValueError(f"port must be between 1 and 65535, got {self.port}")
 
 
-@accepts(StudioOptions)
+@accepts(StudioOptions, first=("model", "rival", "results", "open", "host", "port"))
 def studio(*, config: ConfigFile = "", given: Any = None) -> None:
     """Open the studio: generate, edit, inspect and compare in a browser."""
     options = settle(StudioOptions, given, file=config)
