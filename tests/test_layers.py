@@ -10,7 +10,7 @@ LAYERS = (
     ("__init__", "config", "runtime", "pyramid", "errors", "files", "progress", "classes"),
     ("nn",),
     ("tokenizer", "models"),
-    ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),
+    ("presets", "checkpoint", "official", "official_files", "catalogue", "data", "pictures"),
     ("sampling",),
     ("editing",),
     ("results", "generation", "pipeline"),
