@@ -13,12 +13,15 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group
 
 from nextscale import __version__
+from nextscale.caches import settle_caches
 from nextscale.cli.examples import EXAMPLES
 from nextscale.errors import TrainingDiverged
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
-UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+UNWRITABLE = (
+    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR
+)  # fmt: skip
 
 app = App(
     name="nextscale",
@@ -90,6 +93,7 @@ add(app, "convert", "The authors' files to our folder, and back.", "convert:conv
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 2 the input is wrong (one line on stderr), 1 otherwise."""
     start_logging()
+    settle_caches()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does, cleaning up
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
