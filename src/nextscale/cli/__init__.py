@@ -16,6 +16,7 @@ from nextscale import __version__
 from nextscale.caches import settle_caches
 from nextscale.cli.examples import EXAMPLES
 from nextscale.errors import TrainingDiverged
+from nextscale.extras import missing_extra
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
@@ -105,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in UNWRITABLE:
             raise
         return complain(f"{error.filename or 'output'}: cannot be written ({error.strerror}); choose another place")
+    except ModuleNotFoundError as error:
+        if not (told := missing_extra(error)):
+            raise
+        return complain(told)
     except TrainingDiverged as error:
         complain(str(error))
         return FAILED

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
+from nextscale.extras import require
 from nextscale.files import write_json
 
 MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
@@ -77,6 +79,7 @@ class ReconstructionCommand(ReconstructionEvaluation):
 def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure what a tokenizer keeps of images."""
     options = settle(ReconstructionCommand, given, file=config)
+    require("SSIM", "torchmetrics")
     from nextscale.evaluation.plots import can_plot, plot_reconstruction
     from nextscale.evaluation.reconstruction import evaluate_reconstruction
     from nextscale.pictures import grid, save_image, to_images
@@ -209,13 +212,12 @@ def show_likelihood(report: dict[str, Any]) -> None:
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table."""
-    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)
-    Console().print(drawn)
+    print_table(drawn)
 
 
 def number(name: str, value: float) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import Json
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 
 MANY = 64
@@ -23,15 +24,14 @@ def info(model: str = "demo", *, json: Json = "") -> None:
     values = describe(model)
     if json:
         write_json(Path(json), values)
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column()
     for name, value in values.items():
         table.add_row(name.replace("_", " "), listed(value) if isinstance(value, list) else str(value))
-    Console().print(table)
+    print_table(table)
 
 
 def describe(model: str) -> dict[str, Any]:

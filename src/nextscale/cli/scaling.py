@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle
 from nextscale.config import read_json
+from nextscale.extras import require
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 
@@ -58,6 +59,7 @@ class AblationCommand(Ablation):
 def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train and measure the rows of the paper's ablation; one that was stopped continues."""
     options = settle(AblationCommand, given, file=config)
+    require("the table of an ablation", "scipy")  # at its end, hours later
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
     from nextscale.scaling.ablation import run_ablation
@@ -80,6 +82,7 @@ def fit(*results: str, json: Json = "") -> None:
     results
         Folders of scaling runs, or JSON files.
     """
+    require("a fit", "scipy")
     from nextscale.scaling.ablation import read_ablation, summarise
 
     rows = read_ablation(results)
@@ -105,6 +108,7 @@ def plot(*results: str, out: Picture = "out/scaling.png") -> None:
     from nextscale.scaling.plots import plot_laws
 
     require_plots(out)
+    require("a fit", "scipy")
     for points, report in families(results):
         path = Path(out)
         path = path if report["kind"] == "var" else path.with_name(f"{path.stem}-{report['kind']}{path.suffix}")
@@ -122,6 +126,7 @@ def predict(*results: str, depth: Depth, json: Json = "") -> None:
     """
     from nextscale.scaling.report import predict_depth
 
+    require("a fit", "scipy")
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     said = {report["kind"]: predict_depth(points, depth) for points, report in families(results)}
