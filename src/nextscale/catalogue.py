@@ -29,6 +29,11 @@ RANDOM = "random:"
 TORCH_FILES = (".pth", ".pt", ".ckpt")
 BUNDLED = ("demo", "demo-raster")
 """Models in the package: next-scale prediction, and raster order to compare it with."""
+ABOUT = {
+    "demo": "The demo model has learned 64 x 64 frames of 16 video games (Procgen); its classes are the games.",
+    "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
+}
+"""What the pictures of the bundled models are."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 

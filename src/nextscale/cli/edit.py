@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.outputs import counted, named
 from nextscale.config import require_at_least
 from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
@@ -228,7 +230,7 @@ def numbered(out: str, tag: str) -> Path:
 
 def written(result: Generation, options: EditOptions, pipeline: VARPipeline, facts: dict[str, Any]) -> None:
     """Save every variation, say where, and write the JSON asked for."""
-    from nextscale.pictures import save_image
+    from nextscale.pictures import save_image, sheet
 
     entries = []
     for number, (image, label, seed) in enumerate(zip(result.images, result.classes, result.seeds, strict=True)):
@@ -240,4 +242,19 @@ def written(result: Generation, options: EditOptions, pipeline: VARPipeline, fac
     if options.json:
         write_json(Path(options.json), facts | {"model": options.model, "images": entries})
     names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
-    print(f"{len(entries)} images ({names}): {entries[0]['file']}")
+    print(f"{counted(len(entries), 'image')} ({names}): {', '.join(entry['file'] for entry in entries)}")
+    if len(entries) > 1:
+        path = numbered(options.out, "grid")
+        save_image(sheet(result.images, [entry["class"] or "" for entry in entries]), path)
+        print(f"side by side: {path}")
+    made = {entry["file"] for entry in entries}
+    others = [str(path) for path in earlier_variations(options.out) if str(path) not in made]
+    if others:
+        print(f"left alone, but not of this run: {named(others)}")
+
+
+def earlier_variations(out: str) -> list[Path]:
+    """Files that are numbered as variations of OUT are."""
+    path = Path(out)
+    found = path.parent.glob(f"{glob.escape(path.stem)}-[0-9][0-9][0-9]{path.suffix}")
+    return sorted(found)
