@@ -256,7 +256,7 @@ def test_the_commands(model_folder: Path, tmp_path: Path, capsys: pytest.Capture
     toy_image(0, 0).resize((5, 7)).save(tmp_path / "small.png")
     assert main(["edit", "upscale", str(tmp_path / "small.png"), *model, "--out", str(out / "e.png")]) == 0
     assert Image.open(out / "e.png").size == (16, 16)
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
