@@ -50,7 +50,7 @@ class TokenizeOptions:
         require_at_least(self, 1, "views", "batch_size")
 
 
-@accepts(TokenizeOptions)
+@accepts(TokenizeOptions, first=("data", "tokenizer", "out", "resume"))
 def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     """Write a token cache to train transformers from."""
     options = settle(TokenizeOptions, given, file=config)

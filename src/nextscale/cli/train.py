@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import PANELS, ConfigFile, accepts, settle
 from nextscale.config import essential
 from nextscale.models.config import TITLES
 from nextscale.presets import (
@@ -26,14 +26,22 @@ if TYPE_CHECKING:
 DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
 "Settings of a transformer that its tokenizer and data decide."
 AUTO = "auto"
-FITTED = "auto fits size and steps to the data and says how."
-Resume = Annotated[bool, Parameter(help="Continue exactly where --out left off; start where it holds nothing.")]
+MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
+"""What the help shows first, as far as the command has it, after --preset and --resume."""
+RESUME = "Continue exactly where --out left off; start where it holds nothing. [default: false]"
+Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS["Main settings"])]
 
 
-@accepts(TokenizerTraining)
+def preset_flag(presets: Iterable[str]) -> Parameter:
+    """How --preset is shown."""
+    text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and says how."
+    return Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
+
+
+@accepts(TokenizerTraining, first=MAIN, defaults={"out": "out/runs/tokenizer"})
 def train_tokenizer_command(
     *,
-    preset: Annotated[str, Parameter(help=f"Architecture: {', '.join(tokenizer_presets())}; {FITTED}")] = AUTO,
+    preset: Annotated[str, preset_flag(tokenizer_presets())] = AUTO,
     config: ConfigFile = "",
     resume: Resume = False,
     given: Any = None,
@@ -61,12 +69,12 @@ def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
     settings, presets, title = TRAININGS[kind], family_presets(kind), TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
-    names = f"Architecture: {', '.join(presets)}; {FITTED}"
+    flag = preset_flag(presets)
 
-    @accepts(settings, hidden=DERIVED)
+    @accepts(settings, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
     def command(
         *,
-        preset: Annotated[str, Parameter(help=names)] = AUTO,
+        preset: Any = AUTO,
         config: ConfigFile = "",
         resume: Resume = False,
         given: Any = None,
@@ -88,7 +96,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
 
     command.__doc__ = f"Stage 2: train a model of {title} on tokens, or on images tokenised on the way."
     # Annotations are looked up by name where the command is defined; these are local.
-    command.__annotations__ |= {"preset": Annotated[str, Parameter(help=names)], "config": ConfigFile, "resume": Resume}
+    command.__annotations__ |= {"preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume}
     return command
 
 

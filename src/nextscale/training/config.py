@@ -158,9 +158,9 @@ class TokenizerTraining(LoopConfig):
     init_from: str = ""
     "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
     init_scales: tuple[tuple[int, int], ...] = ()
-    "Other scales for the tokenizer named by init_from, with the same last one, such as 8 or 8,8,8,8."
+    "Other scales for the tokenizer named by --init-from, with the same last one, such as 8 or 8,8,8,8."
     decoder_only: bool = False
-    "Train the decoder alone, of the tokenizer named by init_from: tokens, and transformers that know them, stay good."
+    "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(
