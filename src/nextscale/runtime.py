@@ -64,6 +64,11 @@ def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -
     return resolve_dtype(precision, device, parameters=LARGE + 1)
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """The `--precision` name of a torch dtype."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """`resolve_dtype`, and int8, which runs on CPU only."""
     if precision not in ("int8", torch.int8):

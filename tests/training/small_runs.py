@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nextscale.training import loop
-from nextscale.training import run as run_module
+from nextscale.training import loop, metrics
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.tokenizer import TokenizerTraining
 from nextscale.training.transformer import TransformerTraining
@@ -23,7 +22,7 @@ def stage1_config(data: Path, out: Path, **changes: object) -> TokenizerTraining
         "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "restart_every": 3,
         "heldout_images": 8, "precision": "fp32", "device": "cpu", "model": tokenizer_config(), "optimiser": FAST,
     }  # fmt: skip
-    return TokenizerTraining(data=str(data), out=str(out), **settings | changes)
+    return TokenizerTraining(data=str(data), out=str(out), **{"heldout": str(data)} | settings | changes)
 
 
 def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: object) -> TransformerTraining:
@@ -43,7 +42,7 @@ def lines(run: Path, *, timing: bool = False) -> list[dict]:
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ask for a stop when the loop reports a step, as a signal would."""
 
-    class Stopping(run_module.Metrics):
+    class Stopping(metrics.Metrics):
         def write(self, done: int, values: dict) -> None:
             super().write(done, values)
             if done == step:

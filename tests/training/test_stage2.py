@@ -181,7 +181,7 @@ def test_streams_train_and_continue_exactly(
     stream, heldout = write_parquet(tmp_path / "stream"), str(image_folder())
     settings = {"stream": True, "heldout": heldout, "log_every": 1}
     with pytest.raises(ValueError, match="a stream cannot be measured on"):
-        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True))
+        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True, heldout=""))
     with pytest.raises(ValueError, match="a stream does not know its length"):
         stage1_config(stream, tmp_path / "x", stream=True, epochs=1.0)
     for train, config in (
@@ -227,9 +227,9 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
 
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
-    options = {"unconditional": 3, "places": places}
+    options = {"unconditional": 3, "places": places, "dtype": torch.float32}
     measure(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
-    assert seen == [[1] * 8, [3] * 8], "the first eight are green"
+    assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")
     with pytest.raises(ValueError, match="its class 'purple' is none of the training data's \\(blue, green, red\\)"):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
+
+logger = logging.getLogger("nextscale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +33,8 @@ class TokenizeOptions:
     "Mirror half of the further views."
     seed: int = 0
     "Seed of the further views."
-    precision: str = "bf16"
-    "Precision of the encoder: auto, fp32, bf16. Nearest codes are always found in fp32."
+    precision: str = "auto"
+    "Precision of the encoder: auto (bf16 where the processor multiplies it), fp32, bf16. Codes are found in fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     batch_size: int = 64
@@ -43,7 +47,9 @@ class TokenizeOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "views", "batch_size")
+        require_at_least(self, 1, "views", "batch_size", "enlarge")
+        require_at_least(self, 0, "limit")
+        require_seed(self.seed)
 
 
 @accepts(TokenizeOptions)
@@ -53,17 +59,20 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.catalogue import find_model
     from nextscale.config import to_dict
     from nextscale.data.source import open_source
-    from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
+    from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision, write_tokens
     from nextscale.progress import Progress
-    from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
+    from nextscale.runtime import precision_name, resolve_device, resolve_training_dtype, retain_freed_memory
     from nextscale.training.distributed import launched, wait_for_all
 
     retain_freed_memory()
-    processes = launched()
+    processes, out = launched(), Path(options.out)
     device = resolve_device(options.device)
-    dtype = resolve_dtype(options.precision, device)
+    noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
+    dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
     source = open_source(options.data)
+    if processes.is_main and options.precision == "auto":
+        logger.info("computes in %s (--precision auto)", precision_name(dtype))
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     described = TokenCacheConfig(
         data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
@@ -71,10 +80,14 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     )  # fmt: skip
     try:
         folder = write_tokens(
-            tokenizer, source, Path(options.out), described, resume=options.resume,
+            tokenizer, source, out, described, resume=options.resume,
             batch_size=options.batch_size, dtype=dtype, limit=options.limit, advance=progress.advance,
             processes=processes, wait=wait_for_all,
         )  # fmt: skip
+    except KeyboardInterrupt:
+        if out.is_dir():
+            tell_next("tokenize", *flags_of(replace(options, resume=True)), word="continue with")
+        raise
     finally:
         progress.close()
     made = open_tokens(folder).config
@@ -83,3 +96,18 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     if options.json:
         write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
     print(f"{made.images} images, {made.views} view(s) of {tokenizer.schedule.length} tokens: {folder}")
+    sizes = set(made.scales)
+    kind = "raster" if len(made.scales) == 1 else "rq" if len(sizes) == 1 else "var"
+    tell_next("train", kind, "--tokenizer", options.tokenizer, "--data", folder)
+    print(folder)
+
+
+def flags_of(options: TokenizeOptions) -> list[str]:
+    """The flags that give these settings."""
+    given: list[str] = []
+    for setting in fields(options):
+        value = getattr(options, setting.name)
+        if value != setting.default:
+            name = f"--{setting.name.replace('_', '-')}"
+            given += [name] if value is True else [name, str(value)]
+    return given

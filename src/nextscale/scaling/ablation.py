@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from nextscale.config import from_dict, read_json, require_at_least
+from nextscale.config import from_dict, read_json, require_at_least, require_seed, to_dict
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.files import write_json
 from nextscale.presets import family_presets
@@ -96,8 +96,8 @@ class Ablation:
     "File with that network's weights; without it, they are fetched."
     out: str = "out/ablation"
     "Folder of all runs."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
+    precision: str = "auto"
+    "Type of products in training: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     compile: bool = False
@@ -109,6 +109,8 @@ class Ablation:
         known = [row.name for row in ROWS]
         if not self.rows or not set(self.rows) <= set(known):
             raise ValueError(f"rows must be some of {', '.join(known)}, got {', '.join(self.rows) or 'none'}")
+        for seed in self.seeds:
+            require_seed(seed, name="seeds")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, got {list(self.seeds)}")
 
@@ -134,13 +136,30 @@ def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[
             path = Path(config.out) / f"{row.name}-s{seed}.json"
             training = training_of(config, row, seed)
             if path.is_file():
-                results.append(read_json(path))
+                results.append(kept(path, config))
                 logger.info("%s is done", path.stem)
                 continue
             train_transformer(training, resume=True)
             results.append(measured(config, row, seed, training, progress))
             write_json(path, results[-1])
     return results
+
+
+def kept(path: Path, config: Ablation) -> dict[str, Any]:
+    """A result that is there. Raises ValueError where it was made with other settings."""
+    result = read_json(path)
+    before, now = result.get("settings", {}), shared_settings(config)
+    for name in (name for name in now if name in before and before[name] != now[name]):
+        raise ValueError(
+            f"{path}: was made with another {name} ({before[name]}, now {now[name]}); choose another --out"
+        )
+    return result
+
+
+def shared_settings(config: Ablation) -> dict[str, Any]:
+    """The settings that all results of a folder share."""
+    varied = ("rows", "seeds", "out", "device", "compile", "precision", "feature_weights")
+    return {name: value for name, value in to_dict(config).items() if name not in varied}
 
 
 def measured(
@@ -158,7 +177,7 @@ def measured(
     return {
         "row": row.name, "seed": seed, "preset": row.preset, "kind": row.kind, **sampling,
         "images_seen": training.steps * training.batch_size, "count": config.count, "features": config.features,
-        "floor": report["floor"], "figures": report["mean"],
+        "floor": report["floor"], "figures": report["mean"], "settings": shared_settings(config),
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from nextscale.config import require_at_least
+from nextscale.config import require_above_zero, require_at_least, require_share
 from nextscale.training.distributed import launched, wrap
 from nextscale.training.loop import Updater
 from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
@@ -46,10 +46,10 @@ class AdversarialConfig:
     "Levels of the discriminator, each of which halves the resolution."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "adversarial", "adversarial_lead", "discriminator_rate")
+        require_at_least(self, 0, "adversarial", "adversarial_lead")
+        require_above_zero(self, "discriminator_rate")
         require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
-        if not 0 <= self.adversarial_start < 1:
-            raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
+        require_share(self, "adversarial_start")
 
     def joined(self, step: int, steps: int) -> bool:
         """Whether the discriminator is listened to at a step (0-based)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.files import write_json
-from nextscale.runtime import Processes
+from nextscale.runtime import Processes, launched_processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
+from nextscale.training.split import Source, set_aside
+
+logger = logging.getLogger("nextscale.training")
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
@@ -23,6 +27,30 @@ def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     source = open_source(config.data)
     require_readable(source, limit=config.limit)
     return source
+
+
+def images_apart(
+    source: ImageSource | ImageStream, config: LoopConfig
+) -> tuple[ImageSource | ImageStream, ImageSource | None]:
+    """The images that are trained on, and those that are measured on: `heldout`, or a share that is set aside.
+
+    Raises ValueError when held-out images cannot be read.
+    """
+    if config.heldout:
+        heldout = open_source(config.heldout)
+        require_readable(heldout, limit=config.limit)
+        return source, heldout
+    return (source, None) if isinstance(source, ImageStream) else aside(source, config)
+
+
+def aside(source: Source, config: LoopConfig) -> tuple[Source, Source | None]:
+    """`set_aside`, told in a line."""
+    training, measured = set_aside(source, config.heldout_share)
+    if measured is not None and launched_processes().is_main:
+        logger.info(
+            "no --heldout: %d of %d images are set aside to measure on, and not trained on", len(measured), len(source)
+        )
+    return training, measured
 
 
 def image_batches(

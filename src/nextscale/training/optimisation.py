@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
+from nextscale.config import require_above_zero, require_at_least, require_share
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -39,6 +41,16 @@ class OptimiserConfig:
     "Final learning rate as a share of the peak."
     ema: float = 0.9999
     "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
+
+    def __post_init__(self) -> None:
+        require_above_zero(self, "learning_rate", "clip")
+        require_at_least(self, 0, "weight_decay", "final")
+        require_share(self, "beta1", "beta2", "flat")
+        for name in ("warmup", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not math.isfinite(self.weight_decay_end):
+            raise ValueError(f"weight_decay_end must be a number, got {self.weight_decay_end}")
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:
