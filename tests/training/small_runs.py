@@ -2,8 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -49,3 +50,22 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
                 os.kill(os.getpid(), 15)
 
     monkeypatch.setattr(loop, "Metrics", Stopping)
+
+
+def stop_while(monkeypatch: pytest.MonkeyPatch, module: ModuleType, reader: str, after: int) -> None:
+    """Ask for a stop, as a signal would, when a measurement has read its images `after` times."""
+    read, begun = getattr(module, reader), []
+
+    def reading(*arguments: object, **options: object) -> Iterator[object]:
+        begun.append(1)
+        for batch in read(*arguments, **options):
+            if len(begun) == after:
+                os.kill(os.getpid(), 15)
+            yield batch
+
+    monkeypatch.setattr(module, reader, reading)
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """Files of weights of an exported model, by name."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in (run / "model").rglob("*.safetensors")}

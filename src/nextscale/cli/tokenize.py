@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
-
-logger = logging.getLogger("nextscale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +58,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.data.source import open_source
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision, write_tokens
     from nextscale.progress import Progress
-    from nextscale.runtime import precision_name, resolve_device, resolve_training_dtype, retain_freed_memory
+    from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
     from nextscale.training.distributed import launched, wait_for_all
 
     retain_freed_memory()
@@ -71,8 +68,6 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
     source = open_source(options.data)
-    if processes.is_main and options.precision == "auto":
-        logger.info("computes in %s (--precision auto)", precision_name(dtype))
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     described = TokenCacheConfig(
         data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
@@ -95,7 +90,8 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
         return
     if options.json:
         write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
-    print(f"{made.images} images, {made.views} view(s) of {tokenizer.schedule.length} tokens: {folder}")
+    views = f"{made.views} view(s) of {tokenizer.schedule.length} tokens"
+    print(f"{made.images} images, {views}{', in ' + made.precision if made.precision else ''}: {folder}")
     sizes = set(made.scales)
     kind = "raster" if len(made.scales) == 1 else "rq" if len(sizes) == 1 else "var"
     tell_next("train", kind, "--tokenizer", options.tokenizer, "--data", folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,12 @@ from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
+from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
-from nextscale.runtime import Processes, launched_processes
+from nextscale.runtime import Processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
-from nextscale.training.split import Source, set_aside
-
-logger = logging.getLogger("nextscale.training")
+from nextscale.training.split import set_aside
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
@@ -34,23 +32,26 @@ def images_apart(
 ) -> tuple[ImageSource | ImageStream, ImageSource | None]:
     """The images that are trained on, and those that are measured on: `heldout`, or a share that is set aside.
 
-    Raises ValueError when held-out images cannot be read.
+    What was set aside when a run began stays so where it is measured on other images later. Raises ValueError when
+    held-out images cannot be read.
     """
+    images, aside = (source, None) if isinstance(source, ImageStream) else set_aside(source, config.heldout_share)
     if config.heldout:
-        heldout = open_source(config.heldout)
-        require_readable(heldout, limit=config.limit)
-        return source, heldout
-    return (source, None) if isinstance(source, ImageStream) else aside(source, config)
+        aside = open_source(config.heldout)
+        require_readable(aside, limit=config.limit)
+    return images, aside
 
 
-def aside(source: Source, config: LoopConfig) -> tuple[Source, Source | None]:
-    """`set_aside`, told in a line."""
-    training, measured = set_aside(source, config.heldout_share)
-    if measured is not None and launched_processes().is_main:
-        logger.info(
-            "no --heldout: %d of %d images are set aside to measure on, and not trained on", len(measured), len(source)
-        )
-    return training, measured
+def described(
+    images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
+) -> str:
+    """What a run trains on, in a line."""
+    classes = images.config.class_names if isinstance(images, TokenCache) else images.class_names
+    counted = "a stream" if isinstance(images, ImageStream) else f"{len(images)} images"
+    line = f"trains on {counted} of {f'{len(classes)} classes' if classes else 'no classes'}, in {config.precision}"
+    if aside is not None and not config.heldout:
+        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+    return line
 
 
 def image_batches(

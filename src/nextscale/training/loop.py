@@ -104,7 +104,6 @@ def settled_precision(config: Settings, device: torch.device, *, half: bool) -> 
     dtype = resolve_training_dtype(config.precision, device)
     if config.precision == "auto":
         dtype = torch.float32 if dtype == torch.float16 and not half else dtype
-        logger.info("computes in %s (--precision auto)", precision_name(dtype))
     return replace(config, precision=precision_name(dtype)), dtype
 
 

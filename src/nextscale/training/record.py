@@ -67,11 +67,8 @@ def continued(config: Settings, before: Record | None) -> Settings:
     """A run's settings, with the precision and the share of images set aside that it began with."""
     if before is None:
         return replace(config, heldout_share=0.0) if config.heldout or config.stream else config
-    share = float(before.settings["heldout_share"])
-    if share != config.heldout_share and not (config.heldout or config.stream):
-        logger.info("goes on with %.1f%% of the images set aside, as it began", 100 * share)
     precision = before.settings["precision"] if config.precision == "auto" else config.precision
-    return replace(config, heldout_share=share, precision=precision)
+    return replace(config, precision=precision, heldout_share=float(before.settings["heldout_share"]))
 
 
 def require_same_settings(folder: Path, before: Record, config: LoopConfig) -> None:

@@ -27,7 +27,7 @@ from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
-from nextscale.training.images import image_batches, images_apart, load_position, open_images, save_position
+from nextscale.training.images import described, image_batches, images_apart, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
     LoopConfig,
@@ -178,6 +178,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
         run.start(config, "tokenizer", inputs | perceptual, before)
 
     main_decides(begin, processes)  # everything that can be refused has been
+    if processes.is_main:
+        logger.info(described(images, heldout, config))
     first = 0
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
     state = run.load_checkpoint() if before is not None else None
@@ -222,8 +224,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 logger.info("%s images at step %d: %s", place.replace("held", "held-"), done, describe(measured))
                 if can_plot() and journal.metrics is not None:
                     plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
-                described = ModelConfig(kind="tokenizer", class_names=source.class_names, trained_steps=done)
-                save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
+                about = ModelConfig(kind="tokenizer", class_names=source.class_names, trained_steps=done)
+                save_model(run.path / "model", about, tokenizer=average.module, dtype=PRECISIONS[config.export])
         return not any_process(processes.is_main and measured is None)
 
     with stop_requests() as stop, closing(batches):

@@ -40,7 +40,7 @@ from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
 from nextscale.training.heldout import class_names, class_places, describe, describe_heldout, measure, spread_tokens
-from nextscale.training.images import aside, image_batches, load_position, open_images, save_position
+from nextscale.training.images import described, image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
     LoopConfig,
@@ -61,6 +61,7 @@ from nextscale.training.optimisation import (
 from nextscale.training.record import continued, identity_of
 from nextscale.training.run import RunFolder, stop_requests
 from nextscale.training.sharding import load_sharded, save_sharded, shard, whole_state
+from nextscale.training.split import set_aside
 from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
@@ -164,6 +165,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
         run.start(config, kind_of(fitted).kind, inputs, before)
 
     main_decides(begin, processes)  # everything that can be refused has been
+    if processes.is_main:
+        logger.info(described(samples, heldout, config))
     first = 0
     if before is not None and sharded:
         first = run.load_sharded(lambda folder: load_sharded(updater, folder))
@@ -261,11 +264,12 @@ def samples_apart(
     source: TokenCache | ImageSource | ImageStream, config: TransformerTraining, tokenizer: VQVAE
 ) -> tuple[TokenCache | ImageSource | ImageStream, TokenCache | ImageSource | None]:
     """What is trained on, and what is measured on: `heldout`, a share that is set aside, or nothing of a stream."""
+    samples, aside = (source, None) if isinstance(source, ImageStream) else set_aside(source, config.heldout_share)
     if config.heldout:
         heldout = open_tokens_or_images(replace(config, data=config.heldout, stream=False), tokenizer)
         assert not isinstance(heldout, ImageStream)
-        return source, heldout
-    return (source, None) if isinstance(source, ImageStream) else aside(source, config)
+        return samples, heldout
+    return samples, aside
 
 
 def training_batches(
@@ -303,7 +307,7 @@ def export(
     announce: Announce = silent,
 ) -> None:
     """Write RUN/model, then a grid of samples, up to 16 classes in 4 or more images; no grid when `stop` says so."""
-    described = ModelConfig(
+    about = ModelConfig(
         kind=kind_of(config.model).kind,
         class_names=names,
         guidance=config.guidance,
@@ -312,13 +316,13 @@ def export(
         trained_steps=step,
     )
     dtype = PRECISIONS[config.export]
-    save_model(run.path / "model", described, tokenizer=tokenizer, transformer=model, dtype=dtype)
-    pipeline = VARPipeline(tokenizer, model.eval(), described)
+    save_model(run.path / "model", about, tokenizer=tokenizer, transformer=model, dtype=dtype)
+    pipeline = VARPipeline(tokenizer, model.eval(), about)
     classes = list(range(min(16, len(names)))) or [None]
     images: list[Image.Image] = []
     advance = announce("drawing samples", SAMPLES)
     while len(images) < SAMPLES and not stop():
-        seeds = range(len(images), len(images) + 4)
+        seeds = range(len(images), min(SAMPLES, len(images) + pipeline.default_batch_size))
         images += pipeline.generate([classes[seed % len(classes)] for seed in seeds], seeds=seeds).images
         advance(len(images))
     if len(images) == SAMPLES:
