@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from nextscale.config import from_dict, read_json, require_at_least, require_seed, to_dict
+from nextscale.config import from_dict, read_json, require_at_least, require_seed
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.files import write_json
 from nextscale.presets import family_presets
@@ -158,8 +158,8 @@ def kept(path: Path, config: Ablation) -> dict[str, Any]:
 
 def shared_settings(config: Ablation) -> dict[str, Any]:
     """The settings that all results of a folder share."""
-    varied = ("rows", "seeds", "out", "device", "compile", "precision", "feature_weights")
-    return {name: value for name, value in to_dict(config).items() if name not in varied}
+    names = ("steps", "batch_size", "learning_rate", "ema", "top_k", "top_p", "guidance", "count", "features")
+    return {name: getattr(config, name) for name in names}
 
 
 def measured(
