@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, describe, open_source
+from nextscale.data.source import ImageSource, describe, open_source, shown
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
-from nextscale.runtime import Processes, launched_processes
+from nextscale.runtime import Processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
 from nextscale.training.split import set_aside
-
-logger = logging.getLogger("nextscale.training")
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
@@ -28,8 +25,6 @@ def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     else:
         source = open_source(config.data, **columns(config))
         require_readable(source, limit=config.limit)
-    if launched_processes().is_main:
-        logger.info("data %s: %s", config.data, describe(source))
     return source
 
 
@@ -52,9 +47,12 @@ def described(
     images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
 ) -> str:
     """What a run trains on, in a line."""
-    classes = images.config.class_names if isinstance(images, TokenCache) else images.class_names
-    counted = "a stream" if isinstance(images, ImageStream) else f"{len(images)} images"
-    line = f"trains on {counted} of {f'{len(classes)} classes' if classes else 'no classes'}, in {config.precision}"
+    if isinstance(images, TokenCache):
+        names = images.config.class_names
+        what = f"{len(images)} images" + (f" in {len(names)} classes: {shown(names)}" if names else " without classes")
+    else:
+        what = describe(images)
+    line = f"trains on {what}; in {config.precision}"
     if aside is not None and not config.heldout:
         line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
     return line
