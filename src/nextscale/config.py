@@ -15,6 +15,8 @@ logger = logging.getLogger("nextscale")
 
 TOP_SEED = 2**63 - 1
 """Largest seed: what torch's generators take."""
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Types that weights are stored and computed in, by name."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nextscale import ScaleSchedule, TokenPyramid
-from nextscale.tokenizer.quantizer import ResidualQuantizer, nearest_codes, shared_convolutions
+from nextscale.tokenizer.config import shared_convolutions
+from nextscale.tokenizer.quantizer import ResidualQuantizer, nearest_codes
 from toys import make_tokenizer
 
 

@@ -11,8 +11,7 @@ from cyclopts import Parameter
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import read_json
 from nextscale.files import write_json
-from nextscale.scaling.ablation import Ablation
-from nextscale.scaling.runs import ScalingRun
+from nextscale.scaling.config import Ablation, ScalingRun
 
 Json = Annotated[str, Parameter(help="File for the results.")]
 

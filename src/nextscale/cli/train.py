@@ -6,17 +6,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from nextscale.catalogue import find_model
 from nextscale.cli.following import command_line, tell_next
 from nextscale.cli.options import ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential
-from nextscale.data.source import open_source
-from nextscale.data.tokens import is_token_cache, open_tokens
-from nextscale.models.families import FAMILIES
+from nextscale.models.config import TITLES
 from nextscale.presets import (
     family_presets,
     named,
@@ -24,13 +21,11 @@ from nextscale.presets import (
     tokenizer_recipes,
     transformer_recipes,
 )
-from nextscale.runtime import launched_processes, resolve_device, retain_freed_memory
+from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
 from nextscale.training.families import TRAININGS
-from nextscale.training.loop import LoopConfig
-from nextscale.training.record import read_record
-from nextscale.training.suggest import Suggestion, suggest_tokenizer, suggest_transformer
-from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
-from nextscale.training.transformer import TransformerTraining, train_transformer
+
+if TYPE_CHECKING:
+    from nextscale.training.suggest import Suggestion
 
 DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
 "Settings of a transformer that its tokenizer and data decide."
@@ -80,6 +75,8 @@ def started(
     command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
 ) -> Start:
     """Find the run folder, and what it recorded where it is to be continued. Raises ValueError."""
+    from nextscale.training.record import read_record
+
     flagged = getattr(given, "out", None) or ""
     if run and flagged and Path(run) != Path(flagged):
         raise ValueError(f"two run folders are given: {run} and --out {flagged}")
@@ -125,6 +122,12 @@ def train_tokenizer_command(
     given: Any = None,
 ) -> None:
     """Stage 1: train the multi-scale VQVAE on images."""
+    from nextscale.data.source import open_source
+    from nextscale.runtime import resolve_device
+    from nextscale.training.images import columns
+    from nextscale.training.suggest import suggest_tokenizer
+    from nextscale.training.tokenizer import train_tokenizer
+
     presets = {
         name: {"model": essential(model)} | tokenizer_recipes().get(name, {})
         for name, model in tokenizer_presets().items()
@@ -132,7 +135,7 @@ def train_tokenizer_command(
     start = started("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
 
     def suggest(known: TokenizerTraining) -> Suggestion:
-        return suggest_tokenizer(open_source(known.data), resolve_device(known.device).type)
+        return suggest_tokenizer(open_source(known.data, **columns(known)), resolve_device(known.device).type)
 
     settled = fitted(start, TokenizerTraining, suggest)
     trained(start, settled, train_tokenizer)
@@ -142,7 +145,7 @@ def train_tokenizer_command(
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    settings, title = TRAININGS[kind], FAMILIES[kind].title
+    settings, title = TRAININGS[kind], TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
     names = f"Architecture: {', '.join(family_presets(kind))}; {FITTED}"
 
@@ -156,6 +159,11 @@ def transformer_command(kind: str) -> Callable[..., None]:
         resume: Resume = False,
         given: Any = None,
     ) -> None:
+        from nextscale.catalogue import find_model
+        from nextscale.runtime import resolve_device
+        from nextscale.training.suggest import suggest_transformer
+        from nextscale.training.transformer import train_transformer
+
         presets = {
             name: {"model": essential(model)} | recipes.get(name, {}) for name, model in family_presets(kind).items()
         }
@@ -163,7 +171,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
 
         def suggest(known: TransformerTraining) -> Suggestion:
             tokenizer = find_model(known.tokenizer).tokenizer().config
-            return suggest_transformer(count_images(known.data), kind, tokenizer, resolve_device(known.device).type)
+            return suggest_transformer(count_images(known), kind, tokenizer, resolve_device(known.device).type)
 
         settled = fitted(start, settings, suggest)
         trained(start, settled, train_transformer)
@@ -187,6 +195,8 @@ def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Sug
 
     Raises ValueError for a stream without a preset: what fits the data is seen by looking at all of it.
     """
+    from nextscale.runtime import launched_processes
+
     known = start.settled(kind)
     everything = {"model", "batch_size", "steps"} <= start.named
     if start.recorded is not None or start.preset is not None or everything:
@@ -201,6 +211,9 @@ def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Sug
 
 def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
     """Train; a run that is stopped says how it continues."""
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.training.record import read_record
+
     retain_freed_memory()
     try:
         train(config, resume=start.resume)
@@ -212,11 +225,19 @@ def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> Non
 
 def finished(out: str, *following: str) -> None:
     """Say what to run next, and print the model's folder."""
+    from nextscale.runtime import launched_processes
+
     if launched_processes().is_main:
         tell_next(*following)
         print(Path(out) / "model")
 
 
-def count_images(data: str) -> int:
+def count_images(config: LoopConfig) -> int:
     """Images of a token cache or a set of images."""
-    return len(open_tokens(data)) if is_token_cache(data) else len(open_source(data))
+    from nextscale.data.source import open_source
+    from nextscale.data.tokens import is_token_cache, open_tokens
+    from nextscale.training.images import columns
+
+    if is_token_cache(config.data):
+        return len(open_tokens(config.data))
+    return len(open_source(config.data, **columns(config)))

@@ -6,13 +6,13 @@ Shapes: B variations of one image, (H, W) pixels, L tokens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from nextscale.config import require_at_least
 from nextscale.editing.composite import composite
+from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS, KeepScales, Together
 from nextscale.editing.masks import filled
 from nextscale.editing.outpaint import Expansion, window_size, windows
@@ -24,23 +24,6 @@ from nextscale.sampling.likelihood import class_log_likelihoods
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
 from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditConfig:
-    """How an image is edited."""
-
-    method: str = "evidence"
-    "What keeps the rest: evidence (codes weighed by how well they explain it), blend, embeddings (the authors' rule)."
-    keep_scales: int = 0
-    "First scales taken over from the original: more keep more of its composition."
-    feather: int = 4
-    "Pixels over which the step at the mask's edge fades into the hole; 0 leaves it."
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r} is not known; expected one of {', '.join(METHODS)}")
-        require_at_least(self, 0, "keep_scales", "feather")
 
 
 class Editor:

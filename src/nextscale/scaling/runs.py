@@ -14,11 +14,11 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nextscale.config import from_dict, read_json, read_json_lines, require_at_least, require_seed, to_dict
+from nextscale.config import from_dict, read_json, read_json_lines, to_dict
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.evaluation.cost import training_flops
@@ -26,6 +26,7 @@ from nextscale.files import write_json
 from nextscale.models.families import family
 from nextscale.presets import family_presets
 from nextscale.runtime import launched_processes
+from nextscale.scaling.config import ScalingRun
 from nextscale.training.families import TRAININGS
 from nextscale.training.metrics import LOG
 from nextscale.training.optimisation import OptimiserConfig
@@ -36,58 +37,8 @@ logger = logging.getLogger("nextscale.scaling")
 
 UNIT = 73_728
 """Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
-KINDS = ("var", "raster")
-SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
+SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
 """Settings that depths which are fitted together must share with what was asked for."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingRun:
-    """Settings of `nextscale scaling run`."""
-
-    data: str
-    "Training images or tokens; each is used once."
-    tokenizer: str
-    "Tokenizer: a model, run or tokenizer folder."
-    heldout: str
-    "Held-out images or tokens, measured on."
-    kind: str = "var"
-    "var or raster."
-    depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
-    "Depths to train."
-    images: int = 0
-    "Images of each training; 0 takes all of the data."
-    heldout_images: int = 10_000
-    "Held-out images measured."
-    measurements: int = 16
-    "Held-out measurements of each training, evenly spread: points of the compute frontier."
-    batch_size: int = 64
-    "Images per step."
-    learning_rate: float = 8e-3
-    "Peak learning rate of depth 4 at a batch of 256; other depths have it times (4 / depth) to the power below."
-    rate_power: float = 0.5
-    "How fast the learning rate falls with depth."
-    ema: float = 0.999
-    "Decay of the averaged weights, which are measured."
-    out: str = "out/scaling"
-    "Folder of all runs."
-    seed: int = 0
-    "Seed of initial weights, order and dropout."
-    precision: str = "auto"
-    "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    compile: bool = False
-    "Compile the models."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size", "heldout_images", "measurements")
-        require_at_least(self, 0, "images")
-        require_seed(self.seed)
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} has no depths to compare; expected one of {', '.join(KINDS)}")
-        if not self.depths or min(self.depths) < 1 or len(set(self.depths)) < len(self.depths):
-            raise ValueError(f"depths must be different numbers from 1, got {list(self.depths)}")
 
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:

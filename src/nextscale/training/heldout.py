@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nextscale.classes import match_classes
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
@@ -20,7 +21,7 @@ from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.loop import LoopConfig
+from nextscale.training.config import LoopConfig
 from nextscale.training.objective import Objective, mean_figures
 from nextscale.training.split import spread
 
@@ -36,13 +37,8 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
     """
     if not named or not known or tuple(named) == tuple(known):
         return None
-    foreign = [name for name in named if name not in known]
-    if foreign:
-        raise ValueError(
-            f"heldout {data}: its class {foreign[0]!r} is none of the training data's "
-            f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
-        )
-    return torch.tensor([known.index(name) for name in named])
+    places = match_classes(named, known, where=f"heldout {data}", whose="the training data's")
+    return None if places == tuple(range(len(known))) else torch.tensor(places)
 
 
 @torch.no_grad()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from pathlib import Path
 from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, open_source
+from nextscale.data.source import ImageSource, describe, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
 from nextscale.runtime import Processes
-from nextscale.training.loop import LoopConfig
+from nextscale.training.config import LoopConfig
 from nextscale.training.run import RunFolder
 from nextscale.training.split import set_aside
 
@@ -21,8 +21,8 @@ from nextscale.training.split import set_aside
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     """The training images. Raises ValueError when they cannot be read."""
     if config.stream:
-        return open_stream(config.data, classes=config.stream_classes)
-    source = open_source(config.data)
+        return open_stream(config.data, classes=config.stream_classes, **columns(config))
+    source = open_source(config.data, **columns(config))
     require_readable(source, limit=config.limit)
     return source
 
@@ -37,21 +37,26 @@ def images_apart(
     """
     images, aside = (source, None) if isinstance(source, ImageStream) else set_aside(source, config.heldout_share)
     if config.heldout:
-        aside = open_source(config.heldout)
+        aside = open_source(config.heldout, **columns(config))
         require_readable(aside, limit=config.limit)
     return images, aside
 
 
-def described(
-    images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
-) -> str:
-    """What a run trains on, in a line."""
-    classes = images.config.class_names if isinstance(images, TokenCache) else images.class_names
-    counted = "a stream" if isinstance(images, ImageStream) else f"{len(images)} images"
-    line = f"trains on {counted} of {f'{len(classes)} classes' if classes else 'no classes'}, in {config.precision}"
+def described(source: TokenCache | ImageSource | ImageStream, aside: Sized | None, config: LoopConfig) -> str:
+    """What a run trains and is measured on, and in which precision: the line that it begins with."""
+    if isinstance(source, TokenCache):
+        about = f"tokens of {len(source)} images in {len(source.config.class_names)} classes"
+    else:
+        about = describe(source)
+    line = f"data {config.data}: {about}; computes in {config.precision}"
     if aside is not None and not config.heldout:
-        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+        line += f"; without --heldout, {len(aside)} of the images are set aside to measure on"
     return line
+
+
+def columns(config: LoopConfig) -> dict[str, str]:
+    """Columns that the settings name."""
+    return {"label_column": config.label_column, "image_column": config.image_column}
 
 
 def image_batches(
