@@ -112,6 +112,16 @@ def test_unreadable_json_names_the_file(tmp_path: Path, text: str) -> None:
         read_json(tmp_path / "c.json")
 
 
+def test_names_in_settings_are_those_of_the_code() -> None:
+    """Settings are read without torch and so spell names out that torch's modules define again."""
+    from nextscale import config, runtime
+    from nextscale.editing import hooks
+    from nextscale.editing.config import METHOD_NAMES
+
+    assert tuple(runtime.PRECISIONS) == config.PRECISIONS
+    assert tuple(hooks.METHODS) == METHOD_NAMES
+
+
 @dataclass(frozen=True)
 class Numbers:
     value: float
@@ -167,13 +177,3 @@ def test_what_was_written_behind_a_cut_line_is_not_lost(tmp_path: Path) -> None:
     assert read_json_lines(path) == [{"step": 1}, {"step": 3}]
     with pytest.raises(ValueError, match="cannot be read"):
         read_json_lines(tmp_path)
-
-
-def test_names_in_settings_are_those_of_the_code() -> None:
-    """Settings are read without torch and so spell names out that torch's modules define again."""
-    from nextscale import config, runtime
-    from nextscale.editing import hooks
-    from nextscale.editing.config import METHOD_NAMES
-
-    assert tuple(runtime.PRECISIONS) == config.PRECISIONS
-    assert tuple(hooks.METHODS) == METHOD_NAMES

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Types that weights are stored and computed in, by name."""
 logger = logging.getLogger("nextscale")
 
 TOP_SEED = 2**63 - 1
 """Largest seed: what torch's generators take."""
-PRECISIONS = ("fp32", "bf16", "fp16")
-"""Types that weights are stored and computed in, by name."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

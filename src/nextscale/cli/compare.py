@@ -22,7 +22,7 @@ class CompareCommand(RivalsEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(CompareCommand)
+@accepts(CompareCommand, first=("data", "out", "count", "sets", "seed", "guidances", "features"))
 def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     """Compare models in quality, steps, FLOPs and time.
 

@@ -53,7 +53,7 @@ class TokenizeOptions:
         require_seed(self.seed)
 
 
-@accepts(TokenizeOptions)
+@accepts(TokenizeOptions, first=("data", "tokenizer", "out", "resume"))
 def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     """Write a token cache to train transformers from."""
     options = settle(TokenizeOptions, given, file=config)

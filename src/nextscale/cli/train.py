@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from nextscale.cli.following import command_line, tell_next
-from nextscale.cli.options import ConfigFile, accepts, read_settings, settle
+from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential
 from nextscale.models.config import TITLES
 from nextscale.presets import (
@@ -30,14 +30,12 @@ if TYPE_CHECKING:
 DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
 "Settings of a transformer that its tokenizer and data decide."
 AUTO = "auto"
-FITTED = "auto fits size and steps to the data and an evening's computing, and says how."
-RunName = Annotated[str, Parameter(help="Run folder; another way to give --out.", show_default=False)]
-Resume = Annotated[
-    bool,
-    Parameter(
-        help="Continue where the run folder left off, with the settings that it recorded; start where it holds nothing."
-    ),
-]
+MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
+"""What the help shows first, as far as the command has it, after --preset and --resume."""
+RESUME = "Continue where the run folder left off, as it recorded; start where it holds nothing. [default: false]"
+Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS["Main settings"])]
+RUN = "Run folder; another way to give --out."
+RunName = Annotated[str, Parameter(help=RUN, show_default=False, group=PANELS["Main settings"])]
 Training = TypeVar("Training", bound=LoopConfig)
 
 
@@ -111,12 +109,18 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@accepts(TokenizerTraining)
+def preset_flag(presets: Iterable[str]) -> Parameter:
+    """How --preset is shown."""
+    text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and an evening's computing."
+    return Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
+
+
+@accepts(TokenizerTraining, first=MAIN, defaults={"out": "out/runs/tokenizer"})
 def train_tokenizer_command(
     run: RunName = "",
     /,
     *,
-    preset: Annotated[str, Parameter(help=f"Architecture: {', '.join(tokenizer_presets())}; {FITTED}")] = AUTO,
+    preset: Annotated[str, preset_flag(tokenizer_presets())] = AUTO,
     config: ConfigFile = "",
     resume: Resume = False,
     given: Any = None,
@@ -147,14 +151,14 @@ def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
     settings, title = TRAININGS[kind], TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
-    names = f"Architecture: {', '.join(family_presets(kind))}; {FITTED}"
+    flag = preset_flag(family_presets(kind))
 
-    @accepts(settings, hidden=DERIVED)
+    @accepts(settings, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
     def command(
         run: RunName = "",
         /,
         *,
-        preset: Annotated[str, Parameter(help=names)] = AUTO,
+        preset: Any = AUTO,
         config: ConfigFile = "",
         resume: Resume = False,
         given: Any = None,
@@ -180,7 +184,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
     command.__doc__ = f"Stage 2: train a model of {title} on tokens, or on images tokenised on the way."
     # Annotations are looked up by name where the command is defined; these are local.
     command.__annotations__ |= {
-        "run": RunName, "preset": Annotated[str, Parameter(help=names)], "config": ConfigFile, "resume": Resume,
+        "run": RunName, "preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume,
     }  # fmt: skip
     return command
 

@@ -9,7 +9,6 @@ import hashlib
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.data.loader import to_uint8
+from nextscale.extras import require
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
 HEADS = ("classifier", "fc", "head", "heads")
@@ -92,8 +92,7 @@ class InceptionNetwork(nn.Module):
     def __init__(self, *, weights: str | Path = "") -> None:
         """`weights` is torch-fidelity's file; without it, it is fetched. Raises ValueError."""
         super().__init__()
-        if find_spec("torch_fidelity") is None:
-            raise ValueError("the features inception need torch-fidelity: pip install 'nextscale[eval]'")
+        require("the network inception", "torch_fidelity")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.name = INCEPTION

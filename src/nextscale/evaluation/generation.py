@@ -85,7 +85,7 @@ def evaluate_generation(
     """
     config = config.settled()
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data)
+    real = open_image_set(config.data, label_column=config.label_column, image_column=config.image_column)
     if config.images:
         subject = existing_images(config, network, progress)
     else:
@@ -207,7 +207,7 @@ def drawn_images(
 
 def existing_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Subject:
     """Images that are there already, `count` of them or all."""
-    images = open_images_alone(config.images)
+    images = open_images_alone(config.images, label_column=config.label_column, image_column=config.image_column)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
 

@@ -43,7 +43,7 @@ def evaluate_reconstruction(
     """
     from nextscale.training.perceptual import PerceptualDistance
 
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     device = resolve_device(config.device)
     network = None if config.features == NONE else load_features(config.features, config.feature_weights).to(device)
     distance = None

@@ -19,6 +19,10 @@ class ScalingRun:
     "Tokenizer: a model, run or tokenizer folder."
     heldout: str
     "Held-out images or tokens, measured on."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     kind: str = "var"
     "var or raster."
     depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -127,7 +131,7 @@ class Ablation:
     out: str = "out/ablation"
     "Folder of all runs."
     precision: str = "auto"
-    "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
+    "Type of products in training: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     compile: bool = False

@@ -37,13 +37,13 @@ logger = logging.getLogger("nextscale.scaling")
 
 UNIT = 73_728
 """Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
-SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
+SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
-    there = len(opened(config.data))
+    there = len(opened(config.data, config))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -59,6 +59,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
         "compile": config.compile, "top_k": 0, "top_p": 0.95,
+        "label_column": config.label_column, "image_column": config.image_column,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 
@@ -105,13 +106,15 @@ def require_same(result: Path, training: TransformerTraining) -> None:
                 "choose another --out"
             )
     for name in ("data", "heldout"):
-        if name in before.inputs and before.inputs[name] != identity_of(opened(now[name])):
+        if name in before.inputs and before.inputs[name] != identity_of(opened(now[name], training)):
             raise ValueError(f"{result}: was made with other {name} than {now[name]} holds now; choose another --out")
 
 
-def opened(data: str) -> TokenCache | ImageSource:
-    """Images or tokens."""
-    return open_tokens(data) if is_token_cache(data) else open_source(data)
+def opened(data: str, columns: ScalingRun | TransformerTraining) -> TokenCache | ImageSource:
+    """Images, of the columns that the settings name, or tokens."""
+    if is_token_cache(data):
+        return open_tokens(data)
+    return open_source(data, label_column=columns.label_column, image_column=columns.image_column)
 
 
 def result_path(out: Path, kind: str, depth: int) -> Path:

@@ -72,7 +72,7 @@ class LoopConfig:
         require_seed(self.seed)
         if self.stream and self.epochs:
             raise ValueError("a stream does not know its length; give --steps instead of --epochs")
-        for name, known in (("export", PRECISIONS), ("precision", ("auto", *PRECISIONS))):
+        for name, known in (("export", list(PRECISIONS)), ("precision", ["auto", *PRECISIONS])):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(known)}")
 
@@ -172,11 +172,11 @@ class TokenizerTraining(LoopConfig):
     init_from: str = ""
     "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
     init_scales: tuple[tuple[int, int], ...] = ()
-    "Other scales for the tokenizer named by init_from, with the same last one, such as 8 or 8,8,8,8."
+    "Other scales for the tokenizer named by --init-from, with the same last one, such as 8 or 8,8,8,8."
     decoded_images: int = 48
     "Of the held-out images, those that are decoded at every scale, for PSNR and pictures."
     decoder_only: bool = False
-    "Train the decoder alone, of the tokenizer named by init_from: tokens, and transformers that know them, stay good."
+    "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(
@@ -246,3 +246,6 @@ class TransformerTraining(LoopConfig):
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         require_at_least(self, 0, "gamma")
         require_share(self, "class_dropout", "label_smoothing")
+        from nextscale.sampling.next_scale import SamplingConfig  # which imports torch
+
+        SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # complains

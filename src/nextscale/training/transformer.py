@@ -34,7 +34,6 @@ from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device
-from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import TransformerTraining
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
@@ -71,7 +70,6 @@ SAMPLES = 16
 
 def train_transformer(config: TransformerTraining, *, resume: bool = False) -> Path:
     """Train and export RUN/model; returns that folder. Raises ValueError for unusable settings or data."""
-    SamplingConfig(guidance=config.guidance, top_k=config.top_k, top_p=config.top_p)  # complains
     processes = launched()
     device = resolve_device(config.device)
     run = RunFolder(Path(config.out), keep=config.keep)
