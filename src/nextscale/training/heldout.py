@@ -26,10 +26,6 @@ from nextscale.training.objective import Objective, mean_figures
 from nextscale.training.split import spread
 
 
-def class_names(source: TokenCache | ImageSource | ImageStream) -> tuple[str, ...]:
-    return source.config.class_names if isinstance(source, TokenCache) else source.class_names
-
-
 def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tensor | None:
     """Ids in `known` of the classes `named`; None where they are the same, or one side has no names.
 

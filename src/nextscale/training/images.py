@@ -44,11 +44,7 @@ def images_apart(
 
 def described(source: TokenCache | ImageSource | ImageStream, aside: Sized | None, config: LoopConfig) -> str:
     """What a run trains and is measured on, and in which precision: the line that it begins with."""
-    if isinstance(source, TokenCache):
-        about = f"tokens of {len(source)} images in {len(source.config.class_names)} classes"
-    else:
-        about = describe(source)
-    line = f"data {config.data}: {about}; computes in {config.precision}"
+    line = f"trains on {describe(source)}; computes in {config.precision}"
     if aside is not None and not config.heldout:
         line += f"; without --heldout, {len(aside)} of the images are set aside to measure on"
     return line
