@@ -164,7 +164,7 @@ def test_without_held_out_data_some_images_are_set_aside(
     with caplog.at_level("INFO", "nextscale"):
         train_tokenizer(stage1_config(data, tmp_path / "run", steps=1, heldout=""))
         train_tokenizer(stage1_config(data, tmp_path / "all", steps=1, heldout="", heldout_share=0.0))
-    said = [line for line in caplog.messages if line.startswith("trains on 24 images in 3 classes by folder")]
+    said = [line for line in caplog.messages if line.startswith("trains on 24 images in 3 classes by subfolder")]
     aside = "; without --heldout, 1 of the images are set aside to measure on"
     for line, end in zip(said, (aside, ""), strict=True):
         assert line.endswith(f"; computes in fp32{end}")
