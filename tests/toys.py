@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,29 @@ def write_parquet(folder: Path, files: int = 4, rows: int = 6, *, broken: tuple[
         table = datasets.Dataset.from_dict({"image": images, "label": [n % 3 for n in numbers]}, features=features)
         table.to_parquet(str(folder / f"{file:02d}.parquet"))
     return folder
+
+
+def write_table(path: Path, labels: list | None = None, *, name: str = "label", images: list | None = None) -> Path:
+    """A parquet file as pandas writes it: without features of `datasets`. Images are of class i mod 3."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    count = len(labels) if labels is not None else 3
+    columns: dict = {"image": images or [{"bytes": png(i % 3, i), "path": None} for i in range(count)]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(arrow.table(columns | ({} if labels is None else {name: labels})), path)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive of files in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
 
 
 def scaling_results(depths: tuple[int, ...]) -> list[dict]:

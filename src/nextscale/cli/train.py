@@ -21,6 +21,7 @@ from nextscale.presets import (
 )
 from nextscale.runtime import launched_processes, retain_freed_memory
 from nextscale.training.families import TRAININGS
+from nextscale.training.images import columns
 from nextscale.training.loop import LoopConfig
 from nextscale.training.suggest import Suggestion, suggest_tokenizer, suggest_transformer
 from nextscale.training.tokenizer import TokenizerTraining, train_tokenizer
@@ -46,7 +47,7 @@ def train_tokenizer_command(
     if preset == AUTO:
         known = settle(TokenizerTraining, given, file=config, base=base)
         require_index(known)
-        base |= told(suggest_tokenizer(open_source(known.data)))
+        base |= told(suggest_tokenizer(open_source(known.data, **columns(known))))
     else:
         base |= {"model": essential(named(tokenizer_presets(), preset))} | tokenizer_recipes().get(preset, {})
     settled = settle(TokenizerTraining, given, file=config, base=base)
@@ -72,7 +73,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
         if preset == AUTO:
             known = settle(settings, given, file=config, base=base)
             require_index(known)
-            base |= told(suggest_transformer(count_images(known.data)))
+            base |= told(suggest_transformer(count_images(known)))
         else:
             base |= {"model": essential(named(presets, preset))} | recipes.get(preset, {})
         settled = settle(settings, given, file=config, base=base)
@@ -103,6 +104,8 @@ def told(suggestion: Suggestion) -> dict[str, Any]:
     return suggestion.settings
 
 
-def count_images(data: str) -> int:
+def count_images(config: LoopConfig) -> int:
     """Images of a token cache or a set of images."""
-    return len(open_tokens(data)) if is_token_cache(data) else len(open_source(data))
+    if is_token_cache(config.data):
+        return len(open_tokens(config.data))
+    return len(open_source(config.data, **columns(config)))

@@ -58,6 +58,10 @@ class GenerationEvaluation:
 
     data: str
     "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model whose images are drawn and measured."
     images: str = ""
@@ -150,7 +154,7 @@ def evaluate_generation(
     """
     config = config.settled()
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data)
+    real = open_image_set(config.data, label_column=config.label_column, image_column=config.image_column)
     if config.images:
         subject = existing_images(config, network, progress)
     else:
@@ -272,7 +276,7 @@ def drawn_images(
 
 def existing_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Subject:
     """Images that are there already, `count` of them or all."""
-    images = open_images_alone(config.images)
+    images = open_images_alone(config.images, label_column=config.label_column, image_column=config.image_column)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
 

@@ -33,6 +33,10 @@ class LikelihoodEvaluation:
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model whose predictions are measured."
     count: int = 5000
@@ -57,7 +61,7 @@ class LikelihoodEvaluation:
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:
     """The report. `progress` makes a function that is told how far a stage is. Raises ValueError."""
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)

@@ -37,6 +37,10 @@ class ReconstructionEvaluation:
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id, .npz of images."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model, run or tokenizer folder, or a hub id."
     out: str = "out/evaluation-reconstruction"
@@ -75,7 +79,7 @@ def evaluate_reconstruction(
     """
     from nextscale.training.perceptual import PerceptualDistance
 
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     device = resolve_device(config.device)
     network = None if config.features == NONE else load_features(config.features, config.feature_weights).to(device)
     distance = None

@@ -37,6 +37,10 @@ class RivalsEvaluation:
 
     data: str = ""
     "Real images with which all are compared."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     out: str = "out/compare"
     "Folder for features and the report; a comparison that was stopped continues in it."
     count: int = 5000
@@ -97,6 +101,7 @@ def compare_models(
             data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
             seed=config.seed, features=config.features, feature_weights=config.feature_weights,
             precision=config.precision, device=config.device, batch_size=config.batch_size,
+            label_column=config.label_column, image_column=config.image_column,
         )  # fmt: skip
         guidances.append(best_guidance(evaluation, config, processes, wait, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])

@@ -50,6 +50,10 @@ class ScalingRun:
     "Tokenizer: a model, run or tokenizer folder."
     heldout: str
     "Held-out images or tokens, measured on."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     kind: str = "var"
     "var or raster."
     depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -90,7 +94,8 @@ class ScalingRun:
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
-    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data))
+    columns = {"label_column": config.label_column, "image_column": config.image_column}
+    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data, **columns))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -105,7 +110,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
-        "compile": config.compile, "top_k": 0, "top_p": 0.95,
+        "compile": config.compile, "top_k": 0, "top_p": 0.95, **columns,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 

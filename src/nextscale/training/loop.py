@@ -56,6 +56,10 @@ class LoopConfig:
     "Read images in the order of their files instead of by index: for sets too large to index or to keep on one disk."
     stream_classes: int = 0
     "Classes of a stream whose labels are plain numbers."
+    label_column: str = ""
+    "For images: column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "For images: their column where it is in doubt; in .tar: their suffix."
     limit: int = 100
     "Unreadable images tolerated; they are named, counted and replaced by the next."
     precision: str = "bf16"

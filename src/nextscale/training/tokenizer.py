@@ -30,7 +30,7 @@ from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
-from nextscale.training.images import image_batches, load_position, open_images, save_position
+from nextscale.training.images import columns, image_batches, load_position, open_images, save_position
 from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -129,7 +129,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     source = open_images(config)
-    heldout = open_source(config.heldout) if config.heldout else source
+    heldout = open_source(config.heldout, **columns(config)) if config.heldout else source
     if isinstance(heldout, ImageStream):
         raise ValueError("a stream cannot be measured on; give other images with --heldout")
     config = replace(config, steps=counted_steps(config, source))
