@@ -97,10 +97,11 @@ def image_columns(source: ImageSource) -> Iterator[dict[str, Any]]:
 
     for table in source.rows.with_format("arrow").iter(batch_size=1000):
         for part in table.column(source.image_column).chunks:
+            absent = {"bytes": arrow.nulls(len(part), arrow.binary())}
             if arrow.types.is_struct(part.type):
-                yield {one.name: part.field(one.name) for one in part.type}
+                yield absent | {one.name: part.field(one.name) for one in part.type}
             elif arrow.types.is_string(part.type) or arrow.types.is_large_string(part.type):
-                yield {"bytes": arrow.nulls(len(part), arrow.binary()), "path": part}
+                yield absent | {"path": part}
             else:
                 yield {"bytes": part}
 
