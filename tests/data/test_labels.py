@@ -102,7 +102,7 @@ def test_columns_that_say_something_else_are_not_asked_for(tmp_path: Path, opene
 
 def test_gaps_and_look_alikes_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_source(write_table(tmp_path / "gaps.parquet", [7, 9, 7]))
-    assert "numbers in column 'label' have gaps: the 2 that occur become classes (7, 9)" in caplog.text
+    assert "the numbers in column 'label' are not 0, 1, 2 and so on: the 2 that occur become the classes (7, 9)" in caplog.text
     open_source(write_table(tmp_path / "alike.parquet", ["Cat", "cat ", "dog", "caf\u00e9", "cafe\u0301"]))
     assert "kept apart: 'Cat' and 'cat '; 'cafe\u0301' and 'caf\u00e9'" in caplog.text
     caplog.clear()

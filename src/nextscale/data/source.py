@@ -82,7 +82,7 @@ class ImageSource:
 
 
 class Described(Protocol):
-    """An ImageSource or an ImageStream."""
+    """An ImageSource, an ImageStream or a TokenCache."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -95,8 +95,8 @@ def describe(source: Described) -> str:
     count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
     if not source.class_names:
         return f"{count} without classes"
-    number = len(source.class_names)
-    return f"{count} in {number} class{'es' * (number > 1)} by {source.labelled_by}: {shown(source.class_names)}"
+    number, by = len(source.class_names), f" by {source.labelled_by}" if source.labelled_by else ""
+    return f"{count} in {number} class{'es' * (number > 1)}{by}: {shown(source.class_names)}"
 
 
 def open_source(

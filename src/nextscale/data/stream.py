@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nextscale.data.archives import FOLDER, Layout, layout_of, streamed
+from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
 from nextscale.data.columns import (
     choose_image_column,
     choose_label_column,
@@ -126,16 +126,20 @@ def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
 
 def column_classes(feature: Any, column: str, files: list[str], spec: str, count: int) -> Classes:
     """Classes of parquet files: declared, counted, or those that occur in the column. Raises ValueError."""
+    declared, told = declared_names(feature), f"column {column!r}"
     text = getattr(feature, "dtype", "").endswith("string")
-    if not declared_names(feature) and count and not text:
+    if not declared and count and not text:
         return numbered(count)
-    if not declared_names(feature) and any("://" in file for file in files):
-        raise ValueError(f"data {spec}: labels of a stream have no names; give their number with --stream-classes")
+    if not declared and any("://" in file for file in files):
+        raise ValueError(
+            f"data {spec}: a stream from the hub needs labels that are declared, or numbers with --stream-classes; "
+            f"{told} holds {'text' if text else 'numbers'}"
+        )
     try:
-        known = classes_of(values_of(files, column), column=f"column {column!r}", declared=declared_names(feature))
+        known = classes_of(values_of(files, column), column=told, declared=declared, indices=column == CLS)
     except ValueError as error:
         raise ValueError(f"data {spec}: {error}") from error
-    warn_of_oddities(known, spec, f"column {column!r}")
+    warn_of_oddities(known, spec, told)
     return known
 
 
@@ -243,9 +247,7 @@ class StreamLoader:
         data, name = encoded(row[stream.image_column], f"image {number}", folder)
         label = NO_CLASS
         if stream.label_column:
-            value = (
-                row[stream.label_column] if stream.layout else label_in(row[stream.label_column], stream.label_column)
-            )
+            value = label_in(row[stream.label_column], stream.label_column)
             label = stream.classes.id(value, row=name, column=stream.labelled_by)
         generator = np.random.default_rng([self.seed, epoch, number])
         image = decode_rgb(data, name=name)

@@ -30,7 +30,7 @@ from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.adversarial import AdversarialConfig, Adversary
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
-from nextscale.training.images import columns, image_batches, load_position, open_images, save_position
+from nextscale.training.images import columns, described, image_batches, load_position, open_images, save_position
 from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -144,6 +144,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             )
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
+    if processes.is_main:
+        logger.info(described(source))
 
     torch.manual_seed(config.seed)
     model = VQVAE(config.model).to(device)
@@ -238,8 +240,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 logger.info("held out at step %d: %s", done, describe(measured))
                 if can_plot() and journal.metrics is not None:
                     plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
-                described = ModelConfig(kind="tokenizer", class_names=source.class_names)
-                save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
+                about = ModelConfig(kind="tokenizer", class_names=source.class_names)
+                save_model(run.path / "model", about, tokenizer=average.module, dtype=PRECISIONS[config.export])
             if stopping:
                 break
     journal.close()

@@ -37,7 +37,7 @@ from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtyp
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
 from nextscale.training.heldout import class_names, class_places, describe, describe_heldout, measure, spread_tokens
-from nextscale.training.images import image_batches, load_position, open_images, save_position
+from nextscale.training.images import described, image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
     LoopConfig,
@@ -133,6 +133,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     config = replace(config, model=fitted, tokenizer_fingerprint=identity, steps=steps)
     run = RunFolder(Path(config.out), keep=config.keep)
     main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
+    if processes.is_main:
+        logger.info(described(source))
 
     torch.manual_seed(config.seed)
     objective = objective_of(fitted, tokenizer, label_smoothing=config.label_smoothing)
