@@ -45,17 +45,7 @@ def test_two_kinds_side_by_side(
     assert Image.open(out / "samples.png").size == (12 * (16 + 2) - 2, 2 * (16 + 2) - 2)
     assert main(["compare", "--report", str(out / "report.json")]) == 0
     assert capsys.readouterr().out == shown
-    tuned = [
-        *command,
-        *flags,
-        *precision,
-        "--guidances",
-        "0,3",
-        "--tuning-count",
-        "6",
-        "--out",
-        str(tmp_path / "tuned"),
-    ]
+    tuned = [*command, *flags, *precision, "--guidances", "0,3", "--tuning-count", "6"]
     assert main([*tuned, "--out", str(tmp_path / "tuned")]) == 0
     for row in json.loads((tmp_path / "tuned" / "report.json").read_text())["models"]:
         name = "-".join(Path(row["model"]).parts[-2:])
