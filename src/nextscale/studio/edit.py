@@ -11,9 +11,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageOps
 
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
-from nextscale.pictures import to_images
 from nextscale.pipeline import AUTO
 from nextscale.studio.desk import Desk, large, require_size, seed_of, strip
 from nextscale.studio.errors import told
@@ -81,7 +80,7 @@ def edit_live(
         editor = desk.pipeline.editor(canvas.image, mask, editing=editing)
         frames = []
         for step in desk.pipeline.edit_steps(editor, classes=label, seeds=seeds):
-            frames.append([to_images(editor.finish(one))[0] for one in step.accumulated.split(1)])
+            frames.append(step.images())
             status = f"Scale {step.scale + 1} of {len(desk.pipeline.schedule)}"
             yield EditFrame(pair_of(canvas.image, frames[-1][0]), strip(frames), status)
         images, shown = frames[-1], strip(frames)
