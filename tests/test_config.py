@@ -95,3 +95,13 @@ def test_unreadable_json_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.json").write_text(text)
     with pytest.raises(ValueError, match=r"c\.json"):
         read_json(tmp_path / "c.json")
+
+
+def test_names_in_settings_are_those_of_the_code() -> None:
+    """Settings are read without torch and so spell names out that torch's modules define again."""
+    from nextscale import config, runtime
+    from nextscale.editing import hooks
+    from nextscale.editing.config import METHOD_NAMES
+
+    assert tuple(runtime.PRECISIONS) == config.PRECISIONS
+    assert tuple(hooks.METHODS) == METHOD_NAMES

@@ -17,18 +17,23 @@ from nextscale.official import (
     OFFICIAL_FILES,
     OFFICIAL_REPOSITORY,
     OFFICIAL_TOKENIZER,
-    State,
-    read_state,
     tokenizer_from_official,
     transformer_config,
     transformer_from_official,
 )
+from nextscale.official_files import State, kinds_in, read_part
 from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 RANDOM = "random:"
+TORCH_FILES = (".pth", ".pt", ".ckpt")
 BUNDLED = ("demo", "demo-raster")
 """Models in the package: next-scale prediction, and raster order to compare it with."""
+ABOUT = {
+    "demo": "The demo model has learned 64 x 64 frames of 16 video games (Procgen); its classes are the games.",
+    "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
+}
+"""What the pictures of the bundled models are."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
@@ -69,20 +74,25 @@ class FolderModel:
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """The authors' format: a tokenizer file, with or without a transformer file."""
+    """The authors' format: a tokenizer file, with or without a transformer file; one file may hold both."""
 
     vae: Path
     var: Path | None = None
 
     @property
     def place(self) -> str:
-        return ", ".join(str(path) for path in (self.vae, self.var) if path is not None)
+        return ", ".join(str(path) for path in dict.fromkeys((self.vae, self.var)) if path is not None)
 
     @cached_property
     def _weights(self) -> State:
         if self.var is None:
             raise ValueError(f"{self.vae}: holds a tokenizer but no transformer; expected a file such as var_d16.pth")
-        return read_state(self.var)
+        if "transformer" not in kinds_in(self.var) and self.vae != self.var:
+            swapped = "transformer" in kinds_in(self.vae)
+            told = "are the wrong way round" if swapped else "are both tokenizers"
+            expected = f"expected vae, such as {OFFICIAL_TOKENIZER}, and var, such as var_d16.pth"
+            raise ValueError(f"vae {self.vae} and var {self.var} {told}; {expected}")
+        return read_part(self.var, "transformer")
 
     def config(self) -> ModelConfig:
         if self.var is None:
@@ -94,7 +104,7 @@ class OfficialModel:
         schedule = VQVAEConfig().schedule  # the file names none: it serves every schedule
         if self.var is not None:
             schedule = transformer_config(self._weights, str(self.var)).schedule
-        return assigned(VQVAE, *tokenizer_from_official(read_state(self.vae), schedule, str(self.vae)))
+        return assigned(VQVAE, *tokenizer_from_official(read_part(self.vae, "tokenizer"), schedule, str(self.vae)))
 
     def transformer(self) -> VAR:
         return assigned(VAR, *transformer_from_official(self._weights, str(self.var)))
@@ -132,7 +142,7 @@ def find_model(model: str | Path) -> StoredModel:
         return RandomModel(text.removeprefix(RANDOM))
     if path.is_dir() and text:
         return FolderModel(path)
-    if path.suffix == ".pth" and path.is_file():
+    if path.suffix in TORCH_FILES and path.is_file():
         return official_file(path)
     if path.exists() and text:
         raise ValueError(f"model {model}: is a file; {KNOWN}")
@@ -149,12 +159,18 @@ def find_model(model: str | Path) -> StoredModel:
 
 
 def official_file(path: Path) -> OfficialModel:
-    """A transformer file with the tokenizer file beside it, or a tokenizer file alone."""
-    if "quantize.embedding.weight" in read_state(path):
-        return OfficialModel(path)
+    """A file that holds both parts, a transformer file with the tokenizer file beside it, or a tokenizer file alone."""
+    kinds = kinds_in(path)
+    if "tokenizer" in kinds:
+        return OfficialModel(path, path if "transformer" in kinds else None)
     beside = path.with_name(OFFICIAL_TOKENIZER)
     others = [beside] if beside.is_file() else sorted(path.parent.glob("vae*.pth"))
-    if len(others) != 1:
+    if len(others) > 1:
+        names = " and ".join(other.name for other in others)
+        raise ValueError(
+            f"{path}: {len(others)} tokenizers are beside it ({names}); leave the one it was trained with in the folder"
+        )
+    if not others:
         raise ValueError(f"{path}: its tokenizer is missing; put {OFFICIAL_TOKENIZER} into the same folder")
     return OfficialModel(others[0], path)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
+PRECISIONS = ("fp32", "bf16", "fp16")
+"""Types that weights are stored and computed in, by name."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:

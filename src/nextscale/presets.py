@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from nextscale.config import from_dict
-from nextscale.models.families import family
-from nextscale.models.var import VARConfig
-from nextscale.tokenizer.vqvae import VQVAEConfig
+from nextscale.models.config import VARConfig, architecture
+from nextscale.tokenizer.config import VQVAEConfig
 
 SCALES_512 = tuple((side, side) for side in (1, 2, 3, 4, 6, 9, 13, 18, 24, 32))
 
@@ -71,7 +70,7 @@ def family_presets(kind: str) -> dict[str, Any]:
             sizes = {"dit-xl-2": public | {"depth": 28, "heads": 18}}
         case _:
             sizes = {}
-    config = family(kind).config
+    config = architecture(kind)
     return {name: from_dict(config, values) for name, values in (small | sizes).items()}
 
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Size = tuple[int, int]
 
@@ -76,6 +78,8 @@ class ScaleSchedule:
 
     def levels(self) -> Tensor:
         """Scale index of every position, (L,) int64."""
+        import torch  # not above: schedules are settings, which are read without torch
+
         # On the CPU even where a model is being built on another device, such as meta.
         scales, lengths = torch.arange(len(self), device="cpu"), torch.tensor(self.lengths, device="cpu")
         return torch.repeat_interleave(scales, lengths)
@@ -128,6 +132,8 @@ class TokenPyramid:
     """
 
     def __init__(self, packed: Tensor, schedule: ScaleSchedule) -> None:
+        import torch
+
         if packed.ndim != 2 or packed.shape[1] != schedule.length:
             raise ValueError(
                 f"packed tokens must be (batch, {schedule.length}) for the schedule {schedule}, "
@@ -141,6 +147,8 @@ class TokenPyramid:
     @classmethod
     def from_maps(cls, maps: Sequence[Tensor], schedule: ScaleSchedule) -> TokenPyramid:
         """Pack one (B, h_k, w_k) integer map per scale."""
+        import torch
+
         if len(maps) != len(schedule):
             raise ValueError(f"expected {len(schedule)} token maps, got {len(maps)}")
         for scale, (tokens, size) in enumerate(zip(maps, schedule, strict=True)):

@@ -268,14 +268,14 @@ def test_damaged_data_is_named(data: bytes, tmp_path: Path) -> None:
         read_image(path, name=str(path))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_or_are_refused(data: bytes) -> None:
     with contextlib.suppress(UnreadableImage):
         assert read_image(data).mode == "RGB"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.integers(1, 20), st.floats(1, 2))
 def test_crops_have_the_size_whatever_comes(height: int, width: int, h: int, w: int, enlarge: float) -> None:
     image = Image.fromarray(np.zeros((height, width, 3), dtype=np.uint8))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.evaluation.generation import GenerationEvaluation
-from nextscale.evaluation.likelihood import LikelihoodEvaluation
-from nextscale.evaluation.reconstruction import ReconstructionEvaluation
+from nextscale.cli.tables import print_table
+from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
+from nextscale.extras import require
 from nextscale.files import write_json
 
+MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
+"""What the help of every evaluation shows first, as far as it has it."""
 NAMES = {
     "frechet": "Frechet distance", "kernel": "kernel distance x 1000", "inception_score": "Inception score",
     "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
@@ -33,7 +36,7 @@ class GenerationCommand(GenerationEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(GenerationCommand)
+@accepts(GenerationCommand, first=MAIN)
 def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure generated images, or any others, against real ones."""
     options = settle(GenerationCommand, given, file=config)
@@ -73,10 +76,11 @@ class ReconstructionCommand(ReconstructionEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(ReconstructionCommand)
+@accepts(ReconstructionCommand, first=MAIN)
 def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure what a tokenizer keeps of images."""
     options = settle(ReconstructionCommand, given, file=config)
+    require("SSIM", "torchmetrics")
     from nextscale.evaluation.plots import can_plot, plot_reconstruction
     from nextscale.evaluation.reconstruction import evaluate_reconstruction
     from nextscale.pictures import grid, save_image, to_images
@@ -103,7 +107,7 @@ class LikelihoodCommand(LikelihoodEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(LikelihoodCommand)
+@accepts(LikelihoodCommand, first=MAIN)
 def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure how well a transformer predicts the tokens of held-out images."""
     options = settle(LikelihoodCommand, given, file=config)
@@ -119,7 +123,11 @@ def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
 
 
 def keep(report: dict[str, Any], out: str, file: str) -> None:
-    """Write the report to OUT/report.json and to the file asked for."""
+    """Write the report to OUT/report.json and to the file asked for. Raises ValueError where a figure is not finite."""
+    try:
+        json.dumps(report, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"the report is not written: one of its figures is not finite ({error})") from error
     for path in (Path(out) / "report.json", *([Path(file)] if file else [])):
         write_json(path, report)
 
@@ -139,6 +147,8 @@ def show_generation(report: dict[str, Any]) -> None:
     table(title, ("figure", "real against real", "measured", "deviation over sets"), rows)
     if floor:
         print(f"real against real: {floor['count']} images on each side")
+    if told := report["classes"]:
+        print(f"class accuracy: {told['images']} images of {told['compared']} classes, chance {told['chance']:.2%}")
     count = f"{reference['count']} images of" if reference["count"] else "statistics in"
     print(f"reference: {count} {reference['data']}")
 
@@ -203,19 +213,19 @@ def show_likelihood(report: dict[str, Any]) -> None:
             f"classes told by likelihood: {told['accuracy']:.2%} of {told['count']} images (chance {told['chance']:.2%}"
         )
         if "nearest_class_mean" in told:
-            line += f"; nearest class mean in {told['features']} {told['nearest_class_mean']:.2%}"
+            nearest, chance = told["nearest_class_mean"], told["nearest_chance"]
+            line += f"; nearest class mean in {told['features']} {nearest:.2%}, chance {chance:.2%}"
         print(line + ")")
 
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table."""
-    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)
-    Console().print(drawn)
+    print_table(drawn)
 
 
 def number(name: str, value: float) -> str:

@@ -17,6 +17,10 @@ class TokenizeOptions:
 
     data: str
     "Images: folder, parquet, WebDataset or hub id."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     tokenizer: str = "demo"
     "Tokenizer: demo, or a model, run or tokenizer folder."
     out: str = "out/tokens"
@@ -46,13 +50,13 @@ class TokenizeOptions:
         require_at_least(self, 1, "views", "batch_size")
 
 
-@accepts(TokenizeOptions)
+@accepts(TokenizeOptions, first=("data", "tokenizer", "out", "resume"))
 def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     """Write a token cache to train transformers from."""
     options = settle(TokenizeOptions, given, file=config)
     from nextscale.catalogue import find_model
     from nextscale.config import to_dict
-    from nextscale.data.source import open_source
+    from nextscale.data.source import describe, open_source
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
@@ -63,7 +67,9 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     device = resolve_device(options.device)
     dtype = resolve_dtype(options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
-    source = open_source(options.data)
+    source = open_source(options.data, label_column=options.label_column, image_column=options.image_column)
+    if processes.is_main:
+        print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     described = TokenCacheConfig(
         data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from PIL import Image
 
 from nextscale.catalogue import find_model
-from nextscale.config import read_json, require_at_least
+from nextscale.classes import UNMATCHED, match_classes
+from nextscale.config import read_json
+from nextscale.evaluation.config import RivalsEvaluation
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.published import IMAGENET_256
@@ -28,46 +30,6 @@ from nextscale.runtime import Processes
 
 COLUMNS = 12
 """Classes that the picture of all models shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RivalsEvaluation:
-    """Settings of `nextscale compare`."""
-
-    data: str = ""
-    "Real images with which all are compared."
-    out: str = "out/compare"
-    "Folder for features and the report; a comparison that was stopped continues in it."
-    count: int = 5000
-    "Images of each set."
-    sets: int = 3
-    "Sets drawn with seeds of their own; their spread is reported."
-    seed: int = 1_000_000
-    "Seed of the first image."
-    guidances: tuple[float, ...] = ()
-    "Guidances to try for each model first, to compare it at the best by Frechet distance [default: its own]"
-    tuning_count: int = 1000
-    "Images of each guidance that is tried, of seeds of their own."
-    features: str = "inception"
-    "inception, or a torchvision classifier such as mobilenet_v2."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    time_batches: tuple[int, ...] = (1, 32)
-    "Batch sizes whose seconds per image are measured."
-    rounds: int = 3
-    "Rounds of each; all models in turn, medians are reported."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 64
-    "Images at once in the evaluation."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 2, "count", "tuning_count")
-        require_at_least(self, 1, "sets", "rounds", "batch_size")
-        if not self.time_batches or min(self.time_batches) < 1:
-            raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")
 
 
 def compare_models(
@@ -96,13 +58,14 @@ def compare_models(
             data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
             seed=config.seed, features=config.features, feature_weights=config.feature_weights,
             precision=config.precision, device=config.device, batch_size=config.batch_size,
+            label_column=config.label_column, image_column=config.image_column,
         )  # fmt: skip
         guidances.append(best_guidance(evaluation, config, processes, wait, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
         if not report:
             continue
-        shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
+        shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
         rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
     if not rows:
         return {}
@@ -158,13 +121,26 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
 
 
 def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | None]) -> Image.Image:
-    """A row of images per model, a column per class (of the first few, one seed each)."""
+    """A row of images per model, a column per class (the first model's first few, one seed each)."""
     images = []
+    first = next((pipeline for pipeline in pipelines if pipeline.transformer.config.classes), pipelines[0])
     for pipeline, guidance in zip(pipelines, guidances, strict=True):
-        classes = pipeline.transformer.config.classes
-        wanted = [number % classes if classes else None for number in range(COLUMNS)]
+        ids = shared_classes(first, pipeline)
+        wanted = [ids[number % len(ids)] if ids else None for number in range(COLUMNS)]
         images += pipeline.generate(wanted, seeds=range(COLUMNS), guidance=guidance).images
     return grid([image.resize(images[0].size) for image in images], columns=COLUMNS)
+
+
+def shared_classes(first: VARPipeline, other: VARPipeline) -> list[int | None]:
+    """For each class of one model the other's id of it; None where it has none, or no classes at all."""
+    count = other.transformer.config.classes
+    if not count:
+        return []
+    places = match_classes(
+        first.class_names, other.config.class_names, where="the first model", whose="another model's", classes=count,
+        partly=True,
+    )  # fmt: skip
+    return [None if place == UNMATCHED else place for place in places]
 
 
 def images_seen(model: str) -> int | None:

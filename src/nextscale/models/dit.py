@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,45 +14,12 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
-from nextscale.config import require_at_least
-from nextscale.models.transformer import TransformerConfig
+from nextscale.models.config import DiTConfig
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.nn.linear import Linear
 
 FREQUENCIES = 256
 """Sines and cosines that a time step is told by."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DiTConfig(TransformerConfig):
-    """Architecture of the diffusion transformer and how it samples by default."""
-
-    qk_normalisation: bool = False
-    "Unit queries and keys with a learned scale per head."
-    patch: int = 1
-    "Latents along each side of a token."
-    noise_levels: int = 1000
-    "Steps of the diffusion, noise variances rising linearly from 1e-4 to 0.02."
-    sampling_steps: int = 250
-    "Steps of generation by default."
-    latent_scale: float = 1.0
-    "Standard deviation of the latents, by which they are divided."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, 1, "patch", "noise_levels", "sampling_steps")
-        if not self.adaln or self.shared_adaln:
-            raise ValueError("a diffusion transformer knows the time by each block's own adaln; leave it as it is")
-        if self.sampling_steps > self.noise_levels:
-            raise ValueError(f"sampling_steps {self.sampling_steps} are more than the {self.noise_levels} noise_levels")
-        if any(side % self.patch for side in self.schedule.final):
-            raise ValueError(f"patch {self.patch} does not divide the latent map of {self.schedule.final}")
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of a map, L."""
-        height, width = self.schedule.final
-        return height * width // self.patch**2
 
 
 class DiT(nn.Module):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nextscale.models.dit import DiT, DiTConfig
-from nextscale.models.maskgit import MaskGIT, MaskGITConfig
-from nextscale.models.raster import Raster, RasterConfig
-from nextscale.models.rq import RQConfig, RQTransformer
-from nextscale.models.transformer import TransformerConfig
-from nextscale.models.var import VAR, VARConfig
+from nextscale.models.config import ARCHITECTURES, TITLES, TransformerConfig, architecture
+from nextscale.models.dit import DiT
+from nextscale.models.maskgit import MaskGIT
+from nextscale.models.raster import Raster
+from nextscale.models.rq import RQTransformer
+from nextscale.models.var import VAR
 
 Model = VAR | Raster | RQTransformer | MaskGIT | DiT
 
@@ -24,19 +24,13 @@ class Family:
     title: str
 
 
-FAMILIES = {
-    "var": Family("var", VARConfig, VAR, "next-scale prediction (VAR)"),
-    "raster": Family("raster", RasterConfig, Raster, "raster-order AR (VQGAN)"),
-    "rq": Family("rq", RQConfig, RQTransformer, "residual-quantised AR (RQ-Transformer)"),
-    "maskgit": Family("maskgit", MaskGITConfig, MaskGIT, "masked prediction (MaskGIT)"),
-    "dit": Family("dit", DiTConfig, DiT, "diffusion (DiT)"),
-}
+MODELS: dict[str, type[Model]] = {"var": VAR, "raster": Raster, "rq": RQTransformer, "maskgit": MaskGIT, "dit": DiT}
+FAMILIES = {kind: Family(kind, ARCHITECTURES[kind], model, TITLES[kind]) for kind, model in MODELS.items()}
 
 
 def family(kind: str) -> Family:
     """Raises ValueError for an unknown kind."""
-    if kind not in FAMILIES:
-        raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(FAMILIES)}")
+    architecture(kind)
     return FAMILIES[kind]
 
 

@@ -7,34 +7,14 @@ Shapes: B batch, L tokens, C width, V codebook entries.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from nextscale.config import require_at_least
-from nextscale.models.raster import require_single_map
-from nextscale.models.transformer import Condition, TransformerConfig
+from nextscale.models.config import MaskGITConfig
+from nextscale.models.transformer import Condition
 from nextscale.models.var import VAR
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskGITConfig(TransformerConfig):
-    """Architecture of the masked transformer; its tokenizer has a single scale."""
-
-    scales: tuple[tuple[int, int], ...] = ((16, 16),)
-    "The one token map's size (height, width): the tokenizer's."
-    sampling_steps: int = 8
-    "Steps of generation by default."
-    choice_temperature: float = 4.5
-    "Noise on how sure each token is; it falls to 0 at the last step."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, 1, "sampling_steps")
-        require_at_least(self, 0, "choice_temperature")
-        require_single_map(self, "masked prediction reads")
 
 
 def masked_share(ratio: float) -> float:

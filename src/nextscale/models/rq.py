@@ -9,68 +9,15 @@ Shapes: B batch, P positions, D codes of each, C width, V codebook entries.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nextscale.config import require_at_least
-from nextscale.models.transformer import Condition, Transformer, TransformerConfig
+from nextscale.models.config import RQConfig
+from nextscale.models.transformer import Condition, Transformer
 from nextscale.models.var import VAR
 from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
-from nextscale.pyramid import ScaleSchedule
-
-
-@dataclass(frozen=True, kw_only=True)
-class RQConfig(TransformerConfig):
-    """Architecture of the RQ-Transformer; its tokenizer repeats one scale."""
-
-    scales: tuple[tuple[int, int], ...] = ((8, 8),) * 4
-    "One token map's size (height, width), once per residual code: the tokenizer's."
-    depth_blocks: int = 4
-    "Blocks of the depth transformer; those of the spatial one are `depth`."
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, 1, "depth_blocks")
-        if len(set(self.scales)) != 1:
-            raise ValueError(
-                "an RQ-Transformer reads residual codes of one resolution; train a tokenizer that repeats a scale, "
-                "such as --scales 8,8,8,8"
-            )
-
-    @property
-    def positions(self) -> int:
-        """Places of the map, P."""
-        return self.schedule.lengths[0]
-
-    @property
-    def codes(self) -> int:
-        """Residual codes of a place, D."""
-        return len(self.scales)
-
-    @property
-    def sequence(self) -> ScaleSchedule:
-        """The spatial transformer's: one position after the other."""
-        return ScaleSchedule([1] * self.positions)
-
-    @property
-    def depth_config(self) -> TransformerConfig:
-        """The depth transformer's: a sequence of D codes."""
-        shared = {
-            name: getattr(self, name)
-            for name in (
-                "heads",
-                "codebook_size",
-                "latent_channels",
-                "classes",
-                "shared_adaln",
-                "adaln",
-                "qk_normalisation",
-            )
-        }
-        return TransformerConfig(depth=self.depth_blocks, scales=((1, 1),) * self.codes, drop_path=0.0, **shared)
 
 
 class RQTransformer(nn.Module):

@@ -6,21 +6,17 @@ Shapes: B batch, L tokens of the sequence, l tokens of one scale, C width, V cod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.models.config import VARConfig as VARConfig
 from nextscale.models.transformer import Condition, Transformer, TransformerConfig
 from nextscale.nn.attention import KeyValueCache
 from nextscale.nn.block import modulate
 from nextscale.nn.linear import Linear
-
-
-@dataclass(frozen=True, kw_only=True)
-class VARConfig(TransformerConfig):
-    """Architecture of the next-scale transformer."""
 
 
 class VAR(Transformer):

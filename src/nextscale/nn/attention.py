@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.nn import HEAD_WIDTH
 from nextscale.nn.linear import Linear
 
 Group = tuple[slice, Tensor | None]
 """Positions of a run of queries, and where they see keys up to its end, (l, end) bool; None is everywhere."""
 
-HEAD_WIDTH = 64
 MAX_LOG_SCALE = math.log(100)
 
 

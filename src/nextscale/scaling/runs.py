@@ -15,11 +15,11 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nextscale.config import from_dict, read_json, require_at_least
+from nextscale.config import from_dict, read_json
 from nextscale.data.source import open_source
 from nextscale.data.tokens import is_token_cache, open_tokens
 from nextscale.evaluation.cost import training_flops
@@ -27,6 +27,7 @@ from nextscale.files import write_json
 from nextscale.models.families import family
 from nextscale.presets import family_presets
 from nextscale.runtime import launched_processes
+from nextscale.scaling.config import ScalingRun
 from nextscale.training.families import TRAININGS
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.transformer import TransformerTraining, train_transformer
@@ -35,62 +36,14 @@ logger = logging.getLogger("nextscale.scaling")
 
 UNIT = 73_728
 """Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
-KINDS = ("var", "raster")
 SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScalingRun:
-    """Settings of `nextscale scaling run`."""
-
-    data: str
-    "Training images or tokens; each is used once."
-    tokenizer: str
-    "Tokenizer: a model, run or tokenizer folder."
-    heldout: str
-    "Held-out images or tokens, measured on."
-    kind: str = "var"
-    "var or raster."
-    depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
-    "Depths to train."
-    images: int = 0
-    "Images of each training; 0 takes all of the data."
-    heldout_images: int = 10_000
-    "Held-out images measured."
-    measurements: int = 16
-    "Held-out measurements of each training, evenly spread: points of the compute frontier."
-    batch_size: int = 64
-    "Images per step."
-    learning_rate: float = 8e-3
-    "Peak learning rate of depth 4 at a batch of 256; other depths have it times (4 / depth) to the power below."
-    rate_power: float = 0.5
-    "How fast the learning rate falls with depth."
-    ema: float = 0.999
-    "Decay of the averaged weights, which are measured."
-    out: str = "out/scaling"
-    "Folder of all runs."
-    seed: int = 0
-    "Seed of initial weights, order and dropout."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    compile: bool = False
-    "Compile the models."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 1, "batch_size", "heldout_images", "measurements")
-        require_at_least(self, 0, "images")
-        if self.kind not in KINDS:
-            raise ValueError(f"kind {self.kind!r} has no depths to compare; expected one of {', '.join(KINDS)}")
-        if not self.depths or min(self.depths) < 1 or len(set(self.depths)) < len(self.depths):
-            raise ValueError(f"depths must be different numbers from 1, got {list(self.depths)}")
-
-
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
-    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data))
+    columns = {"label_column": config.label_column, "image_column": config.image_column}
+    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data, **columns))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -105,7 +58,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
-        "compile": config.compile, "top_k": 0, "top_p": 0.95,
+        "compile": config.compile, "top_k": 0, "top_p": 0.95, **columns,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 

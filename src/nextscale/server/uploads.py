@@ -34,8 +34,9 @@ def transparent_part(data: bytes, most_pixels: int) -> np.ndarray | None:
     return transparency(decoded.image)
 
 
-def encoded(pixels: np.ndarray, form: str) -> str:
-    """(H, W, 3) uint8 in base64."""
+def encoded(pixels: np.ndarray, form: str, quality: int | None = None) -> str:
+    """(H, W, 3) uint8 in base64; `quality` in percent counts for JPEG and WebP, None takes Pillow's."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format=form.upper())
+    options = {} if quality is None or form == "png" else {"quality": quality}
+    Image.fromarray(pixels).save(buffer, format=form.upper(), **options)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -20,23 +20,6 @@ DISTANCE_BYTES = 8 * 2**20
 """Bound on the (rows, V) distance table held at once: it should stay in cache."""
 
 
-def shared_convolutions(scales: int, convolutions: int = 4) -> tuple[int, ...]:
-    """Which of the shared phi convolutions each scale uses, spread evenly (official code, `quant.py`).
-
-    Scale k sits at (k-1)/(K-1) and takes the nearest of the ticks 1/(3n) ... 1 - 1/(3n); exact integer
-    arithmetic with ties upwards reproduces the official map of ten scales, [0,0,1,1,1,2,2,3,3,3].
-    """
-    if convolutions == 1 or scales == 1:
-        return (0,) * scales
-    n, last = convolutions, scales - 1
-    # Tick i is at (1 + i (3n - 2)/(n - 1)) / 3n; the boundary between ticks i and i+1 is their midpoint.
-    # Position k/last passes it when  2 * 3n * (n-1) * k >= (2 (n-1) + (2i+1) (3n-2)) * last.
-    return tuple(
-        sum(6 * n * (n - 1) * k >= (2 * (n - 1) + (2 * i + 1) * (3 * n - 2)) * last for i in range(n - 1))
-        for k in range(scales)
-    )
-
-
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codebook row by Euclidean distance: (N, C), (V, C) -> (N,) int64, float32."""
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not matter, the last rides along as one more column.
@@ -162,4 +145,4 @@ class ResidualQuantizer(nn.Module):
             yield maps[-1], state.accumulated + features
 
 
-__all__ = ["Quantized", "ResidualQuantizer", "flatten_map", "nearest_codes", "shared_convolutions"]
+__all__ = ["Quantized", "ResidualQuantizer", "flatten_map", "nearest_codes"]

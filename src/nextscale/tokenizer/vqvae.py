@@ -6,71 +6,14 @@ Shapes: B batch, (H, W) pixels, C latent channels, (h, w) latent grid.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nextscale.config import require_at_least
 from nextscale.nn.conv import Decoder, Encoder
-from nextscale.pyramid import ScaleSchedule, Size, TokenPyramid
-from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer, shared_convolutions
-
-
-@dataclass(frozen=True, kw_only=True)
-class VQVAEConfig:
-    """Architecture of the tokenizer. The defaults are the official `vae_ch160v4096z32`."""
-
-    scales: tuple[tuple[int, int], ...] = tuple((s, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
-    "Token-map sizes (height, width), coarse to fine."
-    codebook_size: int = 4096
-    "Entries of the codebook, V."
-    latent_channels: int = 32
-    "Channels of the latent map and width of a codebook entry, C."
-    channels: int = 160
-    "Channels of the first CNN level."
-    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
-    "Channel multiplier per resolution level; each level after the first halves the resolution."
-    encoder_blocks: int = 2
-    "Residual blocks per encoder level."
-    decoder_blocks: int = 3
-    "Residual blocks per decoder level."
-    patch: int = 1
-    "Space-to-depth factor of the stem (and pixel-shuffle tail); 2 saves most of a small CNN's work."
-    attention: bool = True
-    "Self-attention at the lowest resolution."
-    dropout: float = 0.0
-    "Dropout inside residual blocks."
-    phi_map: tuple[int, ...] = ()
-    "Which shared phi convolution each scale uses; empty derives the official rule with four."
-    beta: float = 0.25
-    "Weight of the commitment term in the quantiser loss."
-
-    def __post_init__(self) -> None:
-        schedule = ScaleSchedule(self.scales)
-        object.__setattr__(self, "scales", schedule.sizes)
-        if not self.phi_map:
-            object.__setattr__(self, "phi_map", shared_convolutions(len(schedule)))
-        if len(self.phi_map) != len(schedule):
-            raise ValueError(f"phi_map needs one entry per scale ({len(schedule)}), got {len(self.phi_map)}")
-        require_at_least(
-            self, 1, "codebook_size", "latent_channels", "channels", "encoder_blocks", "decoder_blocks", "patch"
-        )
-
-    @property
-    def schedule(self) -> ScaleSchedule:
-        return ScaleSchedule(self.scales)
-
-    @property
-    def stride(self) -> int:
-        """Pixels per latent position along each side."""
-        return self.patch * 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def image_size(self) -> Size:
-        """Height and width of the images, in pixels."""
-        height, width = self.schedule.final
-        return height * self.stride, width * self.stride
+from nextscale.pyramid import TokenPyramid
+from nextscale.tokenizer.config import VQVAEConfig
+from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer
 
 
 class VQVAE(nn.Module):

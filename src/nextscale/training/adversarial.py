@@ -8,7 +8,7 @@ Shapes: B batch, (H, W) pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,48 +16,12 @@ from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from nextscale.config import require_at_least
+from nextscale.training.config import AdversarialConfig
 from nextscale.training.distributed import launched, wrap
 from nextscale.training.loop import Updater
 from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
 
 LARGEST_WEIGHT = 1e4
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdversarialConfig:
-    """The discriminator and how its judgement enters the loss."""
-
-    adversarial: float = 0.0
-    "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
-    adversarial_start: float = 0.22
-    "Share of the steps before the discriminator is listened to."
-    adversarial_lead: float = 0.05
-    "Share of the steps that the discriminator learns before it is listened to: what it says at first is noise."
-    discriminator_rate: float = 1.0
-    "The discriminator's learning rate, as a multiple of the tokenizer's."
-    adaptive: bool = True
-    "Scale the adversarial gradient to the reconstruction's at the decoder's last layer (VQGAN, eq. 7)."
-    discriminator_augment: bool = True
-    "Show the discriminator images with random colour, place and holes; it then needs less data."
-    discriminator_channels: int = 64
-    "Channels of the discriminator's first level; each further level has twice as many."
-    discriminator_levels: int = 3
-    "Levels of the discriminator, each of which halves the resolution."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 0, "adversarial", "adversarial_lead", "discriminator_rate")
-        require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
-        if not 0 <= self.adversarial_start < 1:
-            raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
-
-    def joined(self, step: int, steps: int) -> bool:
-        """Whether the discriminator is listened to at a step (0-based)."""
-        return self.adversarial > 0 and step >= self.adversarial_start * steps
-
-    def learning(self, step: int, steps: int) -> bool:
-        """Whether the discriminator learns at a step (0-based)."""
-        return self.adversarial > 0 and step >= (self.adversarial_start - self.adversarial_lead) * steps
 
 
 class PatchDiscriminator(nn.Sequential):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nextscale.models.dit import DiTConfig
-from nextscale.models.maskgit import MaskGITConfig
-from nextscale.models.raster import RasterConfig
-from nextscale.models.rq import RQConfig
+from nextscale.models.config import DiTConfig, MaskGITConfig, RasterConfig, RQConfig
 from nextscale.presets import family_presets
-from nextscale.training.transformer import TransformerTraining
+from nextscale.training.config import TransformerTraining
 
 
 @dataclass(frozen=True, kw_only=True)

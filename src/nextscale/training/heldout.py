@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nextscale.classes import match_classes
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
@@ -34,13 +35,8 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
     """
     if not named or not known or tuple(named) == tuple(known):
         return None
-    foreign = [name for name in named if name not in known]
-    if foreign:
-        raise ValueError(
-            f"heldout {data}: its class {foreign[0]!r} is none of the training data's "
-            f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
-        )
-    return torch.tensor([known.index(name) for name in named])
+    places = match_classes(named, known, where=f"heldout {data}", whose="the training data's")
+    return None if places == tuple(range(len(known))) else torch.tensor(places)
 
 
 @torch.no_grad()

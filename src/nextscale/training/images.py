@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, open_source
+from nextscale.data.source import ImageSource, describe, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.files import write_json
-from nextscale.runtime import Processes
+from nextscale.runtime import Processes, launched_processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
+
+logger = logging.getLogger("nextscale.training")
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     """The training images. Raises ValueError when they cannot be read."""
     if config.stream:
-        return open_stream(config.data, classes=config.stream_classes)
-    source = open_source(config.data)
-    require_readable(source, limit=config.limit)
+        source: ImageSource | ImageStream = open_stream(config.data, classes=config.stream_classes, **columns(config))
+    else:
+        source = open_source(config.data, **columns(config))
+        require_readable(source, limit=config.limit)
+    if launched_processes().is_main:
+        logger.info("data %s: %s", config.data, describe(source))
     return source
+
+
+def columns(config: LoopConfig) -> dict[str, str]:
+    """Columns that the settings name."""
+    return {"label_column": config.label_column, "image_column": config.image_column}
 
 
 def image_batches(

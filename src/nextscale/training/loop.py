@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sized
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +15,15 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from nextscale.checkpoint import save_torch
-from nextscale.config import require_at_least
 from nextscale.errors import TrainingDiverged
 from nextscale.progress import Progress
-from nextscale.runtime import PRECISIONS
+from nextscale.training.config import LoopConfig
 from nextscale.training.distributed import reduce_mean
 from nextscale.training.optimisation import Average
 from nextscale.training.run import Metrics
 
 LARGEST_SCALE = 32768.0
 """Bound on the scale of float16 gradients (published recipe)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """Settings that both stages have."""
-
-    data: str
-    "Training data: images (folder, parquet, WebDataset, hub id); for transformers also tokens."
-    out: str
-    "Run folder to write."
-    heldout: str = ""
-    "Held-out data to measure on while training."
-    heldout_images: int = 512
-    "Held-out images measured."
-    steps: int = 10_000
-    "Optimiser steps."
-    epochs: float = 0.0
-    "Passes over the data instead of a number of steps; 0 counts steps."
-    batch_size: int = 64
-    "Images per step, over all processes."
-    seed: int = 0
-    "Seed of initial weights, order, augmentation and dropout."
-    enlarge: float = 1.0
-    "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
-    flip: bool = False
-    "For images: mirror half of them."
-    stream: bool = False
-    "Read images in the order of their files instead of by index: for sets too large to index or to keep on one disk."
-    stream_classes: int = 0
-    "Classes of a stream whose labels are plain numbers."
-    limit: int = 100
-    "Unreadable images tolerated; they are named, counted and replaced by the next."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    compile: bool = False
-    "Compile the model: half a minute to start; transformers then train up to 1.6 times faster on CPU."
-    log_every: int = 50
-    "Steps between metric lines."
-    sample_every: int = 1000
-    "Steps between held-out measurements, sample pictures and exports."
-    checkpoint_every: int = 500
-    "Steps between checkpoints."
-    keep: int = 2
-    "Checkpoints kept."
-    export: str = "fp32"
-    "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16."
-
-    def __post_init__(self) -> None:
-        names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
-        require_at_least(self, 1, *names)
-        require_at_least(self, 0, "limit", "epochs", "stream_classes")
-        if self.stream and self.epochs:
-            raise ValueError("a stream does not know its length; give --steps instead of --epochs")
-        if self.export not in PRECISIONS:
-            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
-        if self.enlarge < 1:
-            raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
 
 
 class Updater:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -12,33 +11,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
+from nextscale.training.config import OptimiserConfig
+
 Module = TypeVar("Module", bound=nn.Module)
-
-
-@dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """AdamW and its learning-rate schedule."""
-
-    learning_rate: float = 1e-4
-    "Peak learning rate at a batch of 256; the rate used is this x batch / 256."
-    beta1: float = 0.9
-    "AdamW's first-moment decay."
-    beta2: float = 0.95
-    "AdamW's second-moment decay."
-    weight_decay: float = 0.05
-    "Decoupled weight decay of matrices."
-    weight_decay_end: float = -1.0
-    "Weight decay at the end, reached along half a cosine; negative keeps it constant."
-    clip: float = 2.0
-    "Largest gradient norm; larger gradients are scaled down."
-    warmup: float = 0.02
-    "Share of the steps that warm up, from 0.005 of the peak."
-    flat: float = 0.05
-    "Share of the remaining steps at the peak before the linear decay."
-    final: float = 0.1
-    "Final learning rate as a share of the peak."
-    ema: float = 0.9999
-    "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nextscale.extras import require
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
 LPIPS = "lpips"
@@ -77,9 +78,9 @@ class PerceptualDistance(nn.Module):
 
 def learned_weights() -> list[Tensor]:
     """LPIPS' weight of each channel of each VGG16 layer, (1, C, 1, 1) each. Raises ValueError without torchmetrics."""
+    require("the learned weights of lpips", "torchmetrics")
     spec = find_spec("torchmetrics")
-    if spec is None or spec.origin is None:
-        raise ValueError("the learned weights of lpips come with torchmetrics: pip install 'nextscale[eval]'")
+    assert spec is not None and spec.origin is not None
     path = Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
     state = torch.load(path, map_location="cpu", weights_only=True)
     return [state[f"lin{layer}.model.1.weight"] for layer in range(len(DEFAULT_LAYERS["vgg16"]))]

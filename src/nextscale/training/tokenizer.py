@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,21 @@ from torch import distributed as dist
 
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.config import require_at_least, to_dict
+from nextscale.config import to_dict
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.stream import ImageStream
 from nextscale.evaluation.plots import can_plot, plot_codebook
 from nextscale.pictures import grid, save_image, to_images
-from nextscale.presets import tokenizer_presets
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
-from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-from nextscale.training.adversarial import AdversarialConfig, Adversary
+from nextscale.tokenizer.vqvae import VQVAE
+from nextscale.training.adversarial import Adversary
+from nextscale.training.config import TokenizerTraining
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
-from nextscale.training.images import image_batches, load_position, open_images, save_position
-from nextscale.training.loop import Journal, LoopConfig, Updater, counted_steps, require_finite
+from nextscale.training.images import columns, image_batches, load_position, open_images, save_position
+from nextscale.training.loop import Journal, Updater, counted_steps, require_finite
 from nextscale.training.optimisation import (
-    OptimiserConfig,
     averaged,
     build_optimiser,
     set_schedule,
@@ -43,61 +42,6 @@ from nextscale.training.run import RunFolder, stop_requests
 from nextscale.training.warm_start import rescaled_state
 
 logger = logging.getLogger("nextscale.training")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerTraining(LoopConfig):
-    """Everything that reproduces a tokenizer run."""
-
-    l1: float = 1.0
-    "Weight of the absolute pixel error."
-    l2: float = 1.0
-    "Weight of the squared pixel error."
-    perceptual: float = 0.0
-    "Weight of the perceptual distance; 0 needs no backbone."
-    perceptual_backbone: str = "mobilenet_v2"
-    "Torchvision model whose features the perceptual distance compares; lpips is VGG16 with LPIPS' learned weights."
-    perceptual_weights: str = ""
-    "File with the backbone's weights; empty fetches torchvision's."
-    perceptual_shift: int = 0
-    "Pixels by which both images are moved at random before they are compared; a few avoid patterns of dots."
-    restart_every: int = 100
-    "Steps between restarts of dead codes; none happen in the last fifth of training."
-    restart_below: float = 0.02
-    "A code is dead when it was used less than this share of the average."
-    init_from: str = ""
-    "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
-    init_scales: tuple[tuple[int, int], ...] = ()
-    "Other scales for the tokenizer named by init_from, with the same last one, such as 8 or 8,8,8,8."
-    decoder_only: bool = False
-    "Train the decoder alone, of the tokenizer named by init_from: tokens, and transformers that know them, stay good."
-    model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
-    adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
-    optimiser: OptimiserConfig = field(
-        default_factory=lambda: OptimiserConfig(
-            learning_rate=1.2e-3,
-            beta1=0.9,
-            beta2=0.95,
-            weight_decay=0.005,
-            clip=1.0,
-            flat=0.3,
-            final=0.02,
-            ema=0.999,
-        )
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, 1, "restart_every")
-        require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
-        if self.precision == "fp16":
-            raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
-        if self.decoder_only and not self.init_from:
-            raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
-        if self.init_scales and (not self.init_from or self.decoder_only):
-            raise ValueError(
-                "init_scales needs init_from, a tokenizer all of which is trained: its tokens become others"
-            )
 
 
 class ReconstructionLoss(nn.Module):
@@ -129,7 +73,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.precision, device)
     source = open_images(config)
-    heldout = open_source(config.heldout) if config.heldout else source
+    heldout = open_source(config.heldout, **columns(config)) if config.heldout else source
     if isinstance(heldout, ImageStream):
         raise ValueError("a stream cannot be measured on; give other images with --heldout")
     config = replace(config, steps=counted_steps(config, source))

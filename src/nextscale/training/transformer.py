@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, fingerprint, save_model
-from nextscale.config import require_at_least, to_dict
+from nextscale.config import to_dict
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream, Position
 from nextscale.data.tokens import (
@@ -28,19 +28,17 @@ from nextscale.data.tokens import (
     open_tokens,
 )
 from nextscale.models.families import Model, kind_of
-from nextscale.models.var import VARConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
-from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
 from nextscale.tokenizer.vqvae import VQVAE
+from nextscale.training.config import TransformerTraining
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
 from nextscale.training.heldout import class_names, class_places, describe, describe_heldout, measure, spread_tokens
 from nextscale.training.images import image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
-    LoopConfig,
     Updater,
     counted_steps,
     gradient_scaler,
@@ -48,7 +46,6 @@ from nextscale.training.loop import (
 )
 from nextscale.training.objective import drop_classes, mean_figures, measured_latents, objective_of
 from nextscale.training.optimisation import (
-    OptimiserConfig,
     averaged,
     build_optimiser,
     set_schedule,
@@ -61,49 +58,6 @@ logger = logging.getLogger("nextscale.training")
 
 PART_TOKENS = 1200
 """Tokens that make matrix products efficient on CPU."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformerTraining(LoopConfig):
-    """Everything that reproduces a transformer run."""
-
-    tokenizer: str
-    "Tokenizer: a model, run or tokenizer folder, or demo."
-    init_from: str = ""
-    "Model to start from; its architecture is kept, and of its classes those of the same name."
-    parallel: str = "ddp"
-    "How processes share the work: ddp (each holds the model) or fsdp (each holds a part of it)."
-    accumulate: int = 0
-    "Parts that a batch is split into, one after the other: less memory, the same gradient. 0 chooses (several on CPU)."
-    checkpointing: bool = False
-    "Compute each block again in the backward pass instead of keeping what it needs: less memory, a third slower."
-    gamma: float = 1e-3
-    "Initial scale of the rows that let AdaLN's branches through."
-    class_dropout: float = 0.1
-    "Share of samples trained without their class, which guidance needs."
-    label_smoothing: float = 0.0
-    "Label smoothing of the cross-entropy."
-    guidance: float = 1.5
-    "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
-    top_k: int = 900
-    "Top-k the trained model uses by default; 0 is off."
-    top_p: float = 0.96
-    "Top-p the trained model uses by default; 0 is off."
-    tokenizer_fingerprint: str = ""
-    "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
-    model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(self, 0, "accumulate")
-        if self.parallel not in ("ddp", "fsdp"):
-            raise ValueError(f"parallel {self.parallel!r} is not known; expected ddp or fsdp")
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
-        for name in ("class_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
 
 
 def train_transformer(config: TransformerTraining, *, resume: bool = False) -> Path:

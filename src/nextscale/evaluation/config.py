@@ -1,0 +1,191 @@
+"""Settings of evaluations; they import no torch, so that help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nextscale.config import require_at_least
+
+PROTOCOLS = {
+    name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
+    for name in ("imagenet256", "imagenet512")
+}
+"""Published protocol: 50 images of each of 1,000 classes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationEvaluation:
+    """Settings of `nextscale evaluate generation`."""
+
+    data: str
+    "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
+    model: str = "demo"
+    "Model whose images are drawn and measured."
+    images: str = ""
+    "Images to measure instead of a model's: as --data takes them."
+    out: str = "out/evaluation"
+    "Folder for features, samples and the report; a run that was stopped continues in it."
+    count: int = 5000
+    "Images of each set, and of the real ones they are compared with."
+    sets: int = 1
+    "Sets drawn with seeds of their own; their spread is reported."
+    seed: int = 1_000_000
+    "Seed of the first image."
+    features: str = "inception"
+    "inception (as FID is defined), or a torchvision classifier such as mobilenet_v2."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    protocol: str = ""
+    "Published settings: imagenet256 or imagenet512 (50 images per class, guidance 1.5, top-k 900, top-p 0.96)."
+    guidance: float | None = None
+    "Guidance at the last scale [default: the model's]"
+    top_k: int | None = None
+    "Keep the k most likely tokens; 0 is off [default: the model's]"
+    top_p: float | None = None
+    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    smooth: bool = False
+    "Soft mixtures of codes."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 64
+    "Images at once."
+    candidates: int = 1
+    "Rejection sampling: candidates drawn of each image, the best of which is measured."
+    judge: str = "likelihood"
+    "Who scores candidates: likelihood (the model itself), a torchvision classifier, or the file of one."
+    keep_images: bool = False
+    "Keep the images as PNG files under --out."
+    npz: str = ""
+    "File for the first set's images in seeded random order, as guided-diffusion's evaluator reads them."
+    statistics: str = ""
+    "File for the real images' statistics (.npz with mu and sigma), to be used as --data later."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "count")
+        require_at_least(self, 1, "sets", "batch_size", "candidates")
+        if self.protocol and self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {self.protocol!r} is not known; expected one of {', '.join(PROTOCOLS)}")
+        if self.npz and self.images.endswith(".npz"):
+            raise ValueError(f"{self.images} is an .npz file already; --npz packs other images")
+
+    def settled(self) -> GenerationEvaluation:
+        """With the protocol's settings in place."""
+        return replace(self, **PROTOCOLS[self.protocol]) if self.protocol else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionEvaluation:
+    """Settings of `nextscale evaluate reconstruction`."""
+
+    data: str
+    "Held-out images: folder, parquet, WebDataset, hub id, .npz of images."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
+    model: str = "demo"
+    "Model, run or tokenizer folder, or a hub id."
+    out: str = "out/evaluation-reconstruction"
+    "Folder for report.json, the plot and the strips."
+    count: int = 5000
+    "Images that are reconstructed, and others that they are compared with."
+    features: str = "inception"
+    "Features of the Frechet distance: inception, a torchvision classifier, or none."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    perceptual: str = "lpips"
+    "Perceptual distance: lpips (VGG16), a torchvision backbone, or none."
+    perceptual_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    precision: str = "auto"
+    "Decoder precision: auto, fp32, bf16, fp16."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 32
+    "Images at once."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "count")
+        require_at_least(self, 1, "batch_size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodEvaluation:
+    """Settings of `nextscale evaluate likelihood`."""
+
+    data: str
+    "Held-out images: folder, parquet, WebDataset, hub id."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
+    model: str = "demo"
+    "Model whose predictions are measured."
+    count: int = 5000
+    "Images whose tokens are predicted, classes in turn."
+    classify: int = 0
+    "Images that are classified by the class under which their tokens are likeliest: one pass per class."
+    features: str = ""
+    "Network for nearest class means beside it, such as mobilenet_v2; the means are of other images."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 16
+    "Images at once."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "count", "batch_size")
+        require_at_least(self, 0, "classify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RivalsEvaluation:
+    """Settings of `nextscale compare`."""
+
+    data: str = ""
+    "Real images with which all are compared."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
+    out: str = "out/compare"
+    "Folder for features and the report; a comparison that was stopped continues in it."
+    count: int = 5000
+    "Images of each set."
+    sets: int = 3
+    "Sets drawn with seeds of their own; their spread is reported."
+    seed: int = 1_000_000
+    "Seed of the first image."
+    guidances: tuple[float, ...] = ()
+    "Guidances to try for each model first, to compare it at the best by Frechet distance [default: its own]"
+    tuning_count: int = 1000
+    "Images of each guidance that is tried, of seeds of their own."
+    features: str = "inception"
+    "inception, or a torchvision classifier such as mobilenet_v2."
+    feature_weights: str = ""
+    "File with that network's weights; without it, they are fetched."
+    time_batches: tuple[int, ...] = (1, 32)
+    "Batch sizes whose seconds per image are measured."
+    rounds: int = 3
+    "Rounds of each; all models in turn, medians are reported."
+    precision: str = "auto"
+    "auto, fp32, bf16, fp16, int8 (CPU)."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    batch_size: int = 64
+    "Images at once in the evaluation."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "count", "tuning_count")
+        require_at_least(self, 1, "sets", "rounds", "batch_size")
+        if not self.time_batches or min(self.time_batches) < 1:
+            raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")

@@ -1,0 +1,214 @@
+"""Architectures of all families of models, without the models: quick to import, for help and for reading settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nextscale.config import require_at_least
+from nextscale.nn import HEAD_WIDTH
+from nextscale.pyramid import ScaleSchedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Architecture of the transformer; `depth` is the one dial that derives the rest."""
+
+    depth: int = 16
+    "Blocks; width is 64 x depth, heads = depth, drop-path 0.1 x depth / 24."
+    scales: tuple[tuple[int, int], ...] = tuple((s, s) for s in (1, 2, 3, 4, 5, 6, 8, 10, 13, 16))
+    "Token-map sizes (height, width), coarse to fine: the tokenizer's."
+    codebook_size: int = 4096
+    "Entries of the tokenizer's codebook, V."
+    latent_channels: int = 32
+    "Channels of the tokenizer's latents."
+    classes: int = 1000
+    "Number of classes; one more embedding is the unconditional class."
+    heads: int = 0
+    "Attention heads of width 64; 0 derives it from depth."
+    drop_path: float = -1.0
+    "Largest stochastic-depth rate; negative derives it from depth."
+    shared_adaln: bool = False
+    "One AdaLN projection for all blocks plus an offset per block (the official 512 x 512 model)."
+    adaln: bool = True
+    "Layer normalisation modulated by the class; off, the class is the start token alone (for ablations)."
+    qk_normalisation: bool = True
+    "Unit queries and keys with a learned scale per head."
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
+        require_at_least(self, 1, "depth", "codebook_size", "latent_channels")
+        require_at_least(self, 0, "classes", "heads")
+        if self.shared_adaln and not self.adaln:
+            raise ValueError("shared_adaln shares what a model without adaln does not have; choose one")
+        if self.drop_path >= 1:
+            raise ValueError(f"drop_path must be below 1, got {self.drop_path}")
+        if self.heads == 0:
+            object.__setattr__(self, "heads", self.depth)
+        if self.drop_path < 0:
+            object.__setattr__(self, "drop_path", 0.1 * self.depth / 24)
+
+    @property
+    def width(self) -> int:
+        return HEAD_WIDTH * self.heads
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        return ScaleSchedule(self.scales)
+
+    @property
+    def sequence(self) -> ScaleSchedule:
+        """What is predicted at once, in order: whole scales here, single tokens in other families."""
+        return self.schedule
+
+    @property
+    def unconditional(self) -> int:
+        """Id of the unconditional class."""
+        return self.classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class VARConfig(TransformerConfig):
+    """Architecture of the next-scale transformer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterConfig(TransformerConfig):
+    """Architecture of the raster-order transformer; its tokenizer has a single scale."""
+
+    scales: tuple[tuple[int, int], ...] = ((16, 16),)
+    "The one token map's size (height, width): the tokenizer's."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_single_map(self, "raster order reads")
+
+    @property
+    def sequence(self) -> ScaleSchedule:
+        return ScaleSchedule([1] * self.schedule.length)
+
+
+def require_single_map(config: TransformerConfig, what: str) -> None:
+    """Raises ValueError for a tokenizer with several scales."""
+    if len(config.scales) != 1:
+        raise ValueError(
+            f"{what} a single token map, the tokenizer has {len(config.scales)} scales; "
+            "train one with a single scale, such as --scales 8"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RQConfig(TransformerConfig):
+    """Architecture of the RQ-Transformer; its tokenizer repeats one scale."""
+
+    scales: tuple[tuple[int, int], ...] = ((8, 8),) * 4
+    "One token map's size (height, width), once per residual code: the tokenizer's."
+    depth_blocks: int = 4
+    "Blocks of the depth transformer; those of the spatial one are `depth`."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "depth_blocks")
+        if len(set(self.scales)) != 1:
+            raise ValueError(
+                "an RQ-Transformer reads residual codes of one resolution; train a tokenizer that repeats a scale, "
+                "such as --scales 8,8,8,8"
+            )
+
+    @property
+    def positions(self) -> int:
+        """Places of the map, P."""
+        return self.schedule.lengths[0]
+
+    @property
+    def codes(self) -> int:
+        """Residual codes of a place, D."""
+        return len(self.scales)
+
+    @property
+    def sequence(self) -> ScaleSchedule:
+        """The spatial transformer's: one position after the other."""
+        return ScaleSchedule([1] * self.positions)
+
+    @property
+    def depth_config(self) -> TransformerConfig:
+        """The depth transformer's: a sequence of D codes."""
+        shared = {
+            name: getattr(self, name)
+            for name in (
+                "heads",
+                "codebook_size",
+                "latent_channels",
+                "classes",
+                "shared_adaln",
+                "adaln",
+                "qk_normalisation",
+            )
+        }
+        return TransformerConfig(depth=self.depth_blocks, scales=((1, 1),) * self.codes, drop_path=0.0, **shared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskGITConfig(TransformerConfig):
+    """Architecture of the masked transformer; its tokenizer has a single scale."""
+
+    scales: tuple[tuple[int, int], ...] = ((16, 16),)
+    "The one token map's size (height, width): the tokenizer's."
+    sampling_steps: int = 8
+    "Steps of generation by default."
+    choice_temperature: float = 4.5
+    "Noise on how sure each token is; it falls to 0 at the last step."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "sampling_steps")
+        require_at_least(self, 0, "choice_temperature")
+        require_single_map(self, "masked prediction reads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiTConfig(TransformerConfig):
+    """Architecture of the diffusion transformer and how it samples by default."""
+
+    qk_normalisation: bool = False
+    "Unit queries and keys with a learned scale per head."
+    patch: int = 1
+    "Latents along each side of a token."
+    noise_levels: int = 1000
+    "Steps of the diffusion, noise variances rising linearly from 1e-4 to 0.02."
+    sampling_steps: int = 250
+    "Steps of generation by default."
+    latent_scale: float = 1.0
+    "Standard deviation of the latents, by which they are divided."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "patch", "noise_levels", "sampling_steps")
+        if not self.adaln or self.shared_adaln:
+            raise ValueError("a diffusion transformer knows the time by each block's own adaln; leave it as it is")
+        if self.sampling_steps > self.noise_levels:
+            raise ValueError(f"sampling_steps {self.sampling_steps} are more than the {self.noise_levels} noise_levels")
+        if any(side % self.patch for side in self.schedule.final):
+            raise ValueError(f"patch {self.patch} does not divide the latent map of {self.schedule.final}")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a map, L."""
+        height, width = self.schedule.final
+        return height * width // self.patch**2
+
+
+ARCHITECTURES: dict[str, type[TransformerConfig]] = {
+    "var": VARConfig, "raster": RasterConfig, "rq": RQConfig, "maskgit": MaskGITConfig, "dit": DiTConfig,
+}  # fmt: skip
+TITLES = {
+    "var": "next-scale prediction (VAR)", "raster": "raster-order AR (VQGAN)",
+    "rq": "residual-quantised AR (RQ-Transformer)", "maskgit": "masked prediction (MaskGIT)", "dit": "diffusion (DiT)",
+}  # fmt: skip
+"""What each kind is called."""
+
+
+def architecture(kind: str) -> type[TransformerConfig]:
+    """The config of a kind of model. Raises ValueError for an unknown kind."""
+    if kind not in ARCHITECTURES:
+        raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[kind]

@@ -1,0 +1,233 @@
+"""Settings of both stages of training; they import no torch, so that help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nextscale.config import PRECISIONS, require_at_least
+from nextscale.models.config import VARConfig
+from nextscale.presets import tokenizer_presets, transformer_presets
+from nextscale.tokenizer.config import VQVAEConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Settings that both stages have."""
+
+    data: str
+    "Training data: images (folder, parquet, WebDataset, hub id); for transformers also tokens."
+    out: str
+    "Run folder to write."
+    heldout: str = ""
+    "Held-out data to measure on while training."
+    heldout_images: int = 512
+    "Held-out images measured."
+    steps: int = 10_000
+    "Optimiser steps."
+    epochs: float = 0.0
+    "Passes over the data instead of a number of steps; 0 counts steps."
+    batch_size: int = 64
+    "Images per step, over all processes."
+    seed: int = 0
+    "Seed of initial weights, order, augmentation and dropout."
+    enlarge: float = 1.0
+    "For images: resize before the random crop, as a multiple of the crop; 1 leaves images of the right size alone."
+    flip: bool = False
+    "For images: mirror half of them."
+    stream: bool = False
+    "Read images in the order of their files instead of by index: for sets too large to index or to keep on one disk."
+    stream_classes: int = 0
+    "Classes of a stream whose labels are plain numbers."
+    label_column: str = ""
+    "For images: column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "For images: their column where it is in doubt; in .tar: their suffix."
+    limit: int = 100
+    "Unreadable images tolerated; they are named, counted and replaced by the next."
+    precision: str = "bf16"
+    "Autocast type: bf16, fp32."
+    device: str = "auto"
+    "auto, cpu, cuda, mps."
+    compile: bool = False
+    "Compile the model: half a minute to start; transformers then train up to 1.6 times faster on CPU."
+    log_every: int = 50
+    "Steps between metric lines."
+    sample_every: int = 1000
+    "Steps between held-out measurements, sample pictures and exports."
+    checkpoint_every: int = 500
+    "Steps between checkpoints."
+    keep: int = 2
+    "Checkpoints kept."
+    export: str = "fp32"
+    "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16."
+
+    def __post_init__(self) -> None:
+        names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
+        require_at_least(self, 1, *names)
+        require_at_least(self, 0, "limit", "epochs", "stream_classes")
+        if self.stream and self.epochs:
+            raise ValueError("a stream does not know its length; give --steps instead of --epochs")
+        if self.export not in PRECISIONS:
+            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
+        if self.enlarge < 1:
+            raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float = 1e-4
+    "Peak learning rate at a batch of 256; the rate used is this x batch / 256."
+    beta1: float = 0.9
+    "AdamW's first-moment decay."
+    beta2: float = 0.95
+    "AdamW's second-moment decay."
+    weight_decay: float = 0.05
+    "Decoupled weight decay of matrices."
+    weight_decay_end: float = -1.0
+    "Weight decay at the end, reached along half a cosine; negative keeps it constant."
+    clip: float = 2.0
+    "Largest gradient norm; larger gradients are scaled down."
+    warmup: float = 0.02
+    "Share of the steps that warm up, from 0.005 of the peak."
+    flat: float = 0.05
+    "Share of the remaining steps at the peak before the linear decay."
+    final: float = 0.1
+    "Final learning rate as a share of the peak."
+    ema: float = 0.9999
+    "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialConfig:
+    """The discriminator and how its judgement enters the loss."""
+
+    adversarial: float = 0.0
+    "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
+    adversarial_start: float = 0.22
+    "Share of the steps before the discriminator is listened to."
+    adversarial_lead: float = 0.05
+    "Share of the steps that the discriminator learns before it is listened to: what it says at first is noise."
+    discriminator_rate: float = 1.0
+    "The discriminator's learning rate, as a multiple of the tokenizer's."
+    adaptive: bool = True
+    "Scale the adversarial gradient to the reconstruction's at the decoder's last layer (VQGAN, eq. 7)."
+    discriminator_augment: bool = True
+    "Show the discriminator images with random colour, place and holes; it then needs less data."
+    discriminator_channels: int = 64
+    "Channels of the discriminator's first level; each further level has twice as many."
+    discriminator_levels: int = 3
+    "Levels of the discriminator, each of which halves the resolution."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "adversarial", "adversarial_lead", "discriminator_rate")
+        require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
+        if not 0 <= self.adversarial_start < 1:
+            raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
+
+    def joined(self, step: int, steps: int) -> bool:
+        """Whether the discriminator is listened to at a step (0-based)."""
+        return self.adversarial > 0 and step >= self.adversarial_start * steps
+
+    def learning(self, step: int, steps: int) -> bool:
+        """Whether the discriminator learns at a step (0-based)."""
+        return self.adversarial > 0 and step >= (self.adversarial_start - self.adversarial_lead) * steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTraining(LoopConfig):
+    """Everything that reproduces a tokenizer run."""
+
+    l1: float = 1.0
+    "Weight of the absolute pixel error."
+    l2: float = 1.0
+    "Weight of the squared pixel error."
+    perceptual: float = 0.0
+    "Weight of the perceptual distance; 0 needs no backbone."
+    perceptual_backbone: str = "mobilenet_v2"
+    "Torchvision model whose features the perceptual distance compares; lpips is VGG16 with LPIPS' learned weights."
+    perceptual_weights: str = ""
+    "File with the backbone's weights; empty fetches torchvision's."
+    perceptual_shift: int = 0
+    "Pixels by which both images are moved at random before they are compared; a few avoid patterns of dots."
+    restart_every: int = 100
+    "Steps between restarts of dead codes; none happen in the last fifth of training."
+    restart_below: float = 0.02
+    "A code is dead when it was used less than this share of the average."
+    init_from: str = ""
+    "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
+    init_scales: tuple[tuple[int, int], ...] = ()
+    "Other scales for the tokenizer named by --init-from, with the same last one, such as 8 or 8,8,8,8."
+    decoder_only: bool = False
+    "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
+    model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
+    adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
+    optimiser: OptimiserConfig = field(
+        default_factory=lambda: OptimiserConfig(
+            learning_rate=1.2e-3,
+            beta1=0.9,
+            beta2=0.95,
+            weight_decay=0.005,
+            clip=1.0,
+            flat=0.3,
+            final=0.02,
+            ema=0.999,
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "restart_every")
+        require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
+        if self.precision == "fp16":
+            raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
+        if self.decoder_only and not self.init_from:
+            raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
+        if self.init_scales and (not self.init_from or self.decoder_only):
+            raise ValueError(
+                "init_scales needs init_from, a tokenizer all of which is trained: its tokens become others"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerTraining(LoopConfig):
+    """Everything that reproduces a transformer run."""
+
+    tokenizer: str
+    "Tokenizer: a model, run or tokenizer folder, or demo."
+    init_from: str = ""
+    "Model to start from; its architecture is kept, and of its classes those of the same name."
+    parallel: str = "ddp"
+    "How processes share the work: ddp (each holds the model) or fsdp (each holds a part of it)."
+    accumulate: int = 0
+    "Parts that a batch is split into, one after the other: less memory, the same gradient. 0 chooses (several on CPU)."
+    checkpointing: bool = False
+    "Compute each block again in the backward pass instead of keeping what it needs: less memory, a third slower."
+    gamma: float = 1e-3
+    "Initial scale of the rows that let AdaLN's branches through."
+    class_dropout: float = 0.1
+    "Share of samples trained without their class, which guidance needs."
+    label_smoothing: float = 0.0
+    "Label smoothing of the cross-entropy."
+    guidance: float = 1.5
+    "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
+    top_k: int = 900
+    "Top-k the trained model uses by default; 0 is off."
+    top_p: float = 0.96
+    "Top-p the trained model uses by default; 0 is off."
+    tokenizer_fingerprint: str = ""
+    "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
+    model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 0, "accumulate")
+        if self.parallel not in ("ddp", "fsdp"):
+            raise ValueError(f"parallel {self.parallel!r} is not known; expected ddp or fsdp")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
+        for name in ("class_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
