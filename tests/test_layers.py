@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "nextscale"
 LAYERS = (
-    ("__init__", "config", "runtime", "pyramid", "errors", "files", "progress", "classes"),
+    ("__init__", "config", "runtime", "pyramid", "errors", "files", "progress", "classes", "quiet"),
     ("nn",),
     ("tokenizer", "models"),
     ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),

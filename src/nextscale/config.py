@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -86,6 +88,16 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint in (int, float, str, bool) and type(value) is not hint:
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value
+
+
+def require_known(given: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError naming the first setting that is not known, and those that it is near."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(known)}"
+            raise ValueError(f"setting {name!r} is not known; {hint}")
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:

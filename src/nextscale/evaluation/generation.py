@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from nextscale.config import require_at_least, to_dict
+from nextscale.data.decode import read_image
 from nextscale.evaluation.comparison import Comparison, compare, spread
 from nextscale.evaluation.features import FeatureSet, identity, load_features
 from nextscale.evaluation.frechet import FeatureStatistics
@@ -233,7 +234,7 @@ def drawn_images(
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
         paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
-        return [Image.open(path).convert("RGB") for path in paths]
+        return [read_image(path) for path in paths]
 
     return Measured(sets, pipeline.tokenizer.config.image_size, about, shown, read)
 

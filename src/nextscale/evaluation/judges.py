@@ -6,7 +6,6 @@ Shapes: N candidates, C classes.
 from __future__ import annotations
 
 import pickle
-import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
+from nextscale.quiet import quiet_warnings
 from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
 
 LIKELIHOOD = {"likelihood": likelihood_judge, "likelihood-ratio": likelihood_ratio_judge}
@@ -107,8 +107,7 @@ def architectures() -> dict[str, dict[str, tuple[int, ...]]]:
 
     known = {}
     for name in list_models(module=models):
-        with suppress(NotImplementedError), warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
+        with suppress(NotImplementedError), quiet_warnings(), torch.device("meta"):
             network = get_model(name, weights=None)
             known[name] = {key: tuple(value.shape)[1:] for key, value in network.state_dict().items()}
     return known

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import HTTPException
 
 from nextscale.classes import find_class
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.pipeline import AUTO
 from nextscale.server.jobs import Edit, Job, ModelCard
 from nextscale.server.schema import EditRequest, GenerationRequest, ImageRequest, ModelData
