@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from torch import Tensor
 from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
-from nextscale.config import require_known
+from nextscale.config import require_known, with_settings
 from nextscale.models.families import Model, kind_of
 from nextscale.models.var import VAR
 from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, pack_linears, unpack_linears
@@ -37,6 +37,8 @@ from nextscale.sampling.teacher_forcing import teacher_inputs
 from nextscale.tokenizer.vqvae import VQVAE
 
 SAMPLING_SETTINGS = tuple(field.name for field in fields(SamplingConfig))
+PARAMETERS = ("classes", "seeds", "config", "rejection")
+"""What calls take beside settings."""
 COMPILED_BATCH_SIZES = 8
 """Batch sizes that a compiled pipeline keeps graphs for."""
 
@@ -214,17 +216,16 @@ class GenerationPipeline:
 
         Raises ValueError for an unknown setting, with near matches, and one out of range.
         """
-        require_known(settings, SAMPLING_SETTINGS)
         names = ("guidance", "top_k", "top_p", "steps")
         base = SamplingConfig(**{name: getattr(self.config, name) for name in names})
-        return replace(base, **{name: value for name, value in settings.items() if value is not None})
+        return self.settled(base, settings)
 
     def settled(self, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
         """Settings given by name over a config, or over the model's. Raises ValueError as `sampling` does."""
         if config is None:
             return self.sampling(**settings)
-        require_known(settings, SAMPLING_SETTINGS)
-        return replace(config, **{name: value for name, value in settings.items() if value is not None})
+        require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
+        return with_settings(config, settings)
 
     def generate_steps(
         self,

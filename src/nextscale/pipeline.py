@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.config import require_known
+from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
 from nextscale.data.loader import to_float
 from nextscale.data.transform import center_crop
@@ -25,7 +25,7 @@ from nextscale.editing.draw import draw_edits, draw_in_turn
 from nextscale.editing.masks import Box, MaskLike, mask_of_boxes, read_mask
 from nextscale.editing.outpaint import Expansion
 from nextscale.editing.regions import resized
-from nextscale.generation import SAMPLING_SETTINGS, GenerationPipeline
+from nextscale.generation import PARAMETERS, SAMPLING_SETTINGS, GenerationPipeline
 from nextscale.models.families import kind_of
 from nextscale.models.var import VAR
 from nextscale.pyramid import TokenPyramid
@@ -65,7 +65,7 @@ class VARPipeline(GenerationPipeline):
         if mask is None:
             values = torch.ones(size)
         elif isinstance(mask, Sequence) and not isinstance(mask, (str, bytes)):
-            values = mask_of_boxes(mask, size)
+            values = read_mask(mask_of_boxes(mask, size), size, name="boxes")
         else:
             values = read_mask(mask, size)
         return Editor(self.editing_model, self.tokenizer, Canvas.of(picture), values, config)
@@ -131,7 +131,7 @@ class VARPipeline(GenerationPipeline):
         masks that do not fit, and for unknown settings.
         """
         editing, settings = edit_settings(editing, settings)
-        require_known(settings, SAMPLING_SETTINGS)  # before anything is read
+        self.settled(config, settings)  # complain before anything is read
         editor = self.editor(image, mask, editing=editing)
         return self.variations(editor, classes=classes, seeds=seeds, config=config, rejection=rejection, **settings)
 
@@ -233,10 +233,10 @@ def edit_settings(editing: EditConfig | None, settings: dict[str, Any]) -> tuple
 
     Raises ValueError for unknown ones, with near matches, and for values out of range.
     """
-    require_known(settings, (*EDIT_SETTINGS, *SAMPLING_SETTINGS))
-    own = {name: settings[name] for name in EDIT_SETTINGS if settings.get(name) is not None}
+    require_known(settings, (*EDIT_SETTINGS, *SAMPLING_SETTINGS), parameters=("editing", *PARAMETERS))
+    own = {name: value for name, value in settings.items() if name in EDIT_SETTINGS}
     others = {name: value for name, value in settings.items() if name not in EDIT_SETTINGS}
-    return replace(editing or EditConfig(), **own), others
+    return with_settings(editing or EditConfig(), own), others
 
 
 def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any]) -> bool:

@@ -432,6 +432,31 @@ def test_unknown_settings_name_their_neighbours(pipeline: VARPipeline, name: str
         getattr(pipeline, name)(*positional, **named, zzz=1)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"feather": "4"}, "feather must be a whole number, got '4'"),
+        ({"feather": 2.5}, "feather must be a whole number, got 2.5"),
+        ({"top_k": None, "guidance": "high"}, "guidance must be a number, got 'high'"),
+        ({"seed": 3}, "setting 'seed' is not known; did you mean seeds"),
+        ({"method": "magic"}, "method 'magic' is not known"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_in_one_line(
+    pipeline: VARPipeline, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline.inpaint("nowhere.png", None, **settings)
+    plain = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=3, guidance=1)
+    numpys = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=np.int64(3), guidance=np.float32(1))
+    assert numpys.images[0].tobytes() == plain.images[0].tobytes()
+
+
+def test_no_boxes_are_told(pipeline: VARPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    assert pipeline.inpaint(toy_image(0, 0), [], classes="red").images[0].tobytes() == toy_image(0, 0).tobytes()
+    assert "boxes: keeps everything" in caplog.text
+
+
 def test_out_of_range_settings_of_edits_are_refused(pipeline: VARPipeline) -> None:
     with pytest.raises(ValueError, match="feather must be at least 0"):
         pipeline.inpaint(toy_image(0, 0), None, feather=-1)

@@ -82,6 +82,8 @@ def decode(source: ImageLike, *, name: str, formats: tuple[str, ...] | None = No
     """The image in the mode it has, upright. Raises UnreadableImage."""
     if isinstance(source, np.ndarray):
         source = _of_array(source, name)
+    if not isinstance(source, (bytes, str, Path, Image.Image)):
+        raise UnreadableImage(f"{name}: is {type(source).__name__}; expected a file, bytes, a PIL image or an array")
     try:
         with (
             quiet_warnings(),  # damaged metadata is no news
