@@ -287,6 +287,3 @@ def tell(name: str, note: str) -> None:
     if _told[kind] <= MOST_NOTES:
         more = " (further images like it are not named)" if _told[kind] == MOST_NOTES else ""
         logger.warning("%s: %s%s", name, note, more)
-
-
-decode_rgb = read_image  # the name that sources of data know it by
