@@ -285,5 +285,6 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("nextscale.studio.app.run_studio", lambda desk, **_: opened.append(desk))
     assert main(["studio"]) == 0
     (desk,) = opened
+    desk.close()
     assert desk.rival is not None
     assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
