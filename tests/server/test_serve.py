@@ -200,6 +200,7 @@ def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
     url, process, log = server
     command = b" ".join(command_of(pid) for pid in descendants(process.pid))
     (folder,) = set(re.findall(rb"--temp_dir=([^ \0]+)", command.replace(b"\0", b" ")))
+    assert Path(os.fsdecode(folder)).stat().st_mode & 0o077 == 0, "logs are nobody else's business"
 
     def ask(seed: int) -> int:
         body = {"prompt": "green", "n": 4, "seed": seed}
