@@ -22,7 +22,9 @@ SOCKETS = "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 LONGEST = 107 if sys.platform.startswith("linux") else 103
 """Bytes of a Unix socket's path."""
 PREFIX = "nextscale-"
-ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678")
+INNER = "r"
+"""Ray opens its folder to every user, so that it is one inside of a closed one."""
+ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678/{INNER}")
 
 
 @contextmanager
@@ -42,10 +44,9 @@ def private_ray() -> Iterator[None]:
     with redirect_stdout(RaysWords()) as words:
         try:
             ray.init(
-                address="local", include_dashboard=False, _temp_dir=str(folder), log_to_driver=False,
+                address="local", include_dashboard=False, _temp_dir=str(folder / INNER), log_to_driver=False,
                 logging_level=logging.ERROR,
             )  # fmt: skip
-            folder.chmod(0o700)  # Ray opens it to every user
             yield
         except SystemExit:  # which Ray makes of SIGTERM while it starts
             raise KeyboardInterrupt from None
