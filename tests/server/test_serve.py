@@ -65,7 +65,7 @@ def wait_for(url: str, process: subprocess.Popen[str], log: Path) -> None:
     for _ in range(600):
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/healthz").status_code == 200:
+            if httpx.get(f"{url}/healthz").status_code == 200 and "serving" in log.read_text():
                 return
         except httpx.TransportError:
             pass
