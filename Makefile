@@ -18,7 +18,10 @@ $(STAMP): pyproject.toml
 
 demo: install
 	$(BIN)/nextscale generate --classes all --count 16 --out out/demo
-	@echo "look at out/demo/grid.png"
+	@echo "look at out/demo/grid.png; what comes next:"
+	@echo "  . $(BIN)/activate          # once a shell; or write $(BIN)/nextscale"
+	@echo "  nextscale generate --classes maze,coinrun --count 8 --out out/eight"
+	@echo "  nextscale --help"
 
 test: install
 	$(BIN)/python -m pytest

@@ -36,7 +36,8 @@ from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.files import write_json
 from nextscale.models.transformer import no_decay
 from nextscale.models.var import VAR
-from nextscale.official import read_state, tokenizer_from_official, transformer_from_official
+from nextscale.official import tokenizer_from_official, transformer_from_official
+from nextscale.official_files import read_part
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
@@ -224,7 +225,7 @@ def authors_step(task: Task) -> Work:
 def our_step(task: Task) -> Work:
     """As `train var` does it."""
     retain_freed_memory()
-    config, state = transformer_from_official(read_state(task.var))
+    config, state = transformer_from_official(read_part(Path(task.var), "transformer"))
     model = assigned(VAR, config, state).requires_grad_(True)
     tokenizer = load_tokenizer(task)
     objective = AutoregressiveObjective(config, SimpleNamespace(quantizer=tokenizer.quantizer))  # pyright: ignore[reportArgumentType]
@@ -259,7 +260,7 @@ def schedule(optimiser: torch.optim.Optimizer, step: int, task: Task) -> None:
 
 
 def load_tokenizer(task: Task) -> VQVAE:
-    config, state = tokenizer_from_official(read_state(task.vae), task.schedule)
+    config, state = tokenizer_from_official(read_part(Path(task.vae), "tokenizer"), task.schedule)
     return assigned(VQVAE, config, state)
 
 

@@ -88,7 +88,7 @@ def test_transformers_alone_are_not_paired_with_a_guess(tmp_path: Path) -> None:
     (tmp_path / OFFICIAL_TOKENIZER).rename(tmp_path / "vae_one.pth")
     assert find_model(tmp_path / "var_d16.pth").tokenizer().config.codebook_size == 32
     save_official(tmp_path, make_tokenizer(patch=1), make_transformer())
-    with pytest.raises(ValueError, match="its tokenizer is missing"):
+    with pytest.raises(ValueError, match=r"2 tokenizers are beside it \(vae_ch16v32z8.pth and vae_one.pth\)"):
         find_model(tmp_path / "var_d16.pth")
 
 

@@ -105,7 +105,9 @@ def test_classes_that_cannot_be_matched(
 def test_what_is_guessed_or_missing_is_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "nextscale")
     assert match_classes(("dog", "gnu"), SIX, where="images y", partly=True) == (3, UNMATCHED)
-    assert "images y: has no images of 5 of the model's 6 classes (ant, bee, Cat, eel, ...)" in caplog.text
+    assert "images y: has none of 5 of the model's 6 classes (ant, bee, Cat, eel, ...)" in caplog.text
+    assert "images y: 1 of its classes are none of the model's (gnu) and left out" in caplog.text
+    assert match_classes(("0", "6"), SIX, where="images y", partly=True) == (UNMATCHED, UNMATCHED), "other numbers"
     match_classes(("0", "1"), SIX, where="data x")
     assert "its classes are numbers, taken as ids of the model's 6 classes" in caplog.text
     match_classes(("x", "y"), (), classes=2, where="data x")

@@ -7,10 +7,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "nextscale"
 LAYERS = (
-    ("__init__", "config", "runtime", "pyramid", "errors", "files", "progress", "classes", "threads", "quiet"),
+    (
+        "__init__",
+        "config",
+        "runtime",
+        "pyramid",
+        "errors",
+        "files",
+        "progress",
+        "classes",
+        "threads",
+        "quiet",
+        "caches",
+        "extras",
+    ),
     ("nn",),
     ("tokenizer", "models"),
-    ("presets", "checkpoint", "official", "catalogue", "data", "pictures"),
+    ("presets", "checkpoint", "official", "official_files", "catalogue", "data", "pictures"),
     ("sampling",),
     ("editing",),
     ("results", "generation", "pipeline"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Protocol
 
-from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer
+from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
 from nextscale.models.families import Model
 from nextscale.models.var import VAR
@@ -17,18 +18,25 @@ from nextscale.official import (
     OFFICIAL_FILES,
     OFFICIAL_REPOSITORY,
     OFFICIAL_TOKENIZER,
-    State,
-    read_state,
     tokenizer_from_official,
     transformer_config,
     transformer_from_official,
 )
+from nextscale.official_files import State, kinds_in, read_part
 from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
+logger = logging.getLogger("nextscale")
+
 RANDOM = "random:"
+TORCH_FILES = (".pth", ".pt", ".ckpt")
 BUNDLED = ("demo", "demo-raster")
 """Models in the package: next-scale prediction, and raster order to compare it with."""
+ABOUT = {
+    "demo": "The demo model has learned 64 x 64 frames of 16 video games (Procgen); its classes are the games.",
+    "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
+}
+"""What the pictures of the bundled models are."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
@@ -69,20 +77,25 @@ class FolderModel:
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """The authors' format: a tokenizer file, with or without a transformer file."""
+    """The authors' format: a tokenizer file, with or without a transformer file; one file may hold both."""
 
     vae: Path
     var: Path | None = None
 
     @property
     def place(self) -> str:
-        return ", ".join(str(path) for path in (self.vae, self.var) if path is not None)
+        return ", ".join(str(path) for path in dict.fromkeys((self.vae, self.var)) if path is not None)
 
     @cached_property
     def _weights(self) -> State:
         if self.var is None:
             raise ValueError(f"{self.vae}: holds a tokenizer but no transformer; expected a file such as var_d16.pth")
-        return read_state(self.var)
+        if "transformer" not in kinds_in(self.var) and self.vae != self.var:
+            swapped = "transformer" in kinds_in(self.vae)
+            told = "are the wrong way round" if swapped else "are both tokenizers"
+            expected = f"expected vae, such as {OFFICIAL_TOKENIZER}, and var, such as var_d16.pth"
+            raise ValueError(f"vae {self.vae} and var {self.var} {told}; {expected}")
+        return read_part(self.var, "transformer")
 
     def config(self) -> ModelConfig:
         if self.var is None:
@@ -94,7 +107,7 @@ class OfficialModel:
         schedule = VQVAEConfig().schedule  # the file names none: it serves every schedule
         if self.var is not None:
             schedule = transformer_config(self._weights, str(self.var)).schedule
-        return assigned(VQVAE, *tokenizer_from_official(read_state(self.vae), schedule, str(self.vae)))
+        return assigned(VQVAE, *tokenizer_from_official(read_part(self.vae, "tokenizer"), schedule, str(self.vae)))
 
     def transformer(self) -> VAR:
         return assigned(VAR, *transformer_from_official(self._weights, str(self.var)))
@@ -131,8 +144,10 @@ def find_model(model: str | Path) -> StoredModel:
     if text.startswith(RANDOM) and text.removeprefix(RANDOM) in transformer_presets():
         return RandomModel(text.removeprefix(RANDOM))
     if path.is_dir() and text:
+        if line := unfinished(path):
+            logger.info(line)
         return FolderModel(path)
-    if path.suffix == ".pth" and path.is_file():
+    if path.suffix in TORCH_FILES and path.is_file():
         return official_file(path)
     if path.exists() and text:
         raise ValueError(f"model {model}: is a file; {KNOWN}")
@@ -149,12 +164,18 @@ def find_model(model: str | Path) -> StoredModel:
 
 
 def official_file(path: Path) -> OfficialModel:
-    """A transformer file with the tokenizer file beside it, or a tokenizer file alone."""
-    if "quantize.embedding.weight" in read_state(path):
-        return OfficialModel(path)
+    """A file that holds both parts, a transformer file with the tokenizer file beside it, or a tokenizer file alone."""
+    kinds = kinds_in(path)
+    if "tokenizer" in kinds:
+        return OfficialModel(path, path if "transformer" in kinds else None)
     beside = path.with_name(OFFICIAL_TOKENIZER)
     others = [beside] if beside.is_file() else sorted(path.parent.glob("vae*.pth"))
-    if len(others) != 1:
+    if len(others) > 1:
+        names = " and ".join(other.name for other in others)
+        raise ValueError(
+            f"{path}: {len(others)} tokenizers are beside it ({names}); leave the one it was trained with in the folder"
+        )
+    if not others:
         raise ValueError(f"{path}: its tokenizer is missing; put {OFFICIAL_TOKENIZER} into the same folder")
     return OfficialModel(others[0], path)
 

@@ -70,7 +70,7 @@ def match_classes(
     Exactly 1,000 WordNet ids are ImageNet's classes in their order. Names that are numbers are ids, unless `known` has
     such names itself. Where `known` is empty, there are `classes` of them without names: as many as `named` are taken
     in the same order. What is taken by number or order, and what of `known` is missing, is logged. Raises ValueError in
-    one line for a class that is not known or names several; with `partly`, it is `UNMATCHED` instead.
+    one line for a class that is not known or names several; with `partly`, one that is not known is `UNMATCHED`.
     """
     count = len(known) if classes is None else classes
     numbers = all(map(is_number, named))
@@ -84,19 +84,21 @@ def match_classes(
     elif numbers and not any(map(is_number, known)):
         logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
         places = [int(name) if int(name) < count else UNMATCHED for name in named]
+        if partly and UNMATCHED in places:  # then they are the numbers of other classes
+            places = [UNMATCHED] * len(named)
     else:
         written = theirs is None or all(map(is_wordnet, named))
         places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
-    if UNMATCHED in places:
-        problem = f"{where}: {unmatched(named, known, places, whose, count)}"
-        if not partly:
-            raise ValueError(problem)
-        logger.info("%s", problem)
+    if UNMATCHED in places and not partly:
+        raise ValueError(f"{where}: {unmatched(named, known, places, whose, count)}")
+    foreign = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
+    if foreign:
+        listed = few(foreign, 4)
+        logger.info("%s: %d of its classes are none of %s (%s) and left out", where, len(foreign), whose, listed)
     require_one_each(named, places, where)
     missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
     if missing:
-        listed = ", ".join(missing[:4]) + (", ..." if len(missing) > 4 else "")
-        logger.info("%s: has no images of %d of %s %d classes (%s)", where, len(missing), whose, count, listed)
+        logger.info("%s: has none of %d of %s %d classes (%s)", where, len(missing), whose, count, few(missing, 4))
     return tuple(places)
 
 
@@ -163,7 +165,12 @@ def unmatched(named: Sequence[str], known: Sequence[str], places: Sequence[int],
             f"its classes are {len(names)} WordNet ids such as {names[0]}; only all {len(known)} together tell which "
             "classes they are: rename the folders to the classes' names or numbers, or give all of them"
         )
-    more = f", nor are {', '.join(names[1:4])}{', ...' if len(names) > 4 else ''}" if len(names) > 1 else ""
+    more = f", nor are {few(names[1:], 3)}" if len(names) > 1 else ""
     near = close_names(names[0], known)
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return f"its class {names[0]!r} is none of {whose} ({', '.join(known[:8])}{', ...' * (len(known) > 8)}){more}{hint}"
+    return f"its class {names[0]!r} is none of {whose} ({few(known, 8)}){more}{hint}"
+
+
+def few(names: Sequence[str], count: int) -> str:
+    """The first names, with dots for the rest."""
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])

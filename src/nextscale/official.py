@@ -1,13 +1,12 @@
 """The authors' checkpoints (hub repository FoundationVision/var): tensor names, both ways, and what they imply.
 
-Files are flat state dicts saved by torch, read with `weights_only`. Sizes and options come from the tensors;
-names are translated by one table per part, from ours to theirs, which serves both directions.
+Sizes and options come from the tensors; names are translated by one table per part, from ours to theirs, which
+serves both directions. `official_files` finds the state dicts in files.
 """
 
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,11 +17,10 @@ from torch import Tensor
 from nextscale.checkpoint import save_torch
 from nextscale.models.var import VAR, VARConfig
 from nextscale.nn.attention import HEAD_WIDTH
+from nextscale.official_files import State
 from nextscale.presets import SCALES_512
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-
-State = dict[str, Tensor]
 
 OFFICIAL_REPOSITORY = "FoundationVision/var"
 OFFICIAL_TOKENIZER = "vae_ch160v4096z32.pth"
@@ -82,20 +80,6 @@ def tokenizer_name(ours: str, levels: int) -> str:
     for pattern, theirs in TOKENIZER_NAMES:
         ours = re.sub(pattern, theirs, ours)
     return ours
-
-
-def read_state(path: str | Path) -> State:
-    """The flat state dict of a file, memory-mapped. Raises ValueError when it is not one; runs no code."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path}: not a torch state dict ({reason})") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path}: not a flat state dict of tensors; expected the authors' .pth file")
-    return state
 
 
 def transformer_from_official(state: State, where: str = "var") -> tuple[VARConfig, State]:

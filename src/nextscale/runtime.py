@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from nextscale.config import require_seed
+
 LARGE = 100_000_000
 """Parameters from which `auto` trades the independence of the batch for speed on CPU."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,6 +64,11 @@ def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -
     return resolve_dtype(precision, device, parameters=LARGE + 1)
 
 
+def precision_name(dtype: torch.dtype) -> str:
+    """The `--precision` name of a torch dtype."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """`resolve_dtype`, and int8, which runs on CPU only."""
     if precision not in ("int8", torch.int8):
@@ -96,7 +103,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def image_generator(seed: int) -> torch.Generator:
-    """The generator of one image. It lives on the CPU so that every device draws the same noise."""
+    """The generator of one image. It lives on the CPU so that every device draws the same noise. Raises ValueError."""
+    require_seed(seed)
     return torch.Generator(device="cpu").manual_seed(seed)
 
 

@@ -264,14 +264,14 @@ def test_the_commands(model_folder: Path, tmp_path: Path, capsys: pytest.Capture
     assert (out / "a.png").read_bytes() == (out / "b.png").read_bytes(), "the box is the mask"
     many = ["--count", "3", "--seed", "5", "--strips", "--classes", "red"]
     assert main(["edit", "class", image, *model, *many, "--out", str(out / "c.png")]) == 0
-    assert {p.name for p in out.glob("c*")} == {"c-000.png", "c-001.png", "c-002.png", "c-strips.png"}
+    assert {p.name for p in out.glob("c*")} == {"c-000.png", "c-001.png", "c-002.png", "c-grid.png", "c-strips.png"}
     assert Image.open(out / "c-strips.png").size == (6 * 18 - 2, 3 * 18 - 2)
     assert main(["edit", "outpaint", image, *model, "--expand", "left=8", "--out", str(out / "d.png")]) == 0
     assert Image.open(out / "d.png").size == (24, 16)
     toy_image(0, 0).resize((5, 7)).save(tmp_path / "small.png")
     assert main(["edit", "upscale", str(tmp_path / "small.png"), *model, "--out", str(out / "e.png")]) == 0
     assert Image.open(out / "e.png").size == (16, 16)
-    assert "1 images" in capsys.readouterr().out
+    assert "1 image (" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

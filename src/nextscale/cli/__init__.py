@@ -7,15 +7,23 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import count
+from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from nextscale import __version__
+from nextscale.caches import settle_caches
+from nextscale.cli.examples import EXAMPLES
 from nextscale.errors import TrainingDiverged
+from nextscale.extras import missing_extra
 from nextscale.threads import share_the_processor
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
-UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG)
+BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
+UNWRITABLE = (
+    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR
+)  # fmt: skip
 
 app = App(
     name="nextscale",
@@ -23,47 +31,72 @@ app = App(
     version=__version__,
     suppress_keyboard_interrupt=False,
 )
-app.command("nextscale.cli.generate:generate", help="Generate images; without options, 16 of the demo model.")
-app.command("nextscale.cli.reconstruct:reconstruct", help="Encode and decode images; --scales shows every scale.")
-app.command("nextscale.cli.tokenize:tokenize", help="Write a token cache to train transformers from.")
-app.command("nextscale.cli.info:info", help="Say what a model is made of.")
-app.command("nextscale.cli.convert:convert", help="The authors' files to our folder, and back.")
-app.command("nextscale.cli.bench:bench", help="Time generation stage by stage.")
-edit = App(name="edit", help="Edit images without training: in-paint, out-paint, other classes, upscale.")
-edit.command("nextscale.cli.edit:inpaint", name="inpaint", help="Regenerate what a mask covers.")
-edit.command("nextscale.cli.edit:outpaint", name="outpaint", help="Add pixels at the sides.")
-edit.command("nextscale.cli.edit:edit_class", name="class", help="Turn an image, or a part, into another class.")
-edit.command("nextscale.cli.edit:upscale", name="upscale", help="Make a small image as large as the model's.")
-app.command(edit)
-app.command("nextscale.cli.studio:studio", help="Open the studio: generate, edit and inspect in a browser.")
-app.command("nextscale.cli.serve:serve", help="Serve a model over HTTP, in OpenAI's Images API.")
-app.command("nextscale.cli.compare:compare", help="Models of several kinds in quality, steps, FLOPs and time.")
-train = App(name="train", help="Train a tokenizer (stage 1) or a transformer (stage 2).")
-train.command("nextscale.cli.train:train_tokenizer_command", name="tokenizer", help="Stage 1: the multi-scale VQVAE.")
-train.command("nextscale.cli.train:train_var_command", name="var", help="Stage 2: the next-scale transformer.")
-for kind, title in (
-    ("raster", "raster-order AR"), ("rq", "RQ-Transformer"), ("maskgit", "MaskGIT"), ("dit", "DiT"),
-):  # fmt: skip
-    train.command(f"nextscale.cli.train:train_{kind}_command", name=kind, help=f"Stage 2 of a baseline: {title}.")
-app.command(train)
-scaling = App(name="scaling", help="Scaling laws: train a family of depths, fit, plot, predict.")
-for name, title in (
-    ("run", "Train a family of depths."), ("fit", "Fit power laws."), ("plot", "Draw them."),
-    ("predict", "Predict another depth."), ("ablation", "From raster order to the whole method."),
-):  # fmt: skip
-    scaling.command(f"nextscale.cli.scaling:{name}", name=name, help=title)
-app.command(scaling)
-evaluate = App(name="evaluate", help="Measure models, or any images, against real ones.")
-evaluate.command("nextscale.cli.evaluate:generation", name="generation", help="Figures of generated images.")
-evaluate.command("nextscale.cli.evaluate:reconstruction", name="reconstruction", help="Figures of a tokenizer.")
-evaluate.command("nextscale.cli.evaluate:likelihood", name="likelihood", help="Figures of predicted tokens.")
-app.command(evaluate)
+
+
+def add(to: App, name: str, text: str, function: str, group: Group | None = None) -> None:
+    """A command by the place of its function, which is imported when it runs; its help ends with examples."""
+    words = name if to is app else f"{to.name[0]} {name}"
+    lines = "\n".join(f"  nextscale {words} {example}".rstrip() for example in EXAMPLES[words])
+    place: dict[str, Any] = {"sort_key": next(ORDER)} | ({} if group is None else {"group": group})
+    shown: dict[str, Any] = {"help_format": "plaintext", "help_epilogue": f"Examples:\n\n{lines}"}
+    to.command(f"nextscale.cli.{function}", name=name, help=text, **shown, **place)
+
+
+def family(name: str, text: str, group: Group) -> App:
+    """A command that has commands of its own."""
+    made = App(name=name, help=text, group=group, sort_key=next(ORDER))
+    app.command(made)
+    return made
+
+
+ORDER = count()
+"""Commands are listed in the order in which they are added."""
+PICTURES, TRAINING, MEASURING, MODELS, ALL = (
+    Group(title, sort_key=number)
+    for number, title in enumerate(("Make and change images", "Train", "Measure", "Models", "Always"), start=1)
+)
+for flag in ("--help", "--version"):
+    app[flag].group = ALL
+
+add(app, "generate", "Generate images; without options, 16 of the demo model.", "generate:generate", PICTURES)
+add(app, "reconstruct", "Encode and decode images; --scales shows every scale.", "reconstruct:reconstruct", PICTURES)
+edit = family("edit", "Edit images without training: in-paint, out-paint, other classes, upscale.", PICTURES)
+add(edit, "inpaint", "Regenerate what a mask covers; the rest stays to the pixel.", "edit:inpaint")
+add(edit, "outpaint", "Add pixels at the sides.", "edit:outpaint")
+add(edit, "class", "Turn an image, or what a mask covers, into another class.", "edit:edit_class")
+add(edit, "upscale", "Make a small image as large as the model's.", "edit:upscale")
+add(app, "studio", "Open the studio: generate, edit and inspect in a browser.", "studio:studio", PICTURES)
+add(app, "serve", "Serve a model over HTTP, in OpenAI's Images API.", "serve:serve", PICTURES)
+
+train = family("train", "Train a tokenizer (stage 1) or a transformer (stage 2).", TRAINING)
+add(train, "tokenizer", "Stage 1: the multi-scale VQVAE.", "train:train_tokenizer_command")
+add(train, "var", "Stage 2: the next-scale transformer.", "train:train_var_command")
+for kind, title in BASELINES.items():
+    add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind}_command")
+add(app, "tokenize", "Write a token cache to train transformers from.", "tokenize:tokenize", TRAINING)
+
+evaluate = family("evaluate", "Measure models, or any images, against real ones.", MEASURING)
+add(evaluate, "generation", "Figures of generated images, or of any others.", "evaluate:generation")
+add(evaluate, "reconstruction", "Figures of a tokenizer: what it keeps of images.", "evaluate:reconstruction")
+add(evaluate, "likelihood", "Figures of predicted tokens of held-out images.", "evaluate:likelihood")
+add(app, "compare", "Models of several kinds in quality, steps, FLOPs and time.", "compare:compare", MEASURING)
+scaling = family("scaling", "Scaling laws: train a family of depths, fit, plot, predict.", MEASURING)
+add(scaling, "run", "Train a family of depths; a run that was stopped continues.", "scaling:run")
+add(scaling, "fit", "Fit power laws of loss and token error.", "scaling:fit")
+add(scaling, "plot", "Draw the laws.", "scaling:plot")
+add(scaling, "predict", "Predict the losses of another depth.", "scaling:predict")
+add(scaling, "ablation", "From raster order to the whole method, row by row.", "scaling:ablation")
+add(app, "bench", "Time generation stage by stage.", "bench:bench", MEASURING)
+
+add(app, "info", "Say what a model is made of.", "info:info", MODELS)
+add(app, "convert", "The authors' files to our folder, and back.", "convert:convert", MODELS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 2 the input is wrong (one line on stderr), 1 otherwise."""
     share_the_processor()  # before a command imports torch
     start_logging()
+    settle_caches()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does, cleaning up
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -75,6 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in UNWRITABLE:
             raise
         return complain(f"{error.filename or 'output'}: cannot be written ({error.strerror}); choose another place")
+    except ModuleNotFoundError as error:
+        if not (told := missing_extra(error)):
+            raise
+        return complain(told)
     except TrainingDiverged as error:
         complain(str(error))
         return FAILED

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.tables import print_table
 from nextscale.config import read_json, require_at_least
 from nextscale.files import write_json
 
@@ -56,7 +57,7 @@ class BenchOptions(SamplingFlags):
             raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
 
 
-@accepts(BenchOptions)
+@accepts(BenchOptions, first=("model", "batch_sizes", "rounds", "families"))
 def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     """Time generation stage by stage, and compare it with the rate of one large matrix product."""
     options = settle(BenchOptions, given, file=config)
@@ -89,9 +90,7 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
         speeds = measure_speed(pipeline, options.batch_sizes, rounds=options.rounds, advance=progress.advance, **chosen)
     finally:
         progress.close()
-    from rich.console import Console
-
-    Console().print(table(pipeline, options.model, speeds))
+    print_table(table(pipeline, options.model, speeds))
     if options.json:
         facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
         write_json(Path(options.json), facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})

@@ -52,7 +52,7 @@ class ConvertOptions:
         return {name: value for name, value in values.items() if value is not None}
 
 
-@accepts(ConvertOptions)
+@accepts(ConvertOptions, first=("out", "to", "export"))
 def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Write a model in our format or in the authors'.
 

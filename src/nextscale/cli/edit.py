@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.outputs import counted, named
 from nextscale.config import require_at_least
 from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from nextscale.pipeline import VARPipeline
     from nextscale.results import Generation
+
+MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
+"""What the help of every edit shows first, as far as it has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ class OutpaintOptions(EditOptions):
     "Pixels to add at each side, such as left=32,right=32,top=0,bottom=16."
 
 
-@accepts(InpaintOptions)
+@accepts(InpaintOptions, first=MAIN)
 def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Regenerate what a mask covers; the rest stays to the pixel.
 
@@ -91,7 +96,7 @@ def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     change(image, options)
 
 
-@accepts(ClassOptions)
+@accepts(ClassOptions, first=MAIN)
 def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Turn an image, or what a mask covers, into another class.
 
@@ -106,7 +111,7 @@ def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> Non
     change(image, options)
 
 
-@accepts(OutpaintOptions, hidden=("keep_scales",))
+@accepts(OutpaintOptions, first=MAIN, hidden=("keep_scales",))
 def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Add pixels at the sides of an image.
 
@@ -124,7 +129,7 @@ def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     written(result, options, pipeline, {"image": image, "expand": options.expand})
 
 
-@accepts(EditOptions, hidden=("keep_scales", "method", "feather"))
+@accepts(EditOptions, first=MAIN, hidden=("keep_scales", "method", "feather"))
 def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     """Make a small image as large as the model's: it gives the coarse scales, the model the fine ones.
 
@@ -149,7 +154,9 @@ def change(image: str, options: InpaintOptions) -> None:
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
     wanted = request(pipeline, options)
     known = pipeline.transformer.config.classes
-    rejection = load_rejection(options.candidates, 1, options.judge, classes=known)
+    rejection = load_rejection(
+        options.candidates, 1, options.judge, classes=known, class_names=pipeline.config.class_names
+    )
     result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
     if options.strips:
         save_image(strips(pipeline, picture, mask, wanted, result), numbered(options.out, "strips"))
@@ -225,7 +232,7 @@ def numbered(out: str, tag: str) -> Path:
 
 def written(result: Generation, options: EditOptions, pipeline: VARPipeline, facts: dict[str, Any]) -> None:
     """Save every variation, say where, and write the JSON asked for."""
-    from nextscale.pictures import save_image
+    from nextscale.pictures import save_image, sheet
 
     entries = []
     for number, (image, label, seed) in enumerate(zip(result.images, result.classes, result.seeds, strict=True)):
@@ -237,4 +244,19 @@ def written(result: Generation, options: EditOptions, pipeline: VARPipeline, fac
     if options.json:
         write_json(Path(options.json), facts | {"model": options.model, "images": entries})
     names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
-    print(f"{len(entries)} images ({names}): {entries[0]['file']}")
+    print(f"{counted(len(entries), 'image')} ({names}): {', '.join(entry['file'] for entry in entries)}")
+    if len(entries) > 1:
+        path = numbered(options.out, "grid")
+        save_image(sheet(result.images, [entry["class"] or "" for entry in entries]), path)
+        print(f"side by side: {path}")
+    made = {entry["file"] for entry in entries}
+    others = [str(path) for path in earlier_variations(options.out) if str(path) not in made]
+    if others:
+        print(f"left alone, but not of this run: {named(others)}")
+
+
+def earlier_variations(out: str) -> list[Path]:
+    """Files that are numbered as variations of OUT are."""
+    path = Path(out)
+    found = path.parent.glob(f"{glob.escape(path.stem)}-[0-9][0-9][0-9]{path.suffix}")
+    return sorted(found)

@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
+from nextscale.extras import require
 from nextscale.files import write_json
 
+MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
+"""What the help of every evaluation shows first, as far as it has it."""
 NAMES = {
     "frechet": "Frechet distance", "kernel": "kernel distance x 1000", "inception_score": "Inception score",
     "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
@@ -32,7 +36,7 @@ class GenerationCommand(GenerationEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(GenerationCommand)
+@accepts(GenerationCommand, first=MAIN)
 def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure generated images, or any others, against real ones."""
     options = settle(GenerationCommand, given, file=config)
@@ -72,10 +76,11 @@ class ReconstructionCommand(ReconstructionEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(ReconstructionCommand)
+@accepts(ReconstructionCommand, first=MAIN)
 def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure what a tokenizer keeps of images."""
     options = settle(ReconstructionCommand, given, file=config)
+    require("SSIM", "torchmetrics")
     from nextscale.evaluation.plots import can_plot, plot_reconstruction
     from nextscale.evaluation.reconstruction import evaluate_reconstruction
     from nextscale.pictures import grid, save_image, to_images
@@ -102,7 +107,7 @@ class LikelihoodCommand(LikelihoodEvaluation):
     "File for the report besides OUT/report.json."
 
 
-@accepts(LikelihoodCommand)
+@accepts(LikelihoodCommand, first=MAIN)
 def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure how well a transformer predicts the tokens of held-out images."""
     options = settle(LikelihoodCommand, given, file=config)
@@ -215,13 +220,12 @@ def show_likelihood(report: dict[str, Any]) -> None:
 
 def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Print a table."""
-    from rich.console import Console
     from rich.table import Table
 
     drawn = Table(*columns, title=title, title_justify="left")
     for row in rows:
         drawn.add_row(*row)
-    Console().print(drawn)
+    print_table(drawn)
 
 
 def number(name: str, value: float) -> str:

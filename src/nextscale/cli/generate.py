@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.outputs import counted, file_hash, results_folder, write_manifest
 from nextscale.config import require_at_least
-from nextscale.files import complete_folder, write_json
+from nextscale.files import write_json
 
 if TYPE_CHECKING:
     from nextscale.pipeline import ClassLike, Generation, VARPipeline
@@ -58,7 +57,7 @@ class GenerateOptions(SamplingFlags):
         require_at_least(self, 0, "batch_size")
 
 
-@accepts(GenerateOptions)
+@accepts(GenerateOptions, first=("model", "classes", "count", "seed", "out"))
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
@@ -69,7 +68,7 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.runtime import retain_freed_memory
 
     began = time.monotonic()
-    with complete_folder(Path(options.out)) as folder:
+    with results_folder(Path(options.out)) as folder:
         from nextscale.pipeline import VARPipeline
 
         pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
@@ -82,19 +81,23 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
         write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
     how = f"{pipeline.precision} on {pipeline.device}"
-    print(f"{len(entries)} images in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
+    if entries[0].get("about"):
+        print(entries[0]["about"])
+    print(f"{counted(len(entries), 'image')} in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
 
 
 def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
     """Generate batch by batch into a folder; returns the manifest's entries."""
     from nextscale.evaluation.judges import load_rejection
-    from nextscale.pictures import grid
+    from nextscale.pictures import sheet
     from nextscale.progress import Progress
 
     sampling = pipeline.sampling(**options.sampling())
     settings = asdict(sampling) | {"precision": pipeline.precision}
     known = pipeline.transformer.config.classes
-    rejection = load_rejection(options.candidates, options.keep, options.judge, classes=known)
+    rejection = load_rejection(
+        options.candidates, options.keep, options.judge, classes=known, class_names=pipeline.config.class_names
+    )
     if rejection is not None:
         settings |= {"candidates": options.candidates, "judge": options.judge}
     classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))
@@ -118,9 +121,8 @@ def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) 
             progress.advance(numbers.stop)
     finally:
         progress.close()
-    grid(shown).save(folder / "grid.png")
-    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
+    sheet(shown, [entry["class"] or "" for entry in entries[: len(shown)]]).save(folder / "grid.png")
+    write_manifest(folder, entries)
     return entries
 
 
@@ -128,6 +130,9 @@ def write_batch(
     pipeline: VARPipeline, batch: Generation, first: int, folder: Path, model: str, settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
     """Save a batch's images; one manifest entry each."""
+    from nextscale.catalogue import ABOUT
+
+    about = {"about": ABOUT[model]} if model in ABOUT else {}
     entries = []
     for row, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True)):
         path = folder / f"{first + row:06d}.png"
@@ -136,8 +141,7 @@ def write_batch(
         entry = {"file": path.name, "class": name, "class_id": label if name is not None else None, "seed": seed}
         if batch.scores is not None:
             entry["score"] = batch.scores[row]
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        entries.append(entry | {"settings": settings, "model": model, "sha256": digest})
+        entries.append(entry | {"settings": settings, "model": model} | about | {"sha256": file_hash(path)})
     return entries
 
 

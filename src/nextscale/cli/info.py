@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
-
+from nextscale.cli.options import Json
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 
 MANY = 64
 """Lists longer than this are not printed whole; --json holds them all."""
 
 
-def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for the results.")] = "") -> None:
+def info(model: str = "demo", *, json: Json = "") -> None:
     """Say what a model is made of.
 
     Parameters
@@ -24,15 +24,14 @@ def info(model: str = "demo", *, json: Annotated[str, Parameter(help="File for t
     values = describe(model)
     if json:
         write_json(Path(json), values)
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column()
     for name, value in values.items():
         table.add_row(name.replace("_", " "), listed(value) if isinstance(value, list) else str(value))
-    Console().print(table)
+    print_table(table)
 
 
 def describe(model: str) -> dict[str, Any]:
@@ -54,6 +53,8 @@ def describe(model: str) -> dict[str, Any]:
         "tokenizer_parameters": count_parameters(tokenizer),
         "tokenizer_fingerprint": fingerprint(tokenizer),
     }
+    if config.trained_steps:
+        values["trained_steps"] = config.trained_steps
     if config.kind != "tokenizer":
         transformer = stored.transformer()
         values |= {

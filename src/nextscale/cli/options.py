@@ -8,14 +8,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from nextscale.config import essential, from_dict
 
 Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., None])
-SHORT_HELP = "YAML or JSON file with settings; flags override it."
-ConfigFile = Annotated[str, Parameter(help=SHORT_HELP, show_default=False)]
+PANELS = {
+    title: Group(title, sort_key=number)
+    for number, title in enumerate(
+        ("Main settings", "Sampling", "More settings", "Model", "Adversary", "Optimiser", "Machine", "Files"), start=1
+    )
+}
+"""Panels of a command's help, in order."""
+COMMON = {
+    "Sampling": ("guidance", "top_k", "top_p", "temperature", "smooth", "candidates", "judge"),
+    "Machine": ("precision", "device", "batch_size", "compile", "parallel", "accumulate", "checkpointing"),
+    "Files": ("config", "json", "report", "plot", "npz", "statistics"),
+}
+"""Settings that many commands have, by panel."""
+METAVARS = {bool: None, int: "N", float: "X", str: "TEXT", tuple: "A,B,..."}
+ConfigFile = Annotated[
+    str,
+    Parameter(
+        help="YAML or JSON file with settings; flags override it.",
+        show_default=False, group=PANELS["Files"], metavar="FILE",
+    ),
+]  # fmt: skip
+Json = Annotated[
+    str, Parameter(help="File for the results.", show_default=False, group=PANELS["Files"], metavar="FILE")
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,28 +102,63 @@ def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
             yield Setting((*prefix, field.name), hints[field.name], texts.get(field.name, ""), default)
 
 
-def flags(cls: type, *, hidden: tuple[str, ...] = ()) -> Any:
-    """Annotation of optional flags for every setting of a config but the hidden ones."""
+def flags(
+    cls: type, *, first: tuple[str, ...] = (), hidden: tuple[str, ...] = (), defaults: dict[str, Any] | None = None
+) -> Any:
+    """Annotation of optional flags for every setting of a config but the hidden ones, what matters `first` first.
+
+    `defaults` are the command's own where the config has others or none.
+    """
+    own = defaults or {}
+    shown = [
+        dataclasses.replace(setting, default=own.get(setting.name, setting.default))
+        for setting in settings(cls)
+        if setting.name not in hidden
+    ]
+    places = {name: place for place, name in enumerate(first)}
+    shown.sort(key=lambda setting: (PANELS[panel(setting, first)].sort_key, places.get(setting.name, 0)))
     fields = []
-    for setting in settings(cls):
-        if setting.name in hidden:
-            continue
-        shown = "" if setting.default in (dataclasses.MISSING, None, "", ()) else f" [default: {show(setting.default)}]"
-        hint = next((kind for kind in (bool, int, float) if kind in (setting.hint, *get_args(setting.hint))), str)
-        if get_origin(setting.hint) is tuple:
-            hint = str
-        annotation = Annotated[hint | None, Parameter(help=setting.help + shown, show_default=False)]
-        fields.append((setting.name, annotation, dataclasses.field(default=None)))
+    for setting in shown:
+        group, kind = PANELS[panel(setting, first)], written_as(setting.hint)
+        metavar = "FILE" if setting.name in COMMON["Files"] else METAVARS[kind]
+        parameter = Parameter(help=described(setting), show_default=False, group=group, metavar=metavar)
+        hint = str if kind is tuple else kind
+        fields.append((setting.name, Annotated[hint | None, parameter], dataclasses.field(default=None)))
     made = dataclasses.make_dataclass(f"{cls.__name__}Flags", fields, kw_only=True)
     made.__module__ = cls.__module__  # cyclopts opens no class that says it is the standard library's
     return Annotated[made | None, Parameter(name="*")]
 
 
-def accepts(cls: type, *, hidden: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Decorator: the command's `given` parameter takes every setting of a config as a flat flag."""
+def panel(setting: Setting, first: tuple[str, ...]) -> str:
+    """Which panel of the help a setting is shown in."""
+    if setting.name in first:
+        return "Main settings"
+    if len(setting.path) > 1:
+        return setting.path[0].capitalize()
+    return next((title for title, names in COMMON.items() if setting.name in names), "More settings")
+
+
+def written_as(hint: Any) -> type:
+    """What a setting of this type is written as: bool, int, float, str, or tuple for several with commas."""
+    if get_origin(hint) is tuple:
+        return tuple
+    return next((kind for kind in (bool, int, float) if kind in (hint, *get_args(hint))), str)
+
+
+def described(setting: Setting) -> str:
+    """The help of a setting: what it does, and its default unless that is nothing or told in words."""
+    if setting.default is dataclasses.MISSING:
+        return f"{setting.help} [required]"
+    if setting.default in (None, "", ()) or "[default:" in setting.help:
+        return setting.help
+    return f"{setting.help} [default: {show(setting.default)}]"
+
+
+def accepts(cls: type, **shown: Any) -> Callable[[Command], Command]:
+    """Decorator: the command's `given` parameter takes every setting of a config as a flat flag; see `flags`."""
 
     def annotate(command: Command) -> Command:
-        command.__annotations__["given"] = flags(cls, hidden=hidden)
+        command.__annotations__["given"] = flags(cls, **shown)
         return command
 
     return annotate
@@ -111,7 +168,9 @@ def show(value: Any) -> str:
     """A default the way it is typed: scales and lists with commas."""
     if isinstance(value, tuple):
         return ",".join("x".join(map(str, dict.fromkeys(v))) if isinstance(v, tuple) else str(v) for v in value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def settle(cls: type[Config], given: Any, *, file: str = "", base: dict[str, Any] | None = None) -> Config:

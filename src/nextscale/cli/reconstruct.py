@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.files import complete_folder, write_json
+from nextscale.cli.outputs import counted, file_hash, named, results_folder, write_manifest
+from nextscale.files import write_json
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from nextscale.data.source import ImageSource
     from nextscale.tokenizer.vqvae import VQVAE
 
@@ -35,7 +37,7 @@ class ReconstructOptions:
     "File for the results."
 
 
-@accepts(ReconstructOptions)
+@accepts(ReconstructOptions, first=("model", "scales", "out"))
 def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> None:
     """Encode and decode images; --scales shows what every scale adds.
 
@@ -46,7 +48,7 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
     """
     options = settle(ReconstructOptions, given, file=config)
     paths = image_files(images)
-    with complete_folder(Path(options.out)) as folder:
+    with results_folder(Path(options.out)) as folder:
         from nextscale.catalogue import find_model
         from nextscale.data.source import ImageSource
         from nextscale.runtime import resolve_device, resolve_dtype
@@ -54,11 +56,15 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
         device = resolve_device(options.device)
         tokenizer = find_model(options.model).tokenizer().to(device)
         tokenizer.set_decoder_dtype(resolve_dtype(options.precision, device))
-        entries = write_reconstructions(tokenizer, ImageSource(paths, None, ()), folder, strips=options.scales)
+        source = ImageSource(paths, None, ())
+        entries, unreadable = write_reconstructions(tokenizer, source, folder, strips=options.scales)
     if options.json:
-        write_json(Path(options.json), {"out": options.out, "images": entries})
+        write_json(Path(options.json), {"out": options.out, "images": entries, "unreadable": unreadable})
+    if unreadable:
+        files = f"{counted(len(unreadable), 'file')} of {len(paths)}"
+        print(f"passed over {files}, not readable as images: {named(unreadable)}")
     mean = sum(entry["psnr"] for entry in entries) / len(entries)
-    print(f"{len(entries)} images, mean PSNR {mean:.2f} dB: {Path(options.out) / 'grid.png'}")
+    print(f"{counted(len(entries), 'image')}, mean PSNR {mean:.2f} dB: {Path(options.out) / 'grid.png'}")
 
 
 def image_files(images: Sequence[str]) -> list[Path]:
@@ -81,21 +87,35 @@ def image_files(images: Sequence[str]) -> list[Path]:
     return paths
 
 
-def write_reconstructions(tokenizer: VQVAE, source: ImageSource, folder: Path, *, strips: bool) -> list[dict[str, Any]]:
-    """Reconstruct every image; a file that is not an image is an error."""
+def write_reconstructions(
+    tokenizer: VQVAE, source: ImageSource, folder: Path, *, strips: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Reconstruct every image; returns an entry for each, and why each file that cannot be read is passed over.
+
+    Raises ValueError where none can be read.
+    """
     import torch
 
+    from nextscale.data.decode import UnreadableImage
     from nextscale.data.loader import to_float
     from nextscale.data.transform import center_crop
-    from nextscale.pictures import grid, to_images
+    from nextscale.pictures import grid, sheet, to_images
     from nextscale.progress import Progress
 
     device = tokenizer.quantizer.codebook.device
     progress = Progress(len(source), title="images", line_seconds=10)
     entries: list[dict[str, Any]] = []
-    shown = []
-    for number in range(len(source)):
-        pixels = torch.from_numpy(center_crop(source.read(number)[0], tokenizer.config.image_size))
+    unreadable: list[str] = []
+    shown: list[Image] = []
+    for index in range(len(source)):
+        progress.advance(index)
+        try:
+            picture = source.read(index)[0]
+        except UnreadableImage as error:
+            unreadable.append(str(error))
+            continue
+        number = len(entries)
+        pixels = torch.from_numpy(center_crop(picture, tokenizer.config.image_size))
         image = to_float(pixels.permute(2, 0, 1)[None].to(device))
         stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
         name = f"{number:06d}.png"
@@ -104,11 +124,14 @@ def write_reconstructions(tokenizer: VQVAE, source: ImageSource, folder: Path, *
         shown += (pictures if strips else [pictures[0], pictures[-1]]) if number < 64 else []
         error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
         psnr = [round(10 * math.log10(4 / value), 3) for value in error.tolist()]
-        entries.append({"file": name, "source": source.name(number), "psnr": psnr[-1], "psnr_after_scale": psnr})
-        progress.advance(number + 1)
+        figures = {"psnr": psnr[-1], "psnr_after_scale": psnr}
+        entries.append({"file": name, "source": source.name(index)} | figures | {"sha256": file_hash(folder / name)})
+    progress.advance(len(source))
     progress.close()
+    if not entries:
+        few = f"none of {len(source)} files is a readable image: " if len(source) > 1 else ""
+        raise ValueError(few + named(unreadable))
     columns = len(tokenizer.schedule) + 1 if strips else 2 * max(1, math.isqrt(len(shown) // 2))
-    grid(shown, columns=columns).save(folder / "grid.png")
-    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    (folder / "manifest.jsonl").write_text(lines, encoding="utf-8")
-    return entries
+    sheet(shown, columns=columns).save(folder / "grid.png")
+    write_manifest(folder, entries)
+    return entries, unreadable

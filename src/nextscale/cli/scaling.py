@@ -8,12 +8,20 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle
 from nextscale.config import read_json
+from nextscale.extras import require
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 
-Json = Annotated[str, Parameter(help="File for the results.")]
+ABLATION = (
+    "images", "data", "heldout", "tokenizer", "raster_data", "raster_heldout", "raster_tokenizer", "rows", "seeds",
+    "out",
+)  # fmt: skip
+
+
+Picture = Annotated[str, Parameter(help="Picture (png, svg, pdf).", group=PANELS["Main settings"], metavar="FILE")]
+Depth = Annotated[int, Parameter(help="Depth to predict.", group=PANELS["Main settings"], metavar="N")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,7 @@ class ScalingCommand(ScalingRun):
     "File for the results of all depths that are done."
 
 
-@accepts(ScalingCommand)
+@accepts(ScalingCommand, first=("data", "tokenizer", "heldout", "kind", "depths", "images", "out", "seed"))
 def run(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train a family of depths on the same fresh images; a run that was stopped continues."""
     options = settle(ScalingCommand, given, file=config)
@@ -47,10 +55,11 @@ class AblationCommand(Ablation):
     "File for the results of all rows that are done."
 
 
-@accepts(AblationCommand)
+@accepts(AblationCommand, first=ABLATION)
 def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train and measure the rows of the paper's ablation; one that was stopped continues."""
     options = settle(AblationCommand, given, file=config)
+    require("the table of an ablation", "scipy")  # at its end, hours later
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
     from nextscale.scaling.ablation import run_ablation
@@ -73,6 +82,7 @@ def fit(*results: str, json: Json = "") -> None:
     results
         Folders of scaling runs, or JSON files.
     """
+    require("a fit", "scipy")
     from nextscale.scaling.ablation import read_ablation, summarise
 
     rows = read_ablation(results)
@@ -86,7 +96,7 @@ def fit(*results: str, json: Json = "") -> None:
         write_json(Path(json), {"fits": reports} | ({"ablation": summarise(rows)} if rows else {}))
 
 
-def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, pdf).")] = "out/scaling.png") -> None:
+def plot(*results: str, out: Picture = "out/scaling.png") -> None:
     """Draw the laws as the paper does, its exponents beside ours.
 
     Parameters
@@ -98,6 +108,7 @@ def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, p
     from nextscale.scaling.plots import plot_laws
 
     require_plots(out)
+    require("a fit", "scipy")
     for points, report in families(results):
         path = Path(out)
         path = path if report["kind"] == "var" else path.with_name(f"{path.stem}-{report['kind']}{path.suffix}")
@@ -105,7 +116,7 @@ def plot(*results: str, out: Annotated[str, Parameter(help="Picture (png, svg, p
         print(path)
 
 
-def predict(*results: str, depth: Annotated[int, Parameter(help="Depth to predict.")], json: Json = "") -> None:
+def predict(*results: str, depth: Depth, json: Json = "") -> None:
     """Predict losses of another depth from the laws.
 
     Parameters
@@ -115,6 +126,7 @@ def predict(*results: str, depth: Annotated[int, Parameter(help="Depth to predic
     """
     from nextscale.scaling.report import predict_depth
 
+    require("a fit", "scipy")
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
     said = {report["kind"]: predict_depth(points, depth) for points, report in families(results)}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from importlib.util import find_spec
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.extras import require
 from nextscale.server.settings import Keys, ServerSettings
-
-NEEDED = ("ray", "fastapi", "multipart")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +20,11 @@ class ServeOptions(ServerSettings):
     "Port to listen at."
 
 
-@accepts(ServeOptions)
+@accepts(ServeOptions, first=("model", "host", "port", "api_key_file"))
 def serve(*, config: ConfigFile = "", given: Any = None) -> None:
     """Serve a model over HTTP, in OpenAI's Images API."""
     options = settle(ServeOptions, given, file=config)
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ValueError('the server needs Ray Serve and FastAPI: pip install "nextscale[serve]"')
+    require("the server", "ray", "fastapi", "multipart", "prometheus_client")
     if options.api_key_file:
         Keys.read(options.api_key_file)  # complain before anything is started
     from nextscale.catalogue import find_model

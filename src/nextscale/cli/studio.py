@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.extras import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,11 @@ class StudioOptions:
             raise ValueError(f"port must be between 1 and 65535, got {self.port}")
 
 
-@accepts(StudioOptions)
+@accepts(StudioOptions, first=("model", "rival", "results", "open", "host", "port"))
 def studio(*, config: ConfigFile = "", given: Any = None) -> None:
     """Open the studio: generate, edit, inspect and compare in a browser."""
     options = settle(StudioOptions, given, file=config)
-    missing = [name for name in ("gradio", "matplotlib") if find_spec(name) is None]
-    if missing:
-        raise ValueError(f'the studio needs {", ".join(missing)}: pip install "nextscale[studio]"')
+    require("the studio", "gradio", "matplotlib", extra="studio")
     for place in options.results:
         if not Path(place).exists():
             raise ValueError(f"--results {place}: there is no such file or folder")

@@ -214,7 +214,7 @@ class StreamLoader:
             rows = self.stream.rows(seed=self.seed, epoch=at["epoch"], rank=self.rank, world=self.world)
             if at["reader"] is not None:
                 rows.load_state_dict(at["reader"])
-            reading, empty = iter(rows), at["seen"] == 0
+            reading, empty = iter(rows), at["seen"] == at["used"] == 0
             while block := [row for _, row in zip(range(BLOCK), reading, strict=False)]:
                 order = np.random.default_rng([self.seed, at["epoch"], at["seen"], self.rank]).permutation(len(block))
                 for used in range(at["used"], len(block)):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import lzma
-import struct
+import math
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,13 +42,13 @@ class StoredArray:
         if self.dtype.hasobject:
             raise ValueError(f"{self.path}: {self.name} holds Python objects, which are not unpickled")
         with readable(self.path), opened(self) as file:
-            data = file.read(int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize)
+            data = file.read(math.prod(self.shape) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.columns_first else "C")
 
     def blocks(self, rows: int) -> Iterator[np.ndarray]:
         """`rows` entries of the first axis at a time. Raises ValueError in one line for a damaged file."""
         assert not self.columns_first and not self.dtype.hasobject
-        bytes_each = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        bytes_each = math.prod(self.shape[1:]) * self.dtype.itemsize
         with readable(self.path), opened(self) as file:
             for start in range(0, self.shape[0], rows):
                 count = min(rows, self.shape[0] - start)
@@ -62,17 +60,27 @@ class StoredArray:
 
 def stored_arrays(path: Path) -> dict[str, StoredArray]:
     """The arrays of a file by name; that of an .npy is called "". Raises ValueError in one line."""
+    found = {}
     with readable(path):
         if path.suffix == ".npy":
             with path.open("rb") as file:
-                return {"": StoredArray(path, "", *header(file))}
-        found = {}
+                return {"": described(path, "", file, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.endswith(".npy"):
-                    with archive.open(member) as file:
-                        found[Path(member).stem] = StoredArray(path, member, *header(file))
-        return found
+            for one in archive.infolist():
+                if one.filename.endswith(".npy"):
+                    with archive.open(one) as file:
+                        found[Path(one.filename).stem] = described(path, one.filename, file, one.file_size)
+    return found
+
+
+def described(path: Path, member: str, file: Any, size: int) -> StoredArray:
+    """An array by its header. Raises ValueError where its stream, of `size` bytes, is too short for it."""
+    array = StoredArray(path, member, *header(file))
+    if min(array.shape, default=0) < 0:
+        raise ValueError(f"{array.name or 'the array'} has the shape {array.shape}")
+    if not array.dtype.hasobject and size - file.tell() < math.prod(array.shape) * array.dtype.itemsize:
+        raise ValueError(f"{array.name or 'the array'} ends before all of {array} is there")
+    return array
 
 
 @contextmanager
@@ -80,8 +88,7 @@ def readable(path: Path) -> Iterator[None]:
     """Whatever numpy and zipfile make of a damaged file becomes a ValueError in one line."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
-            struct.error, MemoryError) as error:  # fmt: skip
+    except Exception as error:  # zlib, zipfile, struct, tokenize and others raise their own kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not a readable {path.suffix} file ({reason})") from error
 

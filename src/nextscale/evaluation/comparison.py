@@ -14,7 +14,7 @@ from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.inception_score import inception_score
 from nextscale.evaluation.kernel_distance import kernel_distance
 from nextscale.evaluation.neighbours import compare_manifolds
-from nextscale.evaluation.sets import require_features, require_finite
+from nextscale.evaluation.sets import require_features
 
 logger = logging.getLogger("nextscale.evaluation")
 
@@ -55,7 +55,8 @@ def compare(
     ValueError for features or figures that are not finite, and for sets that are too small.
     """
     require_features(images.pooled, "images", at_least=2)
-    few = min(len(images), len(reference) if isinstance(reference, FeatureSet) else len(images))
+    fitted = [images] if statistics or isinstance(reference, FeatureStatistics) else [images, reference]
+    few = min(map(len, fitted))
     size = images.pooled.shape[1]
     if few < size:
         logger.warning(
@@ -75,9 +76,6 @@ def compare(
         figures["inception_score"], figures["inception_score_spread"] = inception_score(images.logits, splits=SPLITS)
     if class_means is not None:
         figures["class_accuracy"] = class_means.accuracy(images.pooled, images.labels)
-    for name, value in figures.items():
-        if value is not None:
-            require_finite(name.replace("_", " "), value)
     return Comparison(len(images), **figures)  # pyright: ignore[reportArgumentType]
 
 

@@ -9,14 +9,15 @@ import hashlib
 import pickle
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from nextscale.data.loader import to_uint8
+from nextscale.extras import require
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
 HEADS = ("classifier", "fc", "head", "heads")
@@ -91,8 +92,7 @@ class InceptionNetwork(nn.Module):
     def __init__(self, *, weights: str | Path = "") -> None:
         """`weights` is torch-fidelity's file; without it, it is fetched. Raises ValueError."""
         super().__init__()
-        if find_spec("torch_fidelity") is None:
-            raise ValueError("the features inception need torch-fidelity: pip install 'nextscale[eval]'")
+        require("the network inception", "torch_fidelity")
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         self.name = INCEPTION
@@ -151,7 +151,10 @@ def feature_size(network: nn.Module, size: tuple[int, int]) -> int:
 
 
 def identity(network: nn.Module) -> str:
-    """SHA-256 over the weights of a network: features of another one are not comparable."""
+    """SHA-256 over the weights of a network: features of another one are not comparable.
+
+    Raises ValueError for weights that are not numbers: what they make would still look like images and figures.
+    """
     digest = hashlib.sha256()
     for part, module in sorted(network.named_modules()):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -159,5 +162,8 @@ def identity(network: nn.Module) -> str:
         for name, tensor in sorted(own, key=lambda pair: pair[0]):
             digest.update(f"{part}.{name}".encode())
             plain = tensor.to_dense() if tensor.layout != torch.strided else tensor
-            digest.update(plain.detach().cpu().contiguous().float().numpy().tobytes())
+            values = plain.detach().cpu().contiguous().float().numpy()
+            if np.isnan(values).any():
+                raise ValueError(f"the weights {part}.{name} hold values that are not numbers: the file is damaged")
+            digest.update(values.tobytes())
     return digest.hexdigest()

@@ -85,11 +85,13 @@ def evaluate_generation(
     """
     config = config.settled()
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data)
+    real = open_image_set(config.data, label_column=config.label_column, image_column=config.image_column)
     if config.images:
         subject = existing_images(config, network, progress)
     else:
         subject = drawn_images(config, network, processes, wait, progress)
+    if config.statistics and isinstance(real, StoredStatistics):
+        raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
     statistics = usable_statistics(real, network, subject.size)
     places = comparable_classes(config, subject, real)
     measured = subject.measure()
@@ -181,10 +183,10 @@ def drawn_images(
     out = Path(config.out)
 
     def measure() -> Measured:
+        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
         known = about | {
             "count": config.count, "sets": config.sets, "batch_size": config.batch_size,
             "keep_images": draws.keep_images, "features": config.features, "network": identity(network),
-            "weights": identity(pipeline.transformer), "tokenizer": identity(pipeline.tokenizer),
             "version": __version__,
         }  # fmt: skip
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
@@ -205,7 +207,7 @@ def drawn_images(
 
 def existing_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Subject:
     """Images that are there already, `count` of them or all."""
-    images = open_images_alone(config.images)
+    images = open_images_alone(config.images, label_column=config.label_column, image_column=config.image_column)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
 

@@ -55,14 +55,14 @@ class ArrayImages:
 ImageSet = ImageSource | ArrayImages
 
 
-def open_image_set(spec: str) -> ImageSet | StoredStatistics:
-    """Images, or the statistics an .npz file holds instead. Raises ValueError."""
-    return open_arrays(Path(spec)) if Path(spec).suffix in SUFFIXES else open_source(spec)
+def open_image_set(spec: str, **columns: str) -> ImageSet | StoredStatistics:
+    """Images, or the statistics an .npz file holds instead; `columns` as `open_source` has them. Raises ValueError."""
+    return open_arrays(Path(spec)) if Path(spec).suffix in SUFFIXES else open_source(spec, **columns)
 
 
-def open_images_alone(spec: str) -> ImageSet:
+def open_images_alone(spec: str, **columns: str) -> ImageSet:
     """Images; statistics alone are refused. Raises ValueError."""
-    images = open_image_set(spec)
+    images = open_image_set(spec, **columns)
     if isinstance(images, StoredStatistics):
         raise ValueError(f"{spec}: holds statistics; what is measured must be images")
     return images

@@ -64,23 +64,28 @@ def load_judge(name: str, *, classes: int, class_names: Sequence[str] = ()) -> J
     path = Path(name)
     if path.is_file():
         network, known = classifier_of(path)
-    elif name in list_models(module=models):
-        network, known = load_backbone(name), CLASSES
-    else:
+        require_classes(name, known, classes)
+        return ClassifierJudge(network)
+    if name not in list_models(module=models):
         raise ValueError(
             f"judge {name!r} is neither likelihood nor likelihood-ratio, nor a classifier of torchvision "
             "such as resnet50, nor a file"
         )
-    if known != classes:
-        raise ValueError(
-            f"judge {name}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
-        )
-    if not path.is_file() and class_names and imagenet_ids(class_names) != list(range(CLASSES)):
+    require_classes(name, CLASSES, classes)
+    if class_names and imagenet_ids(class_names) != list(range(CLASSES)):
         raise ValueError(
             f"judge {name}: tells ImageNet's classes in their order, the model's are others "
             f"({', '.join(class_names[:3])}, ...); give the file of a classifier of the model's classes"
         )
-    return ClassifierJudge(network)
+    return ClassifierJudge(load_backbone(name))
+
+
+def require_classes(judge: str, known: int, classes: int) -> None:
+    """Raises ValueError where a classifier tells another number of classes than the model has."""
+    if known != classes:
+        raise ValueError(
+            f"judge {judge}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
+        )
 
 
 def classifier_of(path: Path) -> tuple[nn.Module, int]:

@@ -28,7 +28,7 @@ from nextscale.sampling.likelihood import token_log_probabilities
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:
     """The report. `progress` makes a function that is told how far a stage is. Raises ValueError."""
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)

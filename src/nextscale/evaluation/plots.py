@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from importlib.util import find_spec
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextscale.extras import require
 from nextscale.files import complete_file
 from nextscale.pyramid import ScaleSchedule
+
+logger = logging.getLogger("nextscale.evaluation")
 
 if TYPE_CHECKING:
     from nextscale.evaluation.speed import GenerationSpeed
@@ -20,12 +24,18 @@ def require_plots(file: str) -> None:
     """Raises ValueError when the plot could not be drawn later."""
     if Path(file).suffix not in FORMATS:
         raise ValueError(f"--plot {file}: expected a file that ends in {', '.join(FORMATS)}")
-    if not can_plot():
-        raise ValueError("plots need matplotlib; install nextscale[eval]")
+    require("a plot", "matplotlib")
 
 
+@lru_cache(maxsize=1)
 def can_plot() -> bool:
-    return find_spec("matplotlib") is not None
+    """Whether pictures besides the figures can be drawn; once a line says what is missing."""
+    try:
+        require("drawing the figures, which are all in the files,", "matplotlib")
+    except ValueError as error:
+        logger.info("no picture: %s", error)
+        return False
+    return True
 
 
 def plot_codebook(schedule: ScaleSchedule, lines: Sequence[dict[str, Any]], path: Path) -> None:

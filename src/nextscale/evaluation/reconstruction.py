@@ -43,7 +43,7 @@ def evaluate_reconstruction(
     """
     from nextscale.training.perceptual import PerceptualDistance
 
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     device = resolve_device(config.device)
     network = None if config.features == NONE else load_features(config.features, config.feature_weights).to(device)
     distance = None
@@ -74,6 +74,8 @@ def evaluate_reconstruction(
         strips = [pixels[: max(0, SHOWN - done)].cpu()]
         last = pixels
         for stage in tokenizer.decode_scales(tokens):  # one at a time: all of them are K times a batch of images
+            if not torch.isfinite(stage).all():  # rounded, it would be black
+                raise ValueError("reconstructions hold values that are not finite; try --precision fp32")
             last = rounded(stage)
             errors.append(psnr(pixels, last).cpu())
             strips.append(last[: max(0, SHOWN - done)].cpu())

@@ -58,13 +58,14 @@ def compare_models(
             data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
             seed=config.seed, features=config.features, feature_weights=config.feature_weights,
             precision=config.precision, device=config.device, batch_size=config.batch_size,
+            label_column=config.label_column, image_column=config.image_column,
         )  # fmt: skip
         guidances.append(best_guidance(evaluation, config, processes, wait, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
         if not report:
             continue
-        shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
+        shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
         rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
     if not rows:
         return {}

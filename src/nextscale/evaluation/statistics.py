@@ -18,8 +18,8 @@ from nextscale.files import complete_file
 
 logger = logging.getLogger("nextscale.evaluation")
 
-LARGEST = 65_536
-"""Features; covariances of more would not fit into memory."""
+LARGEST = 16_384
+"""Features: a covariance of more takes over 2 GB."""
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ Shapes: B batch, c latent channels, (h, w) latent map.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nextscale.extras import require
 from nextscale.models.dit import DiT, DiTConfig
 from nextscale.sampling.filters import Guidance
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
@@ -26,8 +26,7 @@ def noise_scheduler(config: DiTConfig) -> Any:
 
     Raises ValueError without diffusers.
     """
-    if find_spec("diffusers") is None:
-        raise ValueError("the diffusion baseline needs diffusers: pip install 'nextscale[eval]'")
+    require("the diffusion baseline", "diffusers")
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
     return DDPMScheduler(

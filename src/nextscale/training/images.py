@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, describe, open_source
+from nextscale.data.source import ImageSource, describe, open_source, shown
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
+from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
-from nextscale.runtime import Processes, launched_processes
+from nextscale.runtime import Processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
-
-logger = logging.getLogger("nextscale.training")
+from nextscale.training.split import set_aside
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
@@ -26,9 +25,37 @@ def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     else:
         source = open_source(config.data, **columns(config))
         require_readable(source, limit=config.limit)
-    if launched_processes().is_main:
-        logger.info("data %s: %s", config.data, describe(source))
     return source
+
+
+def images_apart(
+    source: ImageSource | ImageStream, config: LoopConfig
+) -> tuple[ImageSource | ImageStream, ImageSource | None]:
+    """The images that are trained on, and those that are measured on: `heldout`, or a share that is set aside.
+
+    What was set aside when a run began stays so where it is measured on other images later. Raises ValueError when
+    held-out images cannot be read.
+    """
+    images, aside = (source, None) if isinstance(source, ImageStream) else set_aside(source, config.heldout_share)
+    if config.heldout:
+        aside = open_source(config.heldout, **columns(config))
+        require_readable(aside, limit=config.limit)
+    return images, aside
+
+
+def described(
+    images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
+) -> str:
+    """What a run trains on, in a line."""
+    if isinstance(images, TokenCache):
+        names = images.config.class_names
+        what = f"{len(images)} images" + (f" in {len(names)} classes: {shown(names)}" if names else " without classes")
+    else:
+        what = describe(images)
+    line = f"trains on {what}; in {config.precision}"
+    if aside is not None and not config.heldout:
+        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+    return line
 
 
 def columns(config: LoopConfig) -> dict[str, str]:

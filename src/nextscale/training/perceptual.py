@@ -5,12 +5,14 @@ Shapes: B batch, C channels, (H, W) pixels.
 
 from __future__ import annotations
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from nextscale.extras import require
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
 LPIPS = "lpips"
@@ -57,6 +59,14 @@ class PerceptualDistance(nn.Module):
         """The backbone always stays in evaluation mode."""
         return super().train(False)
 
+    def fingerprint(self) -> str:
+        """SHA-256 over the backbone's weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.extractor.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Unit-norm feature maps of (B, 3, H, W) in [-1, 1]."""
         maps = self.extractor(imagenet_normalised(images).contiguous(memory_format=torch.channels_last)).values()
@@ -77,9 +87,9 @@ class PerceptualDistance(nn.Module):
 
 def learned_weights() -> list[Tensor]:
     """LPIPS' weight of each channel of each VGG16 layer, (1, C, 1, 1) each. Raises ValueError without torchmetrics."""
+    require("the learned weights of lpips", "torchmetrics")
     spec = find_spec("torchmetrics")
-    if spec is None or spec.origin is None:
-        raise ValueError("the learned weights of lpips come with torchmetrics: pip install 'nextscale[eval]'")
+    assert spec is not None and spec.origin is not None
     path = Path(spec.origin).parent / "functional" / "image" / "lpips_models" / "vgg.pth"
     state = torch.load(path, map_location="cpu", weights_only=True)
     return [state[f"lin{layer}.model.1.weight"] for layer in range(len(DEFAULT_LAYERS["vgg16"]))]
