@@ -32,11 +32,15 @@ class ModelConfig:
     """What a model folder says beside its parts."""
 
     kind: str = "var"
+    "Family of the transformer, or tokenizer where there is none."
     class_names: tuple[str, ...] = ()
+    "Names of the classes in the order of their ids; empty where they have none."
     guidance: float = 1.5
     "Default guidance; it ramps from 0 at the first scale to this at the last."
     top_k: int = 900
+    "Default number of likeliest tokens kept; 0 is off."
     top_p: float = 0.96
+    "Default probability that the tokens kept hold together; 0 is off."
     steps: int = 0
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
 

@@ -131,6 +131,7 @@ class GenerationPipeline:
 
     @property
     def device(self) -> torch.device:
+        """Where the model is computed."""
         return self.transformer.device
 
     @property
@@ -142,6 +143,7 @@ class GenerationPipeline:
 
     @property
     def schedule(self) -> ScaleSchedule:
+        """The scales of the model's tokens."""
         return self.transformer.schedule
 
     @property
