@@ -163,7 +163,9 @@ def find_model(folder: Path) -> Path:
             return candidate
     if not folder.exists():
         raise ValueError(f"model {folder}: there is no such folder")
-    raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder")
+    files = sorted(path for path in folder.glob("*.pth") if not path.name.startswith("vae"))
+    hint = f"; the authors' files are named themselves: --model {files[0]}" if files else ""
+    raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder{hint}")
 
 
 def save_model(
