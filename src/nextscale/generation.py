@@ -136,6 +136,7 @@ class GenerationPipeline:
 
     @property
     def device(self) -> torch.device:
+        """Where the model is computed."""
         return self.transformer.device
 
     @property
@@ -147,6 +148,7 @@ class GenerationPipeline:
 
     @property
     def schedule(self) -> ScaleSchedule:
+        """The scales of the model's tokens."""
         return self.transformer.schedule
 
     @property

@@ -81,8 +81,11 @@ class Rejection:
     """How many candidates are drawn of each image, how many are kept, and who judges."""
 
     candidates: int = 1
+    "Candidates drawn of each image."
     keep: int = 1
+    "Best ones kept of each image."
     judge: Judge = likelihood_judge
+    "Scores candidates; larger is better."
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.candidates:
