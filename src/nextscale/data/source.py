@@ -130,15 +130,14 @@ def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_colu
     if label_column not in ("", NO_LABELS, FOLDER) or image_column:
         logger.warning("data %s: a folder of images has no columns; its subfolders are the classes", folder)
     entries = sorted(folder.iterdir())
-    if not any(not unwanted(entry.name) for entry in entries):
+    if not entries:
         raise ValueError(f"data {folder}: the folder is empty; {EXPECTED}")
     paths = list(walk_images(folder, passed, folder))
     if not paths:
-        hints = [entry for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
-        hint = ", ".join(entry.name for entry in hints)
-        raise ValueError(
-            f"data {folder}: holds no images" + (f"; did you mean its subfolder {hint}?" if hint else f"; {EXPECTED}")
-        )
+        tables = [entry.name for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
+        advice = f"did you mean its subfolder {', '.join(tables)}?" if tables else EXPECTED
+        others = f" (passed over {passed})" if passed.kinds else ""
+        raise ValueError(f"data {folder}: holds no images{others}; {advice}")
     owners = [class_of(file, folder) for file in paths]
     require_no_splits(owners, folder)
     if label_column == NO_LABELS:

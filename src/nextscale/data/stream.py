@@ -125,21 +125,29 @@ def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
 
 
 def column_classes(feature: Any, column: str, files: list[str], spec: str, count: int) -> Classes:
-    """Classes of parquet files: declared, counted, or those that occur in the column. Raises ValueError."""
+    """Classes of parquet files: declared, counted, or those that occur in the column.
+
+    On disk the column is read, so that a wrong label is told before training. Raises ValueError.
+    """
     declared, told = declared_names(feature), f"column {column!r}"
     text = getattr(feature, "dtype", "").endswith("string")
-    if not declared and count and not text:
-        return numbered(count)
-    if not declared and any("://" in file for file in files):
-        raise ValueError(
-            f"data {spec}: a stream from the hub needs labels that are declared, or numbers with --stream-classes; "
-            f"{told} holds {'text' if text else 'numbers'}"
-        )
+    known = Classes(declared) if declared else numbered(count) if count and not text else None
+    if any("://" in file for file in files):
+        if known is None:
+            raise ValueError(
+                f"data {spec}: a stream from the hub needs labels that are declared, or numbers with --stream-classes; "
+                f"{told} holds {'text' if text else 'numbers'}"
+            )
+        return known
     try:
-        known = classes_of(values_of(files, column), column=told, declared=declared, indices=column == CLS)
+        if known is None:
+            known = classes_of(values_of(files, column), column=told, indices=column == CLS)
+            warn_of_oddities(known, spec, told)
+        else:
+            for row, value in enumerate(values_of(files, column)):
+                known.id(value, row=row, column=told)
     except ValueError as error:
         raise ValueError(f"data {spec}: {error}") from error
-    warn_of_oddities(known, spec, told)
     return known
 
 
