@@ -273,6 +273,12 @@ def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) 
     assert page.get_by_test_id("toast-body").is_visible()
     assert page.get_by_text("Error", exact=True).count() == 0
     playwright.expect(page.locator("#edit-start")).to_be_enabled(timeout=WAIT)
+    page.get_by_role("tab", name="Generate").click()
+    for seed in ("-1", "1.5"):
+        page.get_by_label("Seed", exact=True).first.fill(seed)
+        page.locator("#generate-start").click()
+        page.get_by_text(f"Not done: a seed is a whole number from 0 on, got {seed}").wait_for()
+    assert page.get_by_text("Error", exact=True).count() == 0
 
 
 def test_two_models_side_by_side(page: playwright.Page) -> None:

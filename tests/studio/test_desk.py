@@ -28,6 +28,7 @@ from nextscale.studio.generate import chosen_of, generate_live
 from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pace import paced
 from nextscale.studio.pictures import PREVIEW, encoded, fitted, strip
+from nextscale.studio.place import take_files
 from nextscale.studio.region_preview import RegionPreview
 from nextscale.studio.scaling import plotted, result_sets
 from toys import make_pipeline, toy_image
@@ -139,7 +140,7 @@ def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.M
 
     def opened(desk: Desk, **_: object) -> Page:
         desk.saved(toy_image(0, 0), {"class": "blue", "seed": 0})
-        desk.take_files()
+        take_files(desk.folder)
         return Page()
 
     monkeypatch.setattr("nextscale.studio.app.open_page", opened)

@@ -20,6 +20,7 @@ from nextscale.studio.errors import told
 from nextscale.studio.generate import generate_tab
 from nextscale.studio.inspect_tab import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
+from nextscale.studio.place import take_files
 from nextscale.studio.scaling import scaling_tab
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
     """All tabs of the page."""
     model = desk.pipeline
     size = model.tokenizer.config.image_size
-    desk.take_files()
+    take_files(desk.folder)  # before components are made
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as page:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from nextscale.studio.desk import Desk
-from nextscale.studio.errors import one_line, tell
+from nextscale.studio.errors import Refused, lenient, one_line, tell
 from nextscale.studio.jobs import Job, Update, Visitor
 
 FOLLOWERS = 40
@@ -67,6 +67,9 @@ class Bench:
 
         def run(token: str | None, *values: Any) -> Iterator[Update]:
             try:
+                for value in values:
+                    if isinstance(value, Refused):
+                        raise ValueError(value.message)
                 job = self.desk.visitors.begin(token, tab, lambda job: work(job, *values))
             except ValueError as error:
                 tell(one_line(error))
@@ -86,6 +89,8 @@ class Bench:
             if job:
                 yield from followed(job)
 
+        for component in inputs:
+            lenient(component)
         start.click(
             run, [self.token, *inputs], outputs, concurrency_limit=FOLLOWERS, api_name=tab.lower(),
             show_progress="hidden",

@@ -154,7 +154,7 @@ def edit_tab(bench: Bench) -> Easel:
             )  # fmt: skip
             count = gr.Slider(1, 8, value=2, step=1, label="Variations")
             with gr.Accordion("More", open=False):
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+                seed = gr.Number(0, label="Seed")
                 method = gr.Dropdown(list(METHODS), value=EditConfig().method, label="Method")
                 feather = gr.Slider(0, 32, value=EditConfig().feather, step=1, label="Feather, pixels")
             with gr.Row():
