@@ -24,7 +24,7 @@ from torch import Tensor
 from demo_model import load, split
 from nextscale import VARPipeline
 from nextscale.data.source import open_source
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.evaluation.classification import class_means
 from nextscale.evaluation.features import FeatureNetwork
 from nextscale.files import write_json

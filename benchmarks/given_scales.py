@@ -60,7 +60,7 @@ def main(
     size = pipeline.tokenizer.config.image_size
     results: list[dict[str, Any]] = []
     with Stages() as stages:
-        real = real_features(network, images, data, size, count, progress=stages.start)
+        real = real_features(network, images, size, count, progress=stages.start)
         if real.other is None:
             raise SystemExit(f"{data}: holds {len(images)} images; expected at least {2 * count}")
         others = np.sort(balanced_order(images)[count : 2 * count])

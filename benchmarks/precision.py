@@ -37,7 +37,7 @@ class Forced(SamplingHook):
         self.pyramid = pyramid
         self.seen: list[Tensor] = []
 
-    def logits(self, scale: int, logits: Tensor) -> Tensor:
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
         self.seen.append(logits)
         return logits
 

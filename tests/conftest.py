@@ -8,13 +8,18 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy process: twice as long, not five times
 
 import pytest
+from hypothesis import settings
 
 from nextscale.models.var import VAR
 from nextscale.pipeline import VARPipeline
 from nextscale.tokenizer.vqvae import VQVAE
 from toys import CLASS_NAMES, make_pipeline, make_tokenizer, make_transformer, toy_image
+
+settings.register_profile("any machine", deadline=None)  # no test depends on how fast the machine is
+settings.load_profile("any machine")
 
 
 @pytest.fixture

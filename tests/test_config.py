@@ -1,11 +1,25 @@
 """Configs to and from plain dictionaries."""
 
 import json
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
-from nextscale.config import essential, from_dict, read_json, to_dict
+from nextscale.config import (
+    TOP_SEED,
+    essential,
+    from_dict,
+    read_json,
+    read_json_lines,
+    require_above_zero,
+    require_at_least,
+    require_seed,
+    require_share,
+    to_dict,
+)
 from nextscale.models.var import VARConfig
 from nextscale.presets import (
     named,
@@ -14,6 +28,7 @@ from nextscale.presets import (
     transformer_presets,
     transformer_recipes,
 )
+from nextscale.runtime import image_generator
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.tokenizer import TokenizerTraining
 from nextscale.training.transformer import TransformerTraining
@@ -105,3 +120,60 @@ def test_names_in_settings_are_those_of_the_code() -> None:
 
     assert tuple(runtime.PRECISIONS) == config.PRECISIONS
     assert tuple(hooks.METHODS) == METHOD_NAMES
+
+
+@dataclass(frozen=True)
+class Numbers:
+    value: float
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_number_in_range_is_refused(value: float) -> None:
+    for require in (require_above_zero, require_share):
+        with pytest.raises(ValueError, match="^value must be"):
+            require(Numbers(value), "value")
+    with pytest.raises(ValueError, match="^value must be at least 0, got"):
+        require_at_least(Numbers(value), 0, "value")
+
+
+def test_the_bounds_of_ranges() -> None:
+    require_at_least(Numbers(0), 0, "value")
+    require_share(Numbers(0), "value")
+    with pytest.raises(ValueError, match="must be a number above 0, got 0"):
+        require_above_zero(Numbers(0), "value")
+    with pytest.raises(ValueError, match="below 1, got 1"):
+        require_share(Numbers(1), "value")
+
+
+def test_seeds_are_those_of_generators() -> None:
+    require_seed(0)
+    require_seed(TOP_SEED)
+    require_seed(TOP_SEED - 3, count=4)
+    torch.Generator().manual_seed(TOP_SEED)
+    for seed in (-1, TOP_SEED + 1, 2**64):
+        with pytest.raises(ValueError, match=f"^seed must be from 0 to {TOP_SEED}, got {seed}$"):
+            require_seed(seed)
+        with pytest.raises(ValueError, match="seed must be from 0"):
+            image_generator(seed)
+    with pytest.raises(ValueError, match="leaves no seeds for 5 images"):
+        require_seed(TOP_SEED - 3, count=5)
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 3, "lo', b'{"step": 3\n', b"\0" * 20, b"\xff\xfe\n", b"[1]\n", b"7", b"[" * 100_000, b""]
+)
+def test_a_log_is_read_up_to_its_last_whole_line(tmp_path: Path, caplog: pytest.LogCaptureFixture, tail: bytes) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_json_lines(path) == []
+    path.write_bytes(b'{"step": 1}\n\n{"step": 2, "name": "\xc3\xa4"}\n' + tail)
+    with caplog.at_level(logging.WARNING, "nextscale"):
+        assert read_json_lines(path) == [{"step": 1}, {"step": 2, "name": "\u00e4"}]
+    assert caplog.messages == ([f"{path}: line 4 is damaged and is passed over"] if tail else [])
+
+
+def test_what_was_written_behind_a_cut_line_is_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo{"step": 2}\n{"step": 3}')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 3}]
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_json_lines(tmp_path)

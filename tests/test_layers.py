@@ -7,7 +7,20 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "nextscale"
 LAYERS = (
-    ("__init__", "config", "runtime", "pyramid", "errors", "files", "progress", "classes", "caches", "extras"),
+    (
+        "__init__",
+        "config",
+        "runtime",
+        "pyramid",
+        "errors",
+        "files",
+        "progress",
+        "classes",
+        "threads",
+        "quiet",
+        "caches",
+        "extras",
+    ),
     ("nn",),
     ("tokenizer", "models"),
     ("presets", "checkpoint", "official", "official_files", "catalogue", "data", "pictures"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,25 @@ def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+class SmallFeatures(torch.nn.Module):
+    """In the place of `load_features`: a few features of any network `small-6` with weights by seed."""
+
+    def __init__(self, name: str = "small-6", weights: str = "") -> None:
+        super().__init__()
+        self.name = name
+        torch.manual_seed(int(weights or 0))
+        self.mixed = torch.nn.Linear(48, int(name.rsplit("-", 1)[1]))
+        self.last = torch.nn.Linear(self.mixed.out_features, 4)
+
+    @torch.no_grad()
+    def outputs(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pooled = self.mixed(torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1)).tanh()
+        return pooled, self.last(pooled)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.outputs(images)[0]
+
+
 def png(label: int, index: int) -> bytes:
     buffer = io.BytesIO()
     toy_image(label, index).save(buffer, format="PNG")
@@ -83,6 +103,29 @@ def write_parquet(folder: Path, files: int = 4, rows: int = 6, *, broken: tuple[
         table = datasets.Dataset.from_dict({"image": images, "label": [n % 3 for n in numbers]}, features=features)
         table.to_parquet(str(folder / f"{file:02d}.parquet"))
     return folder
+
+
+def write_table(path: Path, labels: list | None = None, *, name: str = "label", images: list | None = None) -> Path:
+    """A parquet file as pandas writes it: without features of `datasets`. Images are of class i mod 3."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    count = len(labels) if labels is not None else 3
+    columns: dict = {"image": images or [{"bytes": png(i % 3, i), "path": None} for i in range(count)]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(arrow.table(columns | ({} if labels is None else {name: labels})), path)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes]) -> Path:
+    """An archive of files in their order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+    return path
 
 
 def scaling_results(depths: tuple[int, ...]) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Protocol
 
-from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer
+from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
 from nextscale.models.families import Model
 from nextscale.models.var import VAR
@@ -24,6 +25,8 @@ from nextscale.official import (
 from nextscale.official_files import State, kinds_in, read_part
 from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+
+logger = logging.getLogger("nextscale")
 
 RANDOM = "random:"
 TORCH_FILES = (".pth", ".pt", ".ckpt")
@@ -141,6 +144,8 @@ def find_model(model: str | Path) -> StoredModel:
     if text.startswith(RANDOM) and text.removeprefix(RANDOM) in transformer_presets():
         return RandomModel(text.removeprefix(RANDOM))
     if path.is_dir() and text:
+        if line := unfinished(path):
+            logger.info(line)
         return FolderModel(path)
     if path.suffix in TORCH_FILES and path.is_file():
         return official_file(path)

@@ -8,6 +8,7 @@ folder/transformer/{config.json, model.safetensors}
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+RUN = "run.json"
+"""Says the command of a run folder (see `nextscale.training.record`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class ModelConfig:
     "Default probability that the tokens kept hold together; 0 is off."
     steps: int = 0
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
+    trained_steps: int = 0
+    "Steps of the training that exported it; 0 where that is not known."
 
 
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -158,14 +163,40 @@ def load_config(folder: Path) -> ModelConfig:
 
 def find_model(folder: Path) -> Path:
     """The model folder in or at `folder`: a run folder keeps its model in `model/`."""
-    for candidate in (folder / "model", folder):
-        if (candidate / CONFIG).is_file():
-            return candidate
+    if (folder / "model" / CONFIG).is_file():
+        return folder / "model"
+    if is_run(folder):
+        raise ValueError(f"model {folder}: is a run that has exported no model yet; {continuing(folder)}")
+    if (folder / CONFIG).is_file():
+        return folder
     if not folder.exists():
         raise ValueError(f"model {folder}: there is no such folder")
     files = sorted(path for path in folder.glob("*.pth") if not path.name.startswith("vae"))
     hint = f"; the authors' files are named themselves: --model {files[0]}" if files else ""
     raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder{hint}")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a training run, finished or not."""
+    return (folder / "checkpoints").is_dir() and (folder / CONFIG).is_file()
+
+
+def continuing(run: Path) -> str:
+    """How a run is continued, in words."""
+    about = read_json(run / RUN) if (run / RUN).is_file() else {}
+    if "command" not in about:
+        return "continue it with the command that began it and --resume"
+    return (
+        f"continue it with {shlex.join(['nextscale', 'train', str(about['command']), '--resume', '--out', str(run)])}"
+    )
+
+
+def unfinished(folder: Path) -> str:
+    """What to say of a run whose model is not that of its last step; empty for others, and where it is not known."""
+    if not is_run(folder) or not (folder / "model" / CONFIG).is_file():
+        return ""
+    done, steps = load_config(folder).trained_steps, read_json(folder / CONFIG).get("steps", 0)
+    return f"{folder}: its model is that of step {done} of {steps}; {continuing(folder)}" if 0 < done < steps else ""
 
 
 def save_model(

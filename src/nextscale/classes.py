@@ -1,11 +1,19 @@
-"""Class names: which one a person means, and those of ImageNet."""
+"""Class names: which one a person means, those of ImageNet, and which classes of two sets are the same."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+
+logger = logging.getLogger("nextscale.classes")
+
+UNMATCHED = -1
+"""Id of a class that the other set does not have; `NO_CLASS` as a label."""
 
 
 @cache
@@ -36,8 +44,133 @@ def find_class(wanted: str, names: Sequence[str]) -> int:
         if found:
             choices = ", ".join(f"{index} ({names[index]})" for index in found)
             raise ValueError(f"class {wanted!r} names several: {choices}; give the id")
-    forms = list(dict.fromkeys(form for name in names for form in (name, *(part.strip() for part in name.split(",")))))
-    by_folded = {form.casefold(): form for form in forms}
-    near = [by_folded[form] for form in difflib.get_close_matches(folded, by_folded, n=3, cutoff=0.4)]
+    near = close_names(wanted, names)
     hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names[:20])}"
     raise ValueError(f"class {wanted!r} is not known; {hint}")
+
+
+def close_names(wanted: str, names: Sequence[str]) -> list[str]:
+    """Up to three names or synonyms that are spelled much like a wanted one."""
+    forms = list(dict.fromkeys(form for name in names for form in (name, *(part.strip() for part in name.split(",")))))
+    by_folded = {form.casefold(): form for form in forms}
+    return [by_folded[form] for form in difflib.get_close_matches(wanted.casefold(), by_folded, n=3, cutoff=0.4)]
+
+
+def match_classes(
+    named: Sequence[str],
+    known: Sequence[str],
+    *,
+    where: str,
+    whose: str = "the model's",
+    classes: int | None = None,
+    partly: bool = False,
+) -> tuple[int, ...]:
+    """For each class of `named`, its id in `known`: matched by name, whatever the order and however many there are.
+
+    Exactly 1,000 WordNet ids are ImageNet's classes in their order. Names that are numbers are ids, unless `known` has
+    such names itself. Where `known` is empty, there are `classes` of them without names: as many as `named` are taken
+    in the same order. What is taken by number or order, and what of `known` is missing, is logged. Raises ValueError in
+    one line for a class that is not known or names several; with `partly`, one that is not known is `UNMATCHED`.
+    """
+    count = len(known) if classes is None else classes
+    numbers = all(map(is_number, named))
+    if tuple(named) == tuple(known) or (not known and not numbers and len(named) == count):
+        if not known:
+            logger.warning("%s: %s %d classes have no names; its own are taken in their order", where, whose, count)
+        return tuple(range(count))
+    ours, theirs = imagenet_ids(named), imagenet_ids(known)
+    if ours is not None and theirs is not None:
+        places = [theirs.index(one) for one in ours]
+    elif numbers and not any(map(is_number, known)):
+        logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
+        places = [int(name) if int(name) < count else UNMATCHED for name in named]
+        if partly and UNMATCHED in places:  # then they are the numbers of other classes
+            places = [UNMATCHED] * len(named)
+    else:
+        written = theirs is None or all(map(is_wordnet, named))
+        places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
+    if UNMATCHED in places and not partly:
+        raise ValueError(f"{where}: {unmatched(named, known, places, whose, count)}")
+    foreign = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
+    if foreign:
+        listed = few(foreign, 4)
+        logger.info("%s: %d of its classes are none of %s (%s) and left out", where, len(foreign), whose, listed)
+    require_one_each(named, places, where)
+    missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
+    if missing:
+        logger.info("%s: has none of %d of %s %d classes (%s)", where, len(missing), whose, count, few(missing, 4))
+    return tuple(places)
+
+
+def imagenet_ids(names: Sequence[str]) -> list[int] | None:
+    """Official ids of names that are ImageNet's own or 1,000 WordNet ids, whose order is theirs; None of others."""
+    if tuple(names) == imagenet_names():
+        return list(range(len(names)))
+    if len(set(names)) == len(imagenet_names()) == len(names) and all(map(is_wordnet, names)):
+        order = {name: number for number, name in enumerate(sorted(names))}
+        return [order[name] for name in names]
+    return None
+
+
+def is_number(name: str) -> bool:
+    """Whether a name is a number, such as 7 or 007."""
+    return re.fullmatch(r"[0-9]+", name) is not None
+
+
+def is_wordnet(name: str) -> bool:
+    """Whether a name is a WordNet id, such as n01440764."""
+    return re.fullmatch(r"n[0-9]{8}", name) is not None
+
+
+def named_places(named: Sequence[str], known: Sequence[str], where: str) -> list[int]:
+    """Ids by the whole name, else as a person may have written it; `UNMATCHED` for others.
+
+    Raises ValueError for a name of several.
+    """
+    counts = Counter(known)
+    exact = {name: number for number, name in enumerate(known) if counts[name] == 1}
+    folded = {form for name in known for form in (name.casefold(), *synonyms(name))}
+    places = []
+    for name in named:
+        place = exact.get(name, UNMATCHED)
+        if place == UNMATCHED and name.strip().casefold() in folded:
+            try:
+                place = find_class(name, known)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}; or name its classes by their ids") from error
+        places.append(place)
+    return places
+
+
+def require_one_each(named: Sequence[str], places: Sequence[int], where: str) -> None:
+    """Raises ValueError where two classes are the same one."""
+    first: dict[int, str] = {}
+    for name, place in zip(named, places, strict=True):
+        if place != UNMATCHED and place in first:
+            raise ValueError(
+                f"{where}: its classes {first[place]!r} and {name!r} are the same one; merge or rename them"
+            )
+        first[place] = name
+
+
+def unmatched(named: Sequence[str], known: Sequence[str], places: Sequence[int], whose: str, count: int) -> str:
+    """What is wrong with classes that are not known, and what to do."""
+    names = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
+    if not known or (all(map(is_number, names)) and not any(map(is_number, known))):
+        return (
+            f"its class {names[0]!r} is none of {whose} {count} classes; name them by their numbers, 0 to {count - 1}"
+        )
+    if tuple(known) == imagenet_names() and all(map(is_wordnet, names)):
+        return (
+            f"its classes are {len(names)} WordNet ids such as {names[0]}; only all {len(known)} together tell which "
+            "classes they are: rename the folders to the classes' names or numbers, or give all of them"
+        )
+    more = f", nor are {few(names[1:], 3)}" if len(names) > 1 else ""
+    near = close_names(names[0], known)
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return f"its class {names[0]!r} is none of {whose} ({few(known, 8)}){more}{hint}"
+
+
+def few(names: Sequence[str], count: int) -> str:
+    """The first names, with dots for the rest."""
+    return ", ".join([*names[:count], *(["..."] if len(names) > count else [])])

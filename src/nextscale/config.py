@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import math
 import types
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -11,6 +13,10 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 Config = TypeVar("Config")
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Types that weights are stored and computed in, by name."""
+logger = logging.getLogger("nextscale")
+
+TOP_SEED = 2**63 - 1
+"""Largest seed: what torch's generators take."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -91,10 +97,35 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:
-    """Raises ValueError naming the first of these settings that is below `least`."""
+    """Raises ValueError naming the first of these settings that is below `least` or no finite number."""
     for name in names:
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def require_above_zero(config: Any, *names: str) -> None:
+    """Raises ValueError naming the first of these settings that is not a finite number above 0."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be a number above 0, got {value}")
+
+
+def require_share(config: Any, *names: str) -> None:
+    """Raises ValueError naming the first of these settings that is not a share: at least 0 and below 1."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+
+
+def require_seed(seed: int, *, count: int = 1, name: str = "seed") -> None:
+    """Raises ValueError unless `seed` and the `count` - 1 that follow it are seeds of torch's generators."""
+    if not 0 <= seed <= TOP_SEED:
+        raise ValueError(f"{name} must be from 0 to {TOP_SEED}, got {seed}")
+    if seed + count - 1 > TOP_SEED:
+        raise ValueError(f"{name} {seed} leaves no seeds for {count} images; the largest is {TOP_SEED}")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -106,3 +137,28 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected a JSON object, got {type(values).__name__}")
     return values
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a log, one a line; none where there is no file.
+
+    A crash or a full disk cuts off the last line: what is not a whole object is passed over, and a line of the log
+    says so. Raises ValueError for a file that cannot be read.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            values = json.loads(line.decode("utf-8")) if line.strip() else {}
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict):
+            logger.warning("%s: line %d is damaged and is passed over", path, number)
+        elif values:
+            found.append(values)
+    return found

@@ -17,7 +17,7 @@ from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.models.families import Model, kind_of
 from nextscale.models.var import VAR
-from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, pack_linears, unpack_linears
+from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, int8_range, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import ClassLike, Generation, GenerationStep
@@ -81,7 +81,8 @@ class GenerationPipeline:
     @classmethod
     def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> Self:
         target = resolve_device(device)
-        resolve_generation_dtype(dtype, target)  # complain before a large model is loaded
+        if resolve_generation_dtype(dtype, target) == torch.int8:  # complain before a large model is loaded
+            int8_range()
         transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
         parameters = count_parameters(transformer)
         compute = resolve_generation_dtype(dtype, target, parameters=parameters)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -20,7 +21,13 @@ LINE, GAP = 20, 6
 
 
 def to_images(batch: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] -> PIL images."""
+    """(B, 3, H, W) in [-1, 1] -> PIL images. Raises ValueError for values that are not finite, which would be black."""
+    wrong = ~torch.isfinite(batch).flatten(1).all(dim=1)
+    if wrong.any():
+        raise ValueError(
+            f"{int(wrong.sum())} of {len(batch)} images hold values that are not finite: the weights are damaged, or "
+            "too large for this precision; try --precision fp32"
+        )
     return [Image.fromarray(pixels) for pixels in to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()]
 
 

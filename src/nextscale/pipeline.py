@@ -46,7 +46,7 @@ class VARPipeline(GenerationPipeline):
         size = (image.height, image.width)
         if mask is None:
             values = torch.ones(size)
-        elif isinstance(mask, Sequence) and not isinstance(mask, str):
+        elif isinstance(mask, Sequence) and not isinstance(mask, (str, bytes)):
             values = mask_of_boxes(mask, size)
         else:
             values = read_mask(mask, size)

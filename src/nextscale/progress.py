@@ -32,6 +32,19 @@ def stderr_console() -> Console:
     return Console(stderr=True)
 
 
+def duration(seconds: float) -> str:
+    """Seconds in words: 45 s, 12 min, 3 h 10 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rate(each_second: float) -> str:
+    """A number per second that is never rounded to nothing: 54, 5.4, 0.42."""
+    return f"{each_second:.0f}" if each_second >= 10 else f"{each_second:.2g}"
+
+
 class Progress:
     """How many of `total` are done, and the time left.
 
@@ -70,8 +83,22 @@ class Progress:
         elif self.enabled:
             spent = self.last_line - self.began
             left = spent / max(1, done - self.first) * (self.total - done)
-            parts = [f"{self.title} {done}/{self.total}", text, f"{spent:.0f} s, {left:.0f} s left"]
+            parts = [f"{self.title} {done}/{self.total}", text, f"{duration(spent)}, {duration(left)} left"]
             logger.info("  ".join(part for part in parts if part))
+
+    def aside(self, title: str, total: int) -> Advance:
+        """Work beside the counted one: shown as the bar's note, or as a line every 20 seconds."""
+        last = time.monotonic()
+
+        def advance(done: int) -> None:
+            nonlocal last
+            if self.bar is not None:
+                self.bar.update(self.task, note=f"{title} {done}/{total}")
+            elif self.enabled and time.monotonic() - last > 20:
+                last = time.monotonic()
+                logger.info("%s %d/%d", title, done, total)
+
+        return advance
 
     def close(self) -> None:
         if self.bar is not None:

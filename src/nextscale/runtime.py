@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from nextscale.config import require_seed
+
 LARGE = 100_000_000
 """Parameters from which `auto` trades the independence of the batch for speed on CPU."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +55,20 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
     return PRECISIONS[precision]
 
 
+def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """`resolve_dtype`, but `auto` on CPU is bf16 wherever the processor multiplies it, whatever the model's size.
+
+    For training, and for passes of an encoder or decoder over many images: bf16 trains up to 1.4 times as fast as
+    float32 there, and at a twentieth of float32's rate on processors that have to emulate it.
+    """
+    return resolve_dtype(precision, device, parameters=LARGE + 1)
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The `--precision` name of a torch dtype."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """`resolve_dtype`, and int8, which runs on CPU only."""
     if precision not in ("int8", torch.int8):
@@ -68,9 +84,17 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has bf16 products."""
+    """Whether this processor has bf16 products, and torch uses them: others emulate them, many times slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    has = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # what oneDNN was told not to go beyond
+    limited = limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI")
+    return has and not limited and torch.backends.mkldnn.is_available() and _mkldnn_bf16()
+
+
+def _mkldnn_bf16() -> bool:
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return supported is None or bool(supported())
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
@@ -79,7 +103,8 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def image_generator(seed: int) -> torch.Generator:
-    """The generator of one image. It lives on the CPU so that every device draws the same noise."""
+    """The generator of one image. It lives on the CPU so that every device draws the same noise. Raises ValueError."""
+    require_seed(seed)
     return torch.Generator(device="cpu").manual_seed(seed)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.data.loader import to_float
 from nextscale.editing.apply import EditConfig, likely_classes
-from nextscale.editing.hooks import METHODS, EvidenceHook
+from nextscale.editing.hooks import METHODS, EvidenceHook, Together
 from nextscale.editing.outpaint import Expansion, parse_expansion, window_size, windows
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
@@ -96,9 +96,9 @@ def test_evidence_is_the_posterior_by_hand(pipeline: VARPipeline) -> None:
     kept = torch.rand(1, 1, 4, 4)
     hook = EvidenceHook(pipeline.tokenizer, image, kept, strength=1.5)
     logits = torch.randn(1, 4, 32)
-    hook.accumulated(0, torch.randn(1, 8, 4, 4))
-    ours = hook.logits(1, logits).log_softmax(-1)
-    rest = hook.target - hook.before  # pyright: ignore[reportOptionalOperand, reportOperatorIssue]
+    accumulated = torch.randn(1, 8, 4, 4)
+    ours = hook.logits(1, logits, accumulated).log_softmax(-1)
+    rest = hook.target - accumulated
     with torch.no_grad():
         for place, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
             cell = (0, slice(None), slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
@@ -117,6 +117,21 @@ def test_the_variance_is_that_of_what_is_kept(pipeline: VARPipeline) -> None:
     *_, last = pipeline.tokenizer.quantizer.states(pipeline.tokenizer.encode(image))
     rest = (hook.target - last.accumulated)[..., :1]
     assert float(hook.variances[-1].detach()) == pytest.approx(float(rest.square().mean().detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("smooth", [False, True])
+def test_a_hook_keeps_nothing_of_its_last_run(pipeline: VARPipeline, method: str, smooth: bool) -> None:
+    kept = torch.zeros(1, 1, 4, 4)
+    kept[..., :2] = 1
+    hook = Together(METHODS[method](pipeline.tokenizer, pixels(toy_image(0, 0)), kept))
+
+    def run(seed: int) -> torch.Tensor:
+        *_, last = pipeline.generate_steps(["red"], seeds=[seed], hook=hook, smooth=smooth, temperature=4.0, top_k=0)
+        return last.accumulated
+
+    first, other = run(0), run(1)
+    assert torch.equal(run(0), first) and not torch.equal(first, other)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -269,7 +284,7 @@ def test_the_commands(model_folder: Path, tmp_path: Path, capsys: pytest.Capture
         ("inpaint", ["--boxes", "0,0,9,9", "--out", "x.jpg"], "expected a file that ends in .png"),
         ("inpaint", ["--boxes", "0,0,9,9", "--count", "0"], "count must be at least 1"),
         ("inpaint", ["--boxes", "0,0,9,9", "--classes", "gren"], "did you mean green"),
-        ("inpaint", ["--mask", "nowhere.png"], "mask nowhere.png: not an image file"),
+        ("inpaint", ["--mask", "nowhere.png"], "mask nowhere.png: there is no such file"),
         ("class", ["--keep-scales", "9"], "keep_scales is 9, the model has 4 scales"),
         ("outpaint", ["--expand", "up=1"], "'up=1' is not understood"),
         ("outpaint", [], "--expand is missing"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -66,8 +67,32 @@ def test_labels_the_model_does_not_know_are_refused(config: LikelihoodEvaluation
     more = Path(config.data) / "violet"
     more.mkdir()
     next((Path(config.data) / "red").iterdir()).rename(more / "1.png")
-    with pytest.raises(ValueError, match="has a class 3, the model knows 0 to 2"):
+    with pytest.raises(ValueError, match=r"its class 'violet' is none of the model's \(blue, green, red\)"):
         evaluate_likelihood(config)
+
+
+def test_classes_are_matched_by_name(config: LikelihoodEvaluation, caplog: pytest.LogCaptureFixture) -> None:
+    """Images of one class give the same figures beside any others, and under any name of theirs that is known."""
+    caplog.set_level("INFO", "nextscale")
+    data = Path(config.data)
+    pipeline = VARPipeline.from_pretrained(config.model, dtype="fp32")
+    source = open_source(data)
+    batch = next(iterate_images(source, (16, 16), batch_size=24))
+    tokens = pipeline.tokenizer.encode(to_float(batch.images))
+    guesses = pipeline.class_log_likelihoods(tokens).argmax(dim=1)
+    shutil.rmtree(data / "blue")
+    kept = batch.labels > 0
+    logits = pipeline.logits(tokens.select(kept), batch.labels[kept].tolist()).double()
+    losses = logits.logsumexp(-1) - logits.gather(-1, tokens.packed[kept][..., None]).squeeze(-1)
+    for names in (("green", "red"), ("1", "2"), ("GREEN", "Red")):
+        report = evaluate_likelihood(config)
+        assert report["with_class"]["nats_per_token"] == pytest.approx(float(losses.mean()), rel=1e-5), names
+        told = float((guesses == batch.labels)[kept].float().mean())
+        assert report["classification"] == {"count": 16, "accuracy": pytest.approx(told), "chance": 1 / 3}
+        for old, new in zip(sorted(data.iterdir(), key=lambda path: path.name.casefold()), ("1", "2"), strict=True):
+            old.rename(data / new) if names == ("green", "red") else old.rename(data / {"1": "GREEN", "2": "Red"}[new])
+    assert "has none of 1 of the model's 3 classes (blue)" in caplog.text
+    assert "its classes are numbers, taken as ids of the model's 3 classes" in caplog.text
 
 
 def test_the_command_shows_and_keeps_the_report(
@@ -83,4 +108,5 @@ def test_the_command_shows_and_keeps_the_report(
     shown = capsys.readouterr().out
     assert "nats per token" in shown and "chance 33.33%" in shown and "nearest class mean in mobilenet_v2" in shown
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["classification"]["means_of"] == 18 and 0 <= report["classification"]["nearest_class_mean"] <= 1
+    assert report["classification"]["means_of"] == 18 and report["classification"]["nearest_chance"] == 1 / 3
+    assert 0 <= report["classification"]["nearest_class_mean"] <= 1

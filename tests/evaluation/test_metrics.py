@@ -1,12 +1,14 @@
 """Metrics on problems with known answers."""
 
 import math
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
-from nextscale.evaluation.features import FeatureNetwork
+from nextscale.evaluation.comparison import compare
+from nextscale.evaluation.features import FeatureNetwork, FeatureSet
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.reconstruction import psnr
 
@@ -32,6 +34,46 @@ def test_frechet_distance_of_singular_covariances_is_finite() -> None:
     features = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
     statistics = FeatureStatistics.of(features)
     assert frechet_distance(statistics, statistics) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_no_distance_of_what_is_not_finite(wrong: float) -> None:
+    good = gaussian([0, 0], [[1, 0], [0, 4]])
+    for bad in (gaussian([0, wrong], [[1, 0], [0, 4]]), gaussian([0, 0], [[wrong, 0], [0, 4]])):
+        for pair in ((good, bad), (bad, good)):
+            with pytest.raises(ValueError, match="needs finite statistics"):
+                frechet_distance(*pair)
+    with pytest.raises(ValueError, match="Frechet distance is inf: "):
+        frechet_distance(good, FeatureStatistics(torch.tensor([1e200, 0], dtype=torch.float64), good.covariance, 100))
+    with pytest.raises(ValueError, match="of 2 and of 3 features"):
+        frechet_distance(good, gaussian([0, 0, 0], [[1, 0, 0], [0, 1, 0], [0, 0, 1]]))
+
+
+def test_sound_statistics() -> None:
+    features = torch.randn(5, 40, generator=torch.Generator().manual_seed(0))
+    FeatureStatistics.of(features).require_sound()  # singular, as those of few images are
+    FeatureStatistics.of(1000 * features[:, :1]).require_sound()
+    for covariance, message in (
+        ([[1, 0.1], [0, 1]], "not symmetric"),
+        ([[1, 2], [2, 1]], "a variance below 0"),
+        ([[1, 0], [0, math.nan]], "not finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gaussian([0, 0], covariance).require_sound()
+
+
+def test_figures_are_finite_or_refused() -> None:
+    features = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    good = FeatureSet(features, features, torch.zeros(12, dtype=torch.int64))
+    for name, value in asdict(compare(good, good)).items():
+        assert value is None or math.isfinite(value), name
+    huge = replace(good, pooled=features * 1e15)  # finite, but not the third power of their products
+    with pytest.raises(ValueError, match=r"^kernel distance is (nan|inf|-inf): the images, the weights or the data"):
+        compare(huge, huge)
+    with pytest.raises(ValueError, match="logits: features of 1 images are not finite"):
+        compare(replace(good, logits=features.index_fill(0, torch.tensor([3]), math.nan)), good)
+    with pytest.raises(ValueError, match="features of 1 images are not finite, first of image 3"):
+        compare(replace(good, pooled=features.index_fill(0, torch.tensor([3]), math.nan)), good)
 
 
 def test_statistics_are_those_of_numpy() -> None:

@@ -63,7 +63,7 @@ def slow_manifold(generated: np.ndarray, real: np.ndarray, k: int, wide: int) ->
     return float(precision), float(recall), float(density), float(coverage)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(7, 30), st.integers(7, 30), st.floats(0, 3), st.integers(1, 4), st.integers(0, 1000))
 def test_manifolds_are_those_of_the_definition(n: int, m: int, shift: float, k: int, seed: int) -> None:
     generated, real = features(n, 3, seed, shift), features(m, 3, seed + 1)

@@ -1,11 +1,24 @@
 """Packed layers equal plain ones, and give their weights back."""
 
 import copy
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-from nextscale.nn.linear import Linear, QuantizedLinear, can_pack, count_parameters, pack_linears, unpack_linears
+from nextscale.nn.linear import (
+    Linear,
+    QuantizedLinear,
+    can_pack,
+    count_parameters,
+    int8_range,
+    pack_linears,
+    packing_is_right,
+    unpack_linears,
+)
 from toys import make_pipeline, make_transformer
 
 CPU = torch.device("cpu")
@@ -94,3 +107,70 @@ def test_int8_pipelines_generate_and_refuse_what_they_cannot(tmp_path) -> None:
     assert not (tmp_path / "other").exists()
     with pytest.raises(ValueError, match="load it again"):
         pipeline.to(CPU, torch.float32)
+
+
+def saturating_products(numbers, scale, zero, packed, scales, zeros, bias, *rest) -> torch.Tensor:
+    """What processors without VNNI do: two neighbouring products are added in 16 bits, which end at 32,767."""
+    pairs = (numbers.long()[:, None] * packed.long()[None]).unflatten(-1, (-1, 2)).sum(dim=-1)
+    sums = pairs.clamp(-(2**15), 2**15 - 1).sum(dim=-1) - zero * packed.long().sum(dim=1)
+    return (sums * scale * scales).to(torch.float32) + (0 if bias is None else bias)
+
+
+@pytest.fixture
+def fresh_range() -> Iterator[None]:
+    """Without what was found out about the real processor."""
+    int8_range.cache_clear()
+    yield
+    int8_range.cache_clear()
+
+
+def relative_error(layer: QuantizedLinear, plain: Linear) -> float:
+    x = torch.rand(64, 128)  # one-sided: sums of neighbours are large
+    return float((layer(x) - plain(x)).norm() / plain(x).norm())
+
+
+def one_sided_layer() -> Linear:
+    """Large weights of one sign, as far from 16 bits as they get."""
+    torch.manual_seed(0)
+    plain = Linear(128, 32).requires_grad_(False)
+    plain.weight.copy_(torch.rand_like(plain.weight) + 0.5)
+    return plain
+
+
+def test_int8_products_that_saturate_are_given_smaller_numbers(
+    fresh_range: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", lambda weight, shape: weight)
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_pointwise", saturating_products)
+    plain = one_sided_layer()
+    assert relative_error(QuantizedLinear(plain), plain) < 0.01
+    assert int8_range() == (90, 181)
+    assert caplog.text.count("adds int8 products in 16 bits") == 1
+
+
+def test_int8_is_refused_where_its_products_are_wrong(fresh_range: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = torch.ops.onednn.qlinear_pointwise
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_pointwise", lambda *arguments: real(*arguments) + 1)
+    with pytest.raises(ValueError, match="use --precision auto"):
+        QuantizedLinear(one_sided_layer())
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "DEFAULT"])
+def test_int8_is_right_whatever_the_instruction_set(isa: str) -> None:
+    script = (
+        "from nn.test_linear import *; plain = one_sided_layer(); print(relative_error(QuantizedLinear(plain), plain))"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 0.01
+
+
+def test_packed_products_that_are_wrong_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    right = torch.ops.mkldnn._linear_pointwise
+    packing_is_right.cache_clear()
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *arguments: right(*arguments) * 1.1)
+    assert not can_pack(CPU, torch.float32)
+    assert "plain, slower ones are used" in caplog.text
+    packing_is_right.cache_clear()

@@ -18,7 +18,7 @@ def case(size: int, seed: int, spread: float = 3.0) -> tuple[torch.Tensor, torch
     return logits, gumbel_noise(50, size, [generator, generator], logits.device)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 40), st.integers(0, 50), st.sampled_from([0, 1e-6, 0.3, 0.7, 0.96, 1.0]), st.integers(0, 9999))
 def test_draws_equal_the_best_score_of_the_filtered(size: int, top_k: int, top_p: float, seed: int) -> None:
     logits, noise = case(size, seed)
@@ -42,7 +42,7 @@ def test_tables_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch, top_k: i
     assert torch.equal(whole[1], parts[1])
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.sampled_from([0, 5, 12]), st.sampled_from([0, 0.5, 0.9]), st.integers(0, 9999))
 def test_without_doubt_small_changes_give_the_same_token(top_k: int, top_p: float, seed: int) -> None:
     margin = 0.02

@@ -101,3 +101,18 @@ def test_classifiers_judge_by_the_probability_of_the_class(pipeline: VARPipeline
     torch.save({"weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="holds the tensors of no torchvision classifier"):
         load_judge(str(tmp_path / "other.pth"), classes=3)
+
+
+def test_a_judge_of_other_classes_is_refused() -> None:
+    """Before its weights are read or fetched."""
+    with pytest.raises(ValueError, match="judge resnet50: tells 1000 classes, the model has 3"):
+        load_judge("resnet50", classes=3, class_names=("a", "b", "c"))
+    names = tuple(f"class {number}" for number in range(1000))
+    with pytest.raises(ValueError, match=r"tells ImageNet's classes in their order, the model's are others"):
+        load_judge("resnet50", classes=1000, class_names=names)
+
+
+def test_scores_that_are_no_numbers_are_refused(pipeline: VARPipeline) -> None:
+    broken = Rejection(candidates=2, judge=lambda candidates: torch.tensor([1.0, float("nan")]))
+    with pytest.raises(ValueError, match="the judge's scores are not numbers"):
+        pipeline.generate(1, seeds=[0], rejection=broken)

@@ -79,6 +79,8 @@ def test_rows_that_share_a_training_train_once(
     assert capsys.readouterr().out == shown, "what is done is left alone"
     assert main(["scaling", "fit", str(tmp_path / "all.json")]) == 0
     assert capsys.readouterr().out == shown, "the file holds all that the table shows"
+    assert main(["4" if value == "3" else value for value in flags]) == 2
+    assert "adaln-s0.json: was made with another steps (3, now 4)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

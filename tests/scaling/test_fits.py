@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nextscale.scaling.fits import fit_floored_law, fit_power_law, frontier
@@ -13,7 +13,6 @@ from nextscale.scaling.runs import UNIT
 from toys import scaling_results
 
 
-@settings(deadline=None)  # the first call imports scipy
 @given(st.floats(-1.5, -0.005), st.floats(1e-9, 1e3), st.integers(3, 9))
 def test_exact_laws_are_recovered(exponent: float, scale: float, count: int) -> None:
     x = np.logspace(5, 9, count)

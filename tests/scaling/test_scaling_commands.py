@@ -1,13 +1,16 @@
 """Scaling runs on toys: trained once each, resumed, shared between hosts, fitted from files."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nextscale.cli import main
-from nextscale.scaling.runs import ScalingRun, claimed, run_depths, training_of
+from nextscale.config import read_json
+from nextscale.scaling.runs import ScalingRun, claimed, run_depths, shared_precision, training_of
 from toys import make_pipeline, scaling_results
 
 
@@ -44,6 +47,39 @@ def test_depths_train_once_and_are_fitted(flags: list[str], tmp_path: Path, caps
     assert (tmp_path / "laws.png").is_file()
     assert main(["scaling", "predict", str(out), "--depth", "6"]) == 0
     assert "var-d6 loss:" in capsys.readouterr().out
+
+
+def test_a_cut_off_log_is_read_up_to_its_last_whole_line(flags: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main([*flags, "--depths", "1"]) == 0
+    before = (out / "var-d1.json").read_bytes()
+    (out / "var-d1.json").unlink()
+    with (out / "var-d1" / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 6, "heldout_lo')
+    assert main([*flags, "--depths", "1"]) == 0
+    assert (out / "var-d1.json").read_bytes() == before
+
+
+def test_depths_share_data_and_precision(flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*flags, "--depths", "1"]) == 0
+    recorded = read_json(tmp_path / "out" / "var-d1" / "config.json")
+    (tmp_path / "out" / "var-d1" / "config.json").write_text(json.dumps(recorded | {"precision": "bf16"}))
+    auto = [*flags[: flags.index("--precision")], *flags[flags.index("--out") :]]
+    settings = dict(zip(auto[2::2], auto[3::2], strict=True))
+    config = ScalingRun(
+        data=settings["--data"], heldout=settings["--data"], tokenizer=settings["--tokenizer"], out=settings["--out"]
+    )
+    assert shared_precision(config) == "bf16", "that of the depth that is there, whatever this processor takes"
+    assert shared_precision(replace(config, precision="fp32")) == "fp32"
+    assert shared_precision(replace(config, out=str(tmp_path / "new"))) == "auto"
+    assert main([*auto, "--depths", "1"]) == 0, "done, and the same"
+    moved = shutil.move(settings["--data"], tmp_path / "moved")
+    auto = [str(moved) if value == settings["--data"] else value for value in auto]
+    assert main([*auto, "--depths", "1"]) == 0, "moved data is the same"
+    (Path(moved) / "blue").rename(Path(moved) / "violet")
+    capsys.readouterr()
+    assert main([*auto, "--depths", "1"]) == 2
+    assert f"was made with other data than {moved} holds now" in capsys.readouterr().err
 
 
 def test_claimed_depths_are_left_to_others(flags: list[str], tmp_path: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -16,40 +14,13 @@ from PIL import Image
 
 from nextscale.pipeline import VARPipeline
 from nextscale.server.admission import Admission
-from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, Stage
 from nextscale.server.local import LocalBackend
 from nextscale.server.orders import previews
 from nextscale.server.schema import GenerationRequest
-from nextscale.server.settings import Keys, ServerSettings
+from nextscale.server.settings import Keys
+from talk import Client, picture, png, talk, talk_to
 from toys import toy_image
-
-Client = httpx.AsyncClient
-
-
-def talk(pipeline: VARPipeline, conversation: Callable[[Client], Awaitable[Any]], **settings: Any) -> Any:
-    """Run a conversation with a server of the pipeline."""
-    return talk_to(LocalBackend(pipeline, "toy", batch_size=4), conversation, **settings)
-
-
-def talk_to(backend: Any, conversation: Callable[[Client], Awaitable[Any]], keys: Keys | None = None, **settings: Any):
-    async def run() -> Any:
-        app = create_app(backend, ServerSettings(model="toy", **settings), keys)
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            return await conversation(client)
-
-    return asyncio.run(run())
-
-
-def picture(data: dict[str, Any]) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_generations_are_those_of_the_pipeline(pipeline: VARPipeline) -> None:

@@ -46,7 +46,7 @@ def test_no_request_makes_an_error_of_the_server(url: str, path: str, mode: sche
     statuses = set()
 
     @given(case=schema[path]["POST"].as_strategy(mode))
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck), database=None, derandomize=True)
     def send(case: schemathesis.Case) -> None:
         answer = case.call(base_url=url, timeout=30)
         statuses.add(answer.status_code)

@@ -6,12 +6,14 @@ import base64
 import concurrent.futures
 import io
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -21,6 +23,7 @@ import pytest
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
+from nextscale.threads import POLICIES
 from toys import make_pipeline, toy_image
 
 pytestmark = pytest.mark.slow
@@ -33,8 +36,10 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str], Path]]:
     folder = tmp_path_factory.mktemp("serve")
+    far = folder / ("a" * 60) / ("b" * 60)
+    far.mkdir(parents=True)
     make_pipeline().save_pretrained(folder / "model")
     (folder / "keys").write_text("sesame\n")
     port = free_port()
@@ -43,13 +48,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
         "--api-key-file", str(folder / "keys"), "--queue", "40",
     ]  # fmt: skip
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, stderr=log, stdout=log, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-        )
+        # No home folder, and one for temporary files that is too long for sockets.
+        chosen = {"OMP_NUM_THREADS": "1", "HOME": "/proc/nobody", "TMPDIR": str(far)}
+        kept = {name: value for name, value in os.environ.items() if name not in POLICIES}
+        process = subprocess.Popen(command, stderr=log, stdout=log, text=True, env=kept | chosen)
         url = f"http://127.0.0.1:{port}"
         try:
             wait_for(url, process, folder / "log")
-            yield url, process
+            yield url, process, folder / "log"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
@@ -119,13 +125,50 @@ def test_keys_and_wrong_requests(server: tuple) -> None:
 
 
 def test_a_killed_replica_is_replaced_and_its_work_done_again(server: tuple) -> None:
-    url, process = server
+    url, process, _ = server
     client = client_of(url)
     replicas = [pid for pid in descendants(process.pid) if b"ServeReplica:nextscale:ImageModel" in command_of(pid)]
     assert replicas
     for pid in replicas:
         os.kill(pid, signal.SIGKILL)
     assert len(client.images.generate(prompt="red", n=3, timeout=90).data or []) == 3
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
+def test_only_this_machine_reaches_any_port(server: tuple) -> None:
+    sockets = set()
+    for pid in [server[1].pid, *descendants(server[1].pid)]:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                sockets.add(entry.readlink().name)
+    open_to_all, listening = [], 0
+    for table, loopback in (("tcp", "0100007F"), ("tcp6", "0000000000000000FFFF00000100007F")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                listening += 1
+                if fields[1].partition(":")[0] != loopback:
+                    open_to_all.append(fields[1])
+    assert listening > 5
+    assert not open_to_all
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_threads_of_the_model_sleep_while_they_wait(server: tuple) -> None:
+    models = [pid for pid in descendants(server[1].pid) if b"ServeReplica:nextscale:ImageModel" in command_of(pid)]
+    assert models
+    for pid in models:
+        assert b"OMP_WAIT_POLICY=PASSIVE" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def test_requests_have_names(server: tuple) -> None:
+    given = httpx.get(f"{server[0]}/healthz", headers={"x-request-id": "mine"})
+    assert given.headers.get_list("x-request-id") == ["mine"]
+    assert len(httpx.get(f"{server[0]}/healthz").headers.get_list("x-request-id")) == 1
+
+
+def test_the_model_is_called_by_its_folders_name(server: tuple) -> None:
+    assert httpx.get(f"{server[0]}/healthz").json()["model"] == "model"
 
 
 def descendants(pid: int) -> list[int]:
@@ -154,7 +197,9 @@ def command_of(pid: int) -> bytes:
 
 
 def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
-    url, process = server
+    url, process, log = server
+    command = b" ".join(command_of(pid) for pid in descendants(process.pid))
+    (folder,) = set(re.findall(rb"--temp_dir=([^ \0]+)", command.replace(b"\0", b" ")))
 
     def ask(seed: int) -> int:
         body = {"prompt": "green", "n": 4, "seed": seed}
@@ -171,3 +216,9 @@ def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
         statuses = [one.result() for one in asked]
     assert set(statuses) <= {200, 503} and 200 in statuses
     assert process.wait(60) == 0
+    assert not Path(os.fsdecode(folder)).exists()
+    lines = log.read_text().splitlines()
+    assert "loading" in lines[0] and any("serving" in line for line in lines)
+    assert any(re.search(r"POST /v1/images/generations 200, \d+ ms, 4 images$", line) for line in lines)
+    assert not [line for line in lines if not re.match(r"\d\d:\d\d:\d\d ", line)], "none but our own words"
+    assert not [line for line in lines if "sesame" in line]

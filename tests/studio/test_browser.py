@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from playwright import sync_api as playwright
 
+from nextscale.results import GenerationStep
 from nextscale.studio.app import TABS, open_page
 from nextscale.studio.desk import Desk
 from toys import make_pipeline, toy_image
@@ -21,8 +27,8 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
-WAIT = 30_000
-"""Milliseconds that something on the page may take."""
+WAIT = 120_000
+"""Milliseconds that something on the page may take: a busy machine is slow, and no test is about that."""
 
 
 def free_port() -> int:
@@ -32,9 +38,15 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder, results = tmp_path_factory.mktemp("studio"), (ROOT / "docs" / "results",)
-    desk = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder)
+    found = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder, previews=math.inf)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def url(desk: Desk) -> Iterator[str]:
     port = free_port()
     page = open_page(desk, host="127.0.0.1", port=port)
     yield f"http://127.0.0.1:{port}"
@@ -49,12 +61,18 @@ def browser() -> Iterator[playwright.Browser]:
         opened.close()
 
 
-@pytest.fixture
-def page(browser: playwright.Browser, url: str) -> Iterator[playwright.Page]:
-    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwright.Page:
+    """A browser of its own, with the page."""
+    opened = browser.new_page(viewport={"width": width, "height": 900})
     opened.set_default_timeout(WAIT)
     opened.goto(url)
     opened.get_by_role("button", name="Generate", exact=True).wait_for()
+    return opened
+
+
+@pytest.fixture
+def page(browser: playwright.Browser, url: str) -> Iterator[playwright.Page]:
+    opened = visit(browser, url)
     yield opened
     opened.close()
 
@@ -90,6 +108,12 @@ def test_the_keyboard_reaches_the_button(page: playwright.Page) -> None:
     page.get_by_text("4 images of blue").wait_for()
 
 
+def upload(page: playwright.Page, photo: Path) -> None:
+    page.get_by_role("tab", name="Edit").click()
+    page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
+    page.locator("#edit-canvas canvas").first.wait_for()
+
+
 def paint(page: playwright.Page) -> None:
     """A stroke from the middle of the canvas."""
     place = page.locator("#edit-canvas canvas").first.bounding_box()
@@ -100,55 +124,155 @@ def paint(page: playwright.Page) -> None:
     for step in range(10):
         page.mouse.move(x + 3 * step, y + 2 * step)
     page.mouse.up()
-    page.wait_for_timeout(500)
 
 
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
-    page.get_by_role("tab", name="Edit").click()
-    page.wait_for_timeout(1500)
-    page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    page.locator("#edit-canvas canvas").first.wait_for()
-    done = page.get_by_text("2 variations")
-    for _ in range(6):  # the editor takes strokes only once it has laid itself out, and does not say when
-        page.wait_for_timeout(1500)
+    upload(page, photo)
+    done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
+    for _ in range(20):  # the editor takes strokes only once it has laid itself out, and does not say when
+        page.wait_for_timeout(1000)
         paint(page)
         page.get_by_role("button", name="Edit", exact=True).click()
-        try:
-            done.wait_for(timeout=5000)
+        done.or_(untouched).first.wait_for()
+        if done.is_visible():
             break
-        except playwright.TimeoutError:
-            continue
-    done.wait_for()
+    assert done.is_visible()
     assert page.locator("#edit-gallery img").count() >= 2
+    sizes = page.evaluate("[...document.querySelectorAll('#edit-pair img')].map(image => image.naturalWidth)")
+    assert sizes and max(sizes) <= 64
+    with page.expect_download() as download:
+        page.locator("#edit-files a").first.click()
+    assert Image.open(download.value.path()).size == (64, 64)
 
 
-def test_inspect_an_uploaded_photo(page: playwright.Page, photo: Path) -> None:
+@pytest.fixture
+def held(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Generation stops after its first scale until this is set."""
+    go, steps = threading.Event(), desk.pipeline.generate_steps
+
+    def slowly(*values: Any, **settings: Any) -> Iterator[GenerationStep]:
+        for step in steps(*values, **settings):
+            yield step
+            assert go.wait(300)
+
+    monkeypatch.setattr(desk.pipeline, "generate_steps", slowly)
+    yield go
+    go.set()
+
+
+def test_a_running_job_is_seen_and_outlives_the_page(
+    browser: playwright.Browser, page: playwright.Page, url: str, held: threading.Event
+) -> None:
+    start, status = page.locator("#generate-start"), page.locator("#generate-status")
+    start.click()
+    page.get_by_text("Scale 1 of 4").wait_for()
+    playwright.expect(start).to_have_text("Working ...", timeout=WAIT)
+    assert start.is_disabled(), "a second press would be ignored"
+    assert page.locator("#generate-stop").is_enabled()
+    page.reload()
+    page.get_by_text("Scale 1 of 4").wait_for()
+    playwright.expect(start).to_have_text("Working ...", timeout=WAIT)
+    page.locator("#generate-picture img").wait_for()
+    other = visit(browser, url)
+    other.locator("#generate-start").click()
+    other.get_by_text("Waiting: 1 job to go before this one").wait_for()
+    held.set()
+    page.get_by_text("4 images of blue").wait_for()
+    playwright.expect(start).to_have_text("Generate", timeout=WAIT)
+    other.get_by_text("4 images of blue").wait_for()
+    other.close()
+    page.reload()
+    page.get_by_text("4 images of blue").wait_for()
+    playwright.expect(page.locator("#generate-gallery .thumbnail-item img")).to_have_count(4, timeout=WAIT)
+    assert status.is_visible() and start.is_enabled()
+
+
+def test_a_job_is_stopped(page: playwright.Page, held: threading.Event) -> None:
+    page.locator("#generate-start").click()
+    page.get_by_text("Scale 1 of 4").wait_for()
+    page.locator("#generate-stop").click()
+    held.set()
+    page.get_by_text("Stopped.").wait_for()
+    playwright.expect(page.locator("#generate-start")).to_be_enabled(timeout=WAIT)
+    assert page.locator("#generate-gallery .thumbnail-item").count() == 0
+
+
+def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Image.Image] = []
+
+    def reading(path: str) -> Image.Image:
+        taken.append(Image.open(path))
+        return taken[-1].convert("RGB")
+
+    monkeypatch.setattr("nextscale.studio.easel.uploaded", reading)
+    seed, take = page.get_by_label("Seed", exact=True).first, page.locator("#take")
+    assert take.is_disabled()
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue, seed 0").wait_for()
+    thumbnails = page.locator("#generate-gallery .thumbnail-item")
+    playwright.expect(thumbnails).to_have_count(4, timeout=WAIT)
+    small = thumbnails.nth(2).locator("img").bounding_box()
+    thumbnails.nth(2).click()
+    playwright.expect(take).to_have_text("Edit blue, seed 2", timeout=WAIT)
+    large = page.locator("#generate-gallery .preview .media-button img").bounding_box()
+    assert small and large and large["height"] > small["height"], "what was clicked is shown smaller than before"
+    seed.fill("70")
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue, seed 70").wait_for()
+    playwright.expect(take).to_have_text("Edit blue, seed 2", timeout=WAIT)
+    take.click()
+    page.locator("#edit-canvas canvas").first.wait_for()
+    page.get_by_text("Another image (this one: 16 x 16 pixels)").wait_for()
+    assert [json.loads(one.text["nextscale"])["seed"] for one in taken] == [2]  # type: ignore[attr-defined]
+
+
+def test_nothing_can_be_shared(page: playwright.Page) -> None:
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue").wait_for()
+    page.locator("#generate-gallery .thumbnail-item").first.click()
+    page.locator("#generate-gallery .preview").wait_for()
+    assert page.get_by_label("fullscreen").count() >= 1
+    assert page.get_by_label("share").count() == 0
+
+
+def inspect(page: playwright.Page, photo: Path) -> None:
     page.get_by_role("tab", name="Inspect").click()
     page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
     page.locator("#inspect-image img").wait_for()
     page.get_by_role("button", name="Inspect", exact=True).click()
     page.get_by_text("bits per pixel").wait_for()
+
+
+def test_inspect_an_uploaded_photo(page: playwright.Page, photo: Path) -> None:
+    inspect(page, photo)
     page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
     page.locator("#inspect-attention img").wait_for()
     assert page.locator("#inspect-attention img").is_visible()
 
 
-def test_an_invalid_upload_is_told_and_the_studio_lives_on(page: playwright.Page, tmp_path: Path, photo: Path) -> None:
+@pytest.mark.parametrize("tab", ["Edit", "Inspect"])
+def test_an_invalid_upload_is_told_and_the_studio_lives_on(
+    page: playwright.Page, tmp_path: Path, photo: Path, tab: str
+) -> None:
     (tmp_path / "broken.png").write_text("no image")
-    page.get_by_role("tab", name="Inspect").click()
-    page.locator("#inspect-image input[type=file]").set_input_files(str(tmp_path / "broken.png"))
-    page.wait_for_timeout(500)
-    page.get_by_role("button", name="Inspect", exact=True).click()
-    page.get_by_text("this file cannot be read as an image").first.wait_for()
-    page.reload()
-    test_inspect_an_uploaded_photo(page, photo)
+    page.get_by_role("tab", name=tab).click()
+    place = {"Edit": "#edit-canvas", "Inspect": "#inspect-image"}[tab]
+    page.locator(f"{place} input[type=file]").first.set_input_files(str(tmp_path / "broken.png"))
+    page.get_by_text("broken.png: not an image").first.wait_for()
+    assert page.get_by_text("Error", exact=True).count() == 0
+    if tab == "Inspect":
+        inspect(page, photo)
+    else:
+        upload(page, photo)
 
 
-def test_wrong_settings_are_told(page: playwright.Page) -> None:
+def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Edit").click()
-    page.get_by_role("button", name="Edit", exact=True).click()
-    page.get_by_text("there is no image yet").first.wait_for()
-    assert page.get_by_text("there is no image yet").first.is_visible()
+    page.locator("#edit-start").click()
+    page.get_by_text("Not done: there is no image yet").wait_for()
+    assert page.get_by_test_id("toast-body").is_visible()
+    assert page.get_by_text("Error", exact=True).count() == 0
+    playwright.expect(page.locator("#edit-start")).to_be_enabled(timeout=WAIT)
 
 
 def test_two_models_side_by_side(page: playwright.Page) -> None:
@@ -170,10 +294,7 @@ def open_tab(page: playwright.Page, name: str) -> None:
 
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: str, width: int, photo: Path) -> None:
-    page = browser.new_page(viewport={"width": width, "height": 900})
-    page.set_default_timeout(WAIT)
-    page.goto(url)
-    page.get_by_role("button", name="Generate", exact=True).wait_for()
+    page = visit(browser, url, width)
     for name in TABS:
         open_tab(page, name)
         if name == "Inspect":

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +20,126 @@ from nextscale.evaluation.attention import attention_shares
 from nextscale.models.families import kind_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
+from nextscale.studio.app import run_studio
 from nextscale.studio.compare import race_live
-from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, large, seed_of
+from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, Canvas, edit_live
-from nextscale.studio.generate import generate_live
+from nextscale.studio.generate import chosen_of, generate_live
 from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.pace import paced
+from nextscale.studio.pictures import PREVIEW, encoded, fitted, strip
+from nextscale.studio.region_preview import RegionPreview
 from nextscale.studio.scaling import plotted, result_sets
 from toys import make_pipeline, toy_image
 
 
 @pytest.fixture
 def desk(pipeline: VARPipeline, tmp_path: Path) -> Desk:
-    return Desk(pipeline, "toy", folder=tmp_path)
+    return Desk(pipeline, "toy", folder=tmp_path, previews=math.inf)
+
+
+def test_previews_are_small_and_of_the_edited_region_and_the_result_is_whole(desk: Desk) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 700, 3), dtype=np.uint8)
+    mask = np.zeros((600, 700), np.float32)
+    mask[50:550, 400:440] = 1
+    *_, last = frames = list(
+        edit_live(desk, Canvas(Image.fromarray(noise), mask), INPAINT, "red", 2, 0, (), EditConfig())
+    )
+    seen = [picture for frame in frames for picture in (*(frame.pair or ()), frame.strip, *frame.variations) if picture]
+    assert len(seen) >= 3 * len(desk.pipeline.schedule)
+    assert all(max(picture.size) <= PREVIEW for picture in seen)
+    assert last.pair and last.pair[0].height == PREVIEW, "600 pixels of the mask and what is around it"
+    assert np.array_equal(np.asarray(last.pair[1])[:, :20], np.asarray(last.pair[0])[:, :20])
+    assert not np.array_equal(np.asarray(last.pair[1]), np.asarray(last.pair[0]))
+    for path, _ in last.files or []:
+        whole = np.asarray(Image.open(path))
+        assert whole.shape == noise.shape
+        assert np.array_equal(whole[mask == 0], noise[mask == 0])
+
+
+def test_previews_of_a_region_that_reaches_beyond_the_image(desk: Desk) -> None:
+    editor = desk.pipeline.editor(toy_image(0, 0, 40).resize((40, 10)), None)
+    preview = RegionPreview(editor)
+    assert preview.before().size == (40, 10)
+
+
+def test_pictures_are_files_of_few_bytes(tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8))
+    assert fitted(noise).size == (512, 384)
+    assert fitted(noise, 1000) is noise
+    small = Image.open(encoded(noise.crop((0, 0, 64, 64)), tmp_path))
+    assert (small.format, small.tobytes()) == ("PNG", noise.crop((0, 0, 64, 64)).tobytes())
+    assert Image.open(encoded(noise, tmp_path)).format == "JPEG"
+    many = strip([[noise] * 20] * 40)
+    assert max(many.size) <= PREVIEW and many.width > many.height
+    assert encoded(noise, tmp_path) != encoded(noise, tmp_path), "a page would show the old one"
+
+
+def test_previews_cost_no_more_than_their_share() -> None:
+    now = 0.0
+
+    def steps() -> Iterator[int]:
+        nonlocal now
+        for number in range(8):
+            now += 1.0
+            yield number
+
+    def clock() -> float:
+        return now
+
+    shown = []
+    for number, wanted in paced(steps(), share=0.5, clock=clock):
+        if wanted:
+            shown.append(number)
+            now += 1.0
+    assert shown == [0, 3, 5, 7]
+    assert [wanted for _, wanted in paced(steps(), share=math.inf, clock=clock)] == [True] * 8
+
+
+def test_scales_without_time_follow_when_the_images_are_done(desk: Desk) -> None:
+    desk.previews = 0.0
+    frames = list(generate_live(desk, "green", 2, 5, 1.0, 4, 0.9))
+    assert [frame.picture is None for frame in frames] == [True, True, True, True, False, True]
+    assert frames[4].files and not frames[5].files
+    desk.previews = math.inf
+    *_, wanted = generate_live(desk, "green", 2, 5, 1.0, 4, 0.9)
+    assert frames[5].strip and wanted.strip and frames[5].strip.tobytes() == wanted.strip.tobytes()
+
+
+def test_the_chosen_image_is_not_a_number(desk: Desk) -> None:
+    made = [(desk.saved(toy_image(0, 0), {"class": "blue", "seed": seed}), f"blue, seed {seed}") for seed in (0, 1)]
+    clicked = {"image": {"path": made[1][0]}, "caption": made[1][1]}
+    assert chosen_of(made, clicked) == made[1]
+    assert chosen_of([(desk.saved(toy_image(1, 0), {"class": "blue", "seed": 1}), "new"), *made], clicked) == made[1]
+    assert chosen_of(made, {"image": {"path": "/etc/passwd"}}) is None
+    assert chosen_of(made, None) is None
+
+
+def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    class Page:
+        def block_thread(self) -> None:
+            raise KeyboardInterrupt
+
+        def close(self) -> None:
+            pass
+
+    def opened(desk: Desk, **_: object) -> Page:
+        desk.saved(toy_image(0, 0), {"class": "blue", "seed": 0})
+        desk.take_files()
+        return Page()
+
+    monkeypatch.setattr("nextscale.studio.app.open_page", opened)
+    desk = Desk(pipeline, "toy")
+    assert desk.folder.parent == tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        run_studio(desk, host="127.0.0.1", port=1, open_browser=False)
+    assert not list(tmp_path.iterdir())
+    assert "GRADIO_TEMP_DIR" not in os.environ
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(ValueError, match="no temporary folder can be made .*; set TMPDIR to a writable folder"):
+        Desk(pipeline, "toy")
 
 
 def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeline: VARPipeline) -> None:
@@ -72,7 +184,9 @@ def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> Non
     canvas = Canvas.of({"background": toy_image(1, 0, 16)})
     *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
     assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
-    assert around.pair[0].size == around.pair[1].size
+    before, after = around.pair or ()
+    assert before.size == after.size == (24, 20)
+    assert before.crop((8, 0, 24, 16)).tobytes() == canvas.image.tobytes(), "what was there is where it was put"
     *_, whole = edit_live(desk, canvas, WHOLE, "red", 1, 0, (0,) * 4, EditConfig(keep_scales=2))
     wanted = pipeline.edit(canvas.image, classes="red", seeds=[0], editing=EditConfig(keep_scales=2)).images[0]
     assert Image.open(whole.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
@@ -120,10 +234,11 @@ def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
 def test_two_models_race_by_their_own_clocks(desk: Desk, pipeline: VARPipeline) -> None:
     desk.rival = make_pipeline(seed=1)
     frames = list(race_live(desk, "blue", 2))
-    pictures, clocks = frames[-1]
-    assert all("finished" in clock and "4 steps" in clock for clock in clocks)
+    assert all("finished" in clock and "4 steps" in clock for clock in frames[-1][1])
     wanted = [one.generate("blue", seeds=[2]).images[0] for one in (desk.rival, pipeline)]
-    assert [one.tobytes() for one in pictures if one] == [large(one).tobytes() for one in wanted]
+    shown = [[pictures[number] for pictures, _ in frames if pictures[number]][-1] for number in range(2)]
+    assert [one.tobytes() for one in shown if one] == [one.tobytes() for one in wanted]
+    assert all(None in pictures for pictures, _ in frames), "a picture that did not change is sent again"
 
 
 def test_seeds() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -98,7 +98,6 @@ def test_convolution_maps_rise_from_the_first_to_the_last(scales: int, convoluti
     assert scales == 1 or chosen[-1] == convolutions - 1
 
 
-@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 40), st.integers(1, 8), st.integers(0, 999))
 def test_nearest_codes_are_nearest(vectors: int, codes: int, channels: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

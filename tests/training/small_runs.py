@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from nextscale.training import loop
-from nextscale.training import run as run_module
+from nextscale.training import loop, metrics
 from nextscale.training.optimisation import OptimiserConfig
 from nextscale.training.tokenizer import TokenizerTraining
 from nextscale.training.transformer import TransformerTraining
@@ -23,7 +23,7 @@ def stage1_config(data: Path, out: Path, **changes: object) -> TokenizerTraining
         "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "restart_every": 3,
         "heldout_images": 8, "precision": "fp32", "device": "cpu", "model": tokenizer_config(), "optimiser": FAST,
     }  # fmt: skip
-    return TokenizerTraining(data=str(data), out=str(out), **settings | changes)
+    return TokenizerTraining(data=str(data), out=str(out), **{"heldout": str(data)} | settings | changes)
 
 
 def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: object) -> TransformerTraining:
@@ -43,10 +43,29 @@ def lines(run: Path, *, timing: bool = False) -> list[dict]:
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ask for a stop when the loop reports a step, as a signal would."""
 
-    class Stopping(run_module.Metrics):
+    class Stopping(metrics.Metrics):
         def write(self, done: int, values: dict) -> None:
             super().write(done, values)
             if done == step:
                 os.kill(os.getpid(), 15)
 
     monkeypatch.setattr(loop, "Metrics", Stopping)
+
+
+def stop_while(monkeypatch: pytest.MonkeyPatch, module: ModuleType, reader: str, after: int) -> None:
+    """Ask for a stop, as a signal would, when a measurement has read its images `after` times."""
+    read, begun = getattr(module, reader), []
+
+    def reading(*arguments: object, **options: object) -> Iterator[object]:
+        begun.append(1)
+        for batch in read(*arguments, **options):
+            if len(begun) == after:
+                os.kill(os.getpid(), 15)
+            yield batch
+
+    monkeypatch.setattr(module, reader, reading)
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """Files of weights of an exported model, by name."""
+    return {str(path.relative_to(run)): path.read_bytes() for path in (run / "model").rglob("*.safetensors")}

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import fingerprint, load_tokenizer
+from nextscale.training import reconstruction
 from nextscale.training.adversarial import AdversarialConfig
 from nextscale.training.tokenizer import train_tokenizer
 from toys import tokenizer_config
-from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config
+from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stop_while, weights
 
 ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0.3, discriminator_channels=4, discriminator_levels=2)
 
@@ -117,3 +118,70 @@ def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, im
     measured = lines(tmp_path / "run")[-1]
     assert measured["heldout_used"] > 0.5
     assert min(measured["heldout_perplexity"][1:]) > 2
+
+
+@pytest.mark.parametrize("measurement", [1, 2])
+def test_measuring_can_be_stopped_and_is_made_up_for(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, measurement: int
+) -> None:
+    data = image_folder()
+    settings = {"steps": 4, "sample_every": 2, "checkpoint_every": 3, "decoded_images": 4}
+    whole, parts = (stage1_config(data, tmp_path / name, **settings) for name in ("whole", "parts"))
+    train_tokenizer(whole)
+    with monkeypatch.context() as patch:
+        # A measurement reads twice: all images for their codes, a few to decode them.
+        stop_while(patch, reconstruction, "iterate_images", 2 * measurement - 1)
+        with pytest.raises(KeyboardInterrupt):
+            train_tokenizer(parts)
+    assert (tmp_path / "parts" / "model").exists() == (measurement == 2), "nothing is exported half-measured"
+    saved = sorted(path.name for path in (tmp_path / "parts" / "checkpoints").iterdir())
+    assert saved[-1] == f"step-{2 * measurement:08d}.pt"
+    train_tokenizer(parts, resume=True)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+
+
+def test_a_few_images_are_decoded_and_the_codes_of_all_are_counted(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[int]] = []
+    read = reconstruction.iterate_images
+
+    def reading(*arguments: object, **options: object) -> object:
+        seen.append(list(options["indices"]))  # pyright: ignore[reportArgumentType]
+        return read(*arguments, **options)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(reconstruction, "iterate_images", reading)
+    config = stage1_config(image_folder(), tmp_path / "run", steps=1, decoded_images=3, heldout_images=12)
+    train_tokenizer(config)
+    assert seen == [[0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 23], [0, 10, 23]], "from all classes"
+
+
+def test_without_held_out_data_some_images_are_set_aside(
+    tmp_path: Path, image_folder: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = image_folder()
+    with caplog.at_level("INFO", "nextscale"):
+        train_tokenizer(stage1_config(data, tmp_path / "run", steps=1, heldout=""))
+        train_tokenizer(stage1_config(data, tmp_path / "all", steps=1, heldout="", heldout_share=0.0))
+    said = [line for line in caplog.messages if line.startswith("trains on")]
+    assert said == [
+        "trains on 23 images in 3 classes by subfolder: blue, green, red; in fp32; no --heldout: 1 other images are set "
+        "aside to measure on",
+        "trains on 24 images in 3 classes by subfolder: blue, green, red; in fp32",
+    ]
+    assert "heldout_psnr" in lines(tmp_path / "run")[-1]
+    assert "training_psnr" in lines(tmp_path / "all")[-1], "what is trained on is not called held out"
+    assert any(line.startswith("training images at step 1: PSNR") for line in caplog.messages)
+
+
+def test_float32_is_float32_throughout(tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    autocast = torch.autocast
+
+    def spy(device: str, dtype: torch.dtype | None = None, *, enabled: bool = True) -> torch.autocast:
+        assert not enabled, f"autocast to {dtype}, which some processors have to emulate"
+        return autocast(device, dtype, enabled=enabled)
+
+    monkeypatch.setattr(torch, "autocast", spy)
+    train_tokenizer(stage1_config(image_folder(), tmp_path / "run", steps=4, log_every=3, sample_every=9))
+    assert any("restarted" in line for line in lines(tmp_path / "run"))

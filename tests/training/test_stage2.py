@@ -13,12 +13,13 @@ from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, write_tokens
 from nextscale.errors import TrainingDiverged
+from nextscale.training import heldout as heldout_module
 from nextscale.training.heldout import class_places, measure
 from nextscale.training.run import RunFolder
 from nextscale.training.tokenizer import train_tokenizer
 from nextscale.training.transformer import train_transformer
 from toys import make_pipeline, make_tokenizer, transformer_config, write_parquet
-from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config
+from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config, stop_while, weights
 
 NAMES = ("blue", "green", "red")
 
@@ -181,7 +182,7 @@ def test_streams_train_and_continue_exactly(
     stream, heldout = write_parquet(tmp_path / "stream"), str(image_folder())
     settings = {"stream": True, "heldout": heldout, "log_every": 1}
     with pytest.raises(ValueError, match="a stream cannot be measured on"):
-        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True))
+        train_tokenizer(stage1_config(stream, tmp_path / "x", stream=True, heldout=""))
     with pytest.raises(ValueError, match="a stream does not know its length"):
         stage1_config(stream, tmp_path / "x", stream=True, epochs=1.0)
     for train, config in (
@@ -227,11 +228,85 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
 
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
-    options = {"unconditional": 3, "places": places}
+    options = {"unconditional": 3, "places": places, "dtype": torch.float32}
     measure(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
-    assert seen == [[1] * 8, [3] * 8], "the first eight are green"
+    assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")
     with pytest.raises(ValueError, match="its class 'purple' is none of the training data's \\(blue, green, red\\)"):
         train_transformer(stage2_config(data, tokenizer_folder, tmp_path / "x", heldout=str(part)))
     assert not (tmp_path / "x").exists()
+
+
+def test_measuring_can_be_stopped_and_is_made_up_for(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder()
+    whole, parts = (stage2_config(data, tokenizer_folder, tmp_path / name) for name in ("whole", "parts"))
+    train_transformer(whole)
+    with monkeypatch.context() as patch:
+        stop_while(patch, heldout_module, "heldout_batches", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train_transformer(parts)
+    assert RunFolder(tmp_path / "parts").is_behind(12), "the model is that of step 6"
+    train_transformer(parts, resume=True)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert not RunFolder(tmp_path / "parts").is_behind(12)
+    assert "heldout_loss" in lines(tmp_path / "whole")[-1], "of images that were set aside"
+
+
+def test_a_run_notices_other_data_and_follows_moved_data(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = image_folder()
+    config = stage2_config(f"{data}/", tokenizer_folder, tmp_path / "run")
+    whole = stage2_config(data, tokenizer_folder, tmp_path / "whole")
+    train_transformer(whole)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train_transformer(config)
+    (data / "blue").rename(data / "violet")
+    with pytest.raises(ValueError, match="the class 'blue' is gone and the class 'violet' is new"):
+        train_transformer(config, resume=True)
+    (data / "violet").rename(data / "blue")
+    shutil.copy(data / "blue" / "000.png", data / "blue" / "999.png")
+    with pytest.raises(ValueError, match="it had 24 images, .* holds 25"):
+        train_transformer(config, resume=True)
+    (data / "blue" / "999.png").unlink()
+    moved, tokenizer = tmp_path / "elsewhere", tmp_path / "tokenizer-too"
+    shutil.move(data, moved)
+    shutil.copytree(tokenizer_folder, tokenizer)
+    train_transformer(replace(config, data=str(moved), tokenizer=str(tokenizer), device="auto"), resume=True)
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    assert VARPipeline.from_pretrained(tmp_path / "run").class_names == NAMES
+
+
+def test_tokens_made_anew_are_other_data(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data, tokenizer = image_folder(), load_tokenizer(tokenizer_folder)
+
+    def tokens(name: str, folder: Path) -> Path:
+        described = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=32)
+        return write_tokens(tokenizer, open_source(folder), tmp_path / name, described)
+
+    config = stage2_config(tokens("tokens", data), tokenizer_folder, tmp_path / "run", steps=1)
+    train_transformer(config)
+    train_transformer(replace(config, data=str(tokens("same", data))), resume=True)
+    (data / "blue").rename(data / "violet")
+    with pytest.raises(ValueError, match="'violet' is new"):
+        train_transformer(replace(config, data=str(tokens("other", data))), resume=True)
+
+
+def test_a_run_that_began_from_a_model_needs_it_no_more(tmp_path: Path, image_folder: Make) -> None:
+    make_pipeline().save_pretrained(tmp_path / "start")
+    config = stage2_config(
+        image_folder(), tmp_path / "start" / "tokenizer", tmp_path / "run", init_from=str(tmp_path / "start"), steps=2,
+        model=transformer_config(depth=5), checkpoint_every=1,
+    )  # fmt: skip
+    train_transformer(config)
+    before = weights(tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "step-00000002.pt").unlink()
+    shutil.rmtree(tmp_path / "start" / "transformer")
+    train_transformer(replace(config, init_from=f"{tmp_path / 'start'}/"), resume=True)
+    assert weights(tmp_path / "run") == before

@@ -18,6 +18,7 @@ from nextscale.caches import settle_caches
 from nextscale.cli.examples import EXAMPLES
 from nextscale.errors import TrainingDiverged
 from nextscale.extras import missing_extra
+from nextscale.threads import share_the_processor
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
@@ -94,6 +95,7 @@ add(app, "convert", "The authors' files to our folder, and back.", "convert:conv
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 done, 2 the input is wrong (one line on stderr), 1 otherwise."""
+    share_the_processor()  # before a command imports torch
     start_logging()
     settle_caches()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does, cleaning up

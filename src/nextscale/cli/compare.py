@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextscale.cli.evaluate import NAMES, number, table
+from nextscale.cli.evaluate import NAMES, keep, number, table
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import read_json
 from nextscale.evaluation.config import RivalsEvaluation
-from nextscale.files import write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +50,7 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
         report = compare_models(models, options, processes=processes, wait=wait_for_all, progress=stages.start)
     if not processes.is_main:
         return
-    for path in (Path(options.out) / "report.json", *([Path(options.json)] if options.json else [])):
-        write_json(path, report)
+    keep(report, options.out, options.json)
     if can_plot():
         plot_rivals(report, Path(options.out) / "compare.png")
     show(report)

@@ -154,7 +154,9 @@ def change(image: str, options: InpaintOptions) -> None:
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
     wanted = request(pipeline, options)
     known = pipeline.transformer.config.classes
-    rejection = load_rejection(options.candidates, 1, options.judge, classes=known)
+    rejection = load_rejection(
+        options.candidates, 1, options.judge, classes=known, class_names=pipeline.config.class_names
+    )
     result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
     if options.strips:
         save_image(strips(pipeline, picture, mask, wanted, result), numbered(options.out, "strips"))
@@ -163,11 +165,11 @@ def change(image: str, options: InpaintOptions) -> None:
 
 def opened(file: str) -> Image:
     """The image of a file. Raises ValueError."""
-    from nextscale.data.decode import decode_rgb
+    from nextscale.data.decode import read_image
 
     if not Path(file).is_file():
         raise ValueError(f"{file}: there is no such file")
-    return decode_rgb(Path(file), name=file)
+    return read_image(Path(file), name=file)
 
 
 def loaded(options: EditOptions) -> VARPipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,11 @@ def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
 
 
 def keep(report: dict[str, Any], out: str, file: str) -> None:
-    """Write the report to OUT/report.json and to the file asked for."""
+    """Write the report to OUT/report.json and to the file asked for. Raises ValueError where a figure is not finite."""
+    try:
+        json.dumps(report, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"the report is not written: one of its figures is not finite ({error})") from error
     for path in (Path(out) / "report.json", *([Path(file)] if file else [])):
         write_json(path, report)
 
@@ -142,6 +147,8 @@ def show_generation(report: dict[str, Any]) -> None:
     table(title, ("figure", "real against real", "measured", "deviation over sets"), rows)
     if floor:
         print(f"real against real: {floor['count']} images on each side")
+    if told := report["classes"]:
+        print(f"class accuracy: {told['images']} images of {told['compared']} classes, chance {told['chance']:.2%}")
     count = f"{reference['count']} images of" if reference["count"] else "statistics in"
     print(f"reference: {count} {reference['data']}")
 
@@ -206,7 +213,8 @@ def show_likelihood(report: dict[str, Any]) -> None:
             f"classes told by likelihood: {told['accuracy']:.2%} of {told['count']} images (chance {told['chance']:.2%}"
         )
         if "nearest_class_mean" in told:
-            line += f"; nearest class mean in {told['features']} {told['nearest_class_mean']:.2%}"
+            nearest, chance = told["nearest_class_mean"], told["nearest_chance"]
+            line += f"; nearest class mean in {told['features']} {nearest:.2%}, chance {chance:.2%}"
         print(line + ")")
 
 

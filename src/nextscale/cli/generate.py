@@ -95,7 +95,9 @@ def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) 
     sampling = pipeline.sampling(**options.sampling())
     settings = asdict(sampling) | {"precision": pipeline.precision}
     known = pipeline.transformer.config.classes
-    rejection = load_rejection(options.candidates, options.keep, options.judge, classes=known)
+    rejection = load_rejection(
+        options.candidates, options.keep, options.judge, classes=known, class_names=pipeline.config.class_names
+    )
     if rejection is not None:
         settings |= {"candidates": options.candidates, "judge": options.judge}
     classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))

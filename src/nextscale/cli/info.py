@@ -53,6 +53,8 @@ def describe(model: str) -> dict[str, Any]:
         "tokenizer_parameters": count_parameters(tokenizer),
         "tokenizer_fingerprint": fingerprint(tokenizer),
     }
+    if config.trained_steps:
+        values["trained_steps"] = config.trained_steps
     if config.kind != "tokenizer":
         transformer = stored.transformer()
         values |= {

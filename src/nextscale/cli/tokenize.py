@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
 
 
@@ -17,6 +18,10 @@ class TokenizeOptions:
 
     data: str
     "Images: folder, parquet, WebDataset or hub id."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     tokenizer: str = "demo"
     "Tokenizer: demo, or a model, run or tokenizer folder."
     out: str = "out/tokens"
@@ -29,8 +34,8 @@ class TokenizeOptions:
     "Mirror half of the further views."
     seed: int = 0
     "Seed of the further views."
-    precision: str = "bf16"
-    "Precision of the encoder: auto, fp32, bf16. Nearest codes are always found in fp32."
+    precision: str = "auto"
+    "Precision of the encoder: auto (bf16 where the processor multiplies it), fp32, bf16. Codes are found in fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     batch_size: int = 64
@@ -43,7 +48,9 @@ class TokenizeOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "views", "batch_size")
+        require_at_least(self, 1, "views", "batch_size", "enlarge")
+        require_at_least(self, 0, "limit")
+        require_seed(self.seed)
 
 
 @accepts(TokenizeOptions, first=("data", "tokenizer", "out", "resume"))
@@ -52,18 +59,21 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     options = settle(TokenizeOptions, given, file=config)
     from nextscale.catalogue import find_model
     from nextscale.config import to_dict
-    from nextscale.data.source import open_source
-    from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
+    from nextscale.data.source import describe, open_source
+    from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision, write_tokens
     from nextscale.progress import Progress
-    from nextscale.runtime import resolve_device, resolve_dtype, retain_freed_memory
+    from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
     from nextscale.training.distributed import launched, wait_for_all
 
     retain_freed_memory()
-    processes = launched()
+    processes, out = launched(), Path(options.out)
     device = resolve_device(options.device)
-    dtype = resolve_dtype(options.precision, device)
+    noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
+    dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
-    source = open_source(options.data)
+    source = open_source(options.data, label_column=options.label_column, image_column=options.image_column)
+    if processes.is_main:
+        print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     described = TokenCacheConfig(
         data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
@@ -71,10 +81,14 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     )  # fmt: skip
     try:
         folder = write_tokens(
-            tokenizer, source, Path(options.out), described, resume=options.resume,
+            tokenizer, source, out, described, resume=options.resume,
             batch_size=options.batch_size, dtype=dtype, limit=options.limit, advance=progress.advance,
             processes=processes, wait=wait_for_all,
         )  # fmt: skip
+    except KeyboardInterrupt:
+        if out.is_dir():
+            tell_next("tokenize", *flags_of(replace(options, resume=True)), word="continue with")
+        raise
     finally:
         progress.close()
     made = open_tokens(folder).config
@@ -82,4 +96,20 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
         return
     if options.json:
         write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
-    print(f"{made.images} images, {made.views} view(s) of {tokenizer.schedule.length} tokens: {folder}")
+    views = f"{made.views} view(s) of {tokenizer.schedule.length} tokens"
+    print(f"{made.images} images, {views}{', in ' + made.precision if made.precision else ''}: {folder}")
+    sizes = set(made.scales)
+    kind = "raster" if len(made.scales) == 1 else "rq" if len(sizes) == 1 else "var"
+    tell_next("train", kind, "--tokenizer", options.tokenizer, "--data", folder)
+    print(folder)
+
+
+def flags_of(options: TokenizeOptions) -> list[str]:
+    """The flags that give these settings."""
+    given: list[str] = []
+    for setting in fields(options):
+        value = getattr(options, setting.name)
+        if value != setting.default:
+            name = f"--{setting.name.replace('_', '-')}"
+            given += [name] if value is True else [name, str(value)]
+    return given

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import PANELS, ConfigFile, accepts, settle
+from nextscale.cli.following import command_line, tell_next
+from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential
 from nextscale.models.config import TITLES
 from nextscale.presets import (
@@ -17,7 +21,7 @@ from nextscale.presets import (
     tokenizer_recipes,
     transformer_recipes,
 )
-from nextscale.training.config import LoopConfig, TokenizerTraining
+from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
 from nextscale.training.families import TRAININGS
 
 if TYPE_CHECKING:
@@ -28,18 +32,93 @@ DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_f
 AUTO = "auto"
 MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""
-RESUME = "Continue exactly where --out left off; start where it holds nothing. [default: false]"
+RESUME = "Continue where the run folder left off, as it recorded; start where it holds nothing. [default: false]"
 Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS["Main settings"])]
+RUN = "Run folder; another way to give --out."
+RunName = Annotated[str, Parameter(help=RUN, show_default=False, group=PANELS["Main settings"])]
+Training = TypeVar("Training", bound=LoopConfig)
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run is started: what was typed, and what an earlier start recorded where it is to be continued."""
+
+    command: str
+    out: str
+    given: Any
+    config: str
+    preset: dict[str, Any] | None
+    "Settings of the preset that was named, nested."
+    resume: bool
+    recorded: dict[str, Any] | None
+
+    @property
+    def named(self) -> set[str]:
+        """Settings that a settings file or flags name."""
+        flags = {name for name, value in vars(self.given).items() if value is not None} if self.given else set()
+        return flags | (set(flat(read_settings(self.config))) if self.config else set())
+
+    def settled(self, kind: type[Training], suggested: dict[str, Any] | None = None) -> Training:
+        """The whole settings: recorded, suggested or of a preset, overridden by file and flags. Raises ValueError."""
+        base = merged(merged({"out": self.out} | (self.recorded or {}), suggested or {}), self.preset or {})
+        try:
+            return replace(settle(kind, self.given, file=self.config, base=base), out=self.out)
+        except ValueError as error:
+            if self.resume and self.recorded is None and "is missing" in str(error):
+                raise ValueError(f"{self.out}: holds no run to continue, and to start one {error}") from error
+            raise
+
+
+def started(
+    command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
+) -> Start:
+    """Find the run folder, and what it recorded where it is to be continued. Raises ValueError."""
+    flagged = getattr(given, "out", None) or ""
+    if run and flagged and Path(run) != Path(flagged):
+        raise ValueError(f"two run folders are given: {run} and --out {flagged}")
+    file = flat(read_settings(config)) if config else {}
+    out = str(run or flagged or file.get("out") or f"out/runs/{command}")
+    from nextscale.training.record import read_record
+
+    record = read_record(Path(out)) if resume else None
+    if record is not None and record.command not in ("", command):
+        right = command_line("train", record.command, "--resume", "--out", out)
+        raise ValueError(f"{out}: is a run of train {record.command}; continue it with {right}")
+    chosen = None if preset == AUTO else named(presets, preset)
+    if chosen is not None and isinstance(file.get("model"), dict):
+        print(f"--preset {preset} gives way to the model of --config {config}", file=sys.stderr)
+    return Start(command, out, given, config, chosen, resume, None if record is None else record.settings)
+
+
+def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Nested settings, those of `more` before those of `base`."""
+    inner = {
+        name: merged(base[name], value)
+        for name, value in more.items()
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+    }
+    return base | more | inner
+
+
+def flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Names and values of settings that may lie in groups; groups that are there count as named too."""
+    found = {}
+    for name, value in values.items():
+        found[name.replace("-", "_")] = value
+        found |= flat(value) if isinstance(value, dict) else {}
+    return found
 
 
 def preset_flag(presets: Iterable[str]) -> Parameter:
     """How --preset is shown."""
-    text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and says how."
+    text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and an evening's computing."
     return Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
 
 
 @accepts(TokenizerTraining, first=MAIN, defaults={"out": "out/runs/tokenizer"})
 def train_tokenizer_command(
+    run: RunName = "",
+    /,
     *,
     preset: Annotated[str, preset_flag(tokenizer_presets())] = AUTO,
     config: ConfigFile = "",
@@ -48,54 +127,65 @@ def train_tokenizer_command(
 ) -> None:
     """Stage 1: train the multi-scale VQVAE on images."""
     from nextscale.data.source import open_source
-    from nextscale.runtime import retain_freed_memory
+    from nextscale.runtime import resolve_device
+    from nextscale.training.images import columns
     from nextscale.training.suggest import suggest_tokenizer
     from nextscale.training.tokenizer import train_tokenizer
 
-    base: dict[str, Any] = {"out": "out/runs/tokenizer"}
-    if preset == AUTO:
-        known = settle(TokenizerTraining, given, file=config, base=base)
-        require_index(known)
-        base |= told(suggest_tokenizer(open_source(known.data)))
-    else:
-        base |= {"model": essential(named(tokenizer_presets(), preset))} | tokenizer_recipes().get(preset, {})
-    settled = settle(TokenizerTraining, given, file=config, base=base)
-    retain_freed_memory()
-    print(train_tokenizer(settled, resume=resume))
+    presets = {
+        name: {"model": essential(model)} | tokenizer_recipes().get(name, {})
+        for name, model in tokenizer_presets().items()
+    }
+    start = started("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
+
+    def suggest(known: TokenizerTraining) -> Suggestion:
+        return suggest_tokenizer(open_source(known.data, **columns(known)), resolve_device(known.device).type)
+
+    settled = fitted(start, TokenizerTraining, suggest)
+    trained(start, settled, train_tokenizer)
+    tokens = f"{settled.out.rstrip('/')}-tokens"
+    finished(settled.out, "tokenize", "--tokenizer", settled.out, "--data", settled.data, "--out", tokens)
 
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    settings, presets, title = TRAININGS[kind], family_presets(kind), TITLES[kind]
+    settings, title = TRAININGS[kind], TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
-    flag = preset_flag(presets)
+    flag = preset_flag(family_presets(kind))
 
     @accepts(settings, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
     def command(
+        run: RunName = "",
+        /,
         *,
         preset: Any = AUTO,
         config: ConfigFile = "",
         resume: Resume = False,
         given: Any = None,
     ) -> None:
-        from nextscale.runtime import retain_freed_memory
+        from nextscale.catalogue import find_model
+        from nextscale.runtime import resolve_device
         from nextscale.training.suggest import suggest_transformer
         from nextscale.training.transformer import train_transformer
 
-        base: dict[str, Any] = {"out": f"out/runs/{kind}"}
-        if preset == AUTO:
-            known = settle(settings, given, file=config, base=base)
-            require_index(known)
-            base |= told(suggest_transformer(count_images(known.data)))
-        else:
-            base |= {"model": essential(named(presets, preset))} | recipes.get(preset, {})
-        settled = settle(settings, given, file=config, base=base)
-        retain_freed_memory()
-        print(train_transformer(settled, resume=resume))
+        presets = {
+            name: {"model": essential(model)} | recipes.get(name, {}) for name, model in family_presets(kind).items()
+        }
+        start = started(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
+
+        def suggest(known: TransformerTraining) -> Suggestion:
+            tokenizer = find_model(known.tokenizer).tokenizer().config
+            return suggest_transformer(count_images(known), kind, tokenizer, resolve_device(known.device).type)
+
+        settled = fitted(start, settings, suggest)
+        trained(start, settled, train_transformer)
+        finished(settled.out, "generate", "--model", settled.out)
 
     command.__doc__ = f"Stage 2: train a model of {title} on tokens, or on images tokenised on the way."
     # Annotations are looked up by name where the command is defined; these are local.
-    command.__annotations__ |= {"preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume}
+    command.__annotations__ |= {
+        "run": RunName, "preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume,
+    }  # fmt: skip
     return command
 
 
@@ -104,24 +194,54 @@ train_var_command, train_raster_command, train_rq_command, train_maskgit_command
 )
 
 
-def require_index(config: LoopConfig) -> None:
-    """Raises ValueError for a stream: what fits the data is seen by looking at all of it."""
-    if config.stream:
+def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Suggestion]) -> Training:
+    """The settings of a run: as recorded, or of a preset, or fitted to the data as far as nobody names them.
+
+    Raises ValueError for a stream without a preset: what fits the data is seen by looking at all of it.
+    """
+    known = start.settled(kind)
+    everything = {"model", "batch_size", "steps"} <= start.named
+    if start.recorded is not None or start.preset is not None or everything:
+        return known
+    if known.stream:
         raise ValueError("a stream cannot be looked at beforehand: name a --preset")
+    from nextscale.runtime import launched_processes
+
+    suggestion = suggest(known).without(start.named)
+    if suggestion.flags and launched_processes().is_main:
+        print(f"{suggestion.reason} (flags override)")
+    return start.settled(kind, suggestion.settings)
 
 
-def told(suggestion: Suggestion) -> dict[str, Any]:
-    """The settings of a suggestion, after saying what was chosen and why."""
+def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
+    """Train; a run that is stopped says how it continues."""
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.training.record import read_record
+
+    retain_freed_memory()
+    try:
+        train(config, resume=start.resume)
+    except KeyboardInterrupt:
+        if read_record(Path(config.out)) is not None:
+            tell_next("train", start.command, "--resume", "--out", config.out, word="continue with")
+        raise
+
+
+def finished(out: str, *following: str) -> None:
+    """Say what to run next, and print the model's folder."""
     from nextscale.runtime import launched_processes
 
     if launched_processes().is_main:
-        print(f"{suggestion.reason} (flags override)")
-    return suggestion.settings
+        tell_next(*following)
+        print(Path(out) / "model")
 
 
-def count_images(data: str) -> int:
+def count_images(config: LoopConfig) -> int:
     """Images of a token cache or a set of images."""
     from nextscale.data.source import open_source
     from nextscale.data.tokens import is_token_cache, open_tokens
+    from nextscale.training.images import columns
 
-    return len(open_tokens(data)) if is_token_cache(data) else len(open_source(data))
+    if is_token_cache(config.data):
+        return len(open_tokens(config.data))
+    return len(open_source(config.data, **columns(config)))

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import glob
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from nextscale.data.decode import UnreadableImage, decode_rgb
+from nextscale.data.archives import CLS, FOLDER, folder_labels, indexed, layout_of
+from nextscale.data.columns import (
+    choose_image_column,
+    choose_label_column,
+    declared_names,
+    encoded,
+    label_in,
+    undecoded,
+)
+from nextscale.data.decode import decode_rgb
+from nextscale.data.folders import (
+    TABLES,
+    PassedOver,
+    class_of,
+    images_below,
+    require_classes,
+    require_no_splits,
+    table_files,
+    unwanted,
+    walk_images,
+)
+from nextscale.data.labels import NO_LABELS, read_labels, shown, warn_of_look_alikes
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
-IMAGE_COLUMNS = ("image", "png", "jpg", "jpeg", "webp", "img")
-LABEL_COLUMNS = ("label", "cls", "json")
+__all__ = ["ImageSource", "describe", "images_below", "open_source"]
+
+logger = logging.getLogger("nextscale.data")
+
 EXPECTED = "expected an image folder (one subfolder per class), parquet files, WebDataset .tar files or a hub id"
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images and labels by index; rows stay on disk (memory-mapped) until read."""
+    """Images and labels by index; rows stay on disk (memory-mapped, or in their archive) until read."""
 
     rows: Any  # a datasets.Dataset, or paths
     labels: Sequence[int] | np.ndarray | None
     class_names: tuple[str, ...]
     image_column: str = "image"
     "Column of `rows` with encoded images; unused for plain paths."
+    folder: Path | None = None
+    "Where paths in the image column start."
+    labelled_by: str = ""
+    "Where the labels are, for people."
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,84 +77,113 @@ class ImageSource:
         row = self.rows[index]
         if isinstance(row, Path):
             return decode_rgb(row, name=str(row)), self.label(index)
-        value = row[self.image_column]
-        data = value.get("bytes") if isinstance(value, dict) else value
-        name = (value.get("path") if isinstance(value, dict) else None) or f"row {index}"
-        if data is None and isinstance(value, dict) and value.get("path"):
-            data = Path(value["path"])
-        if not data:
-            raise UnreadableImage(f"{name}: holds no image data")
+        data, name = encoded(row[self.image_column], f"row {index}", self.folder)
         return decode_rgb(data, name=name), self.label(index)
 
 
-def open_source(spec: str | Path, *, split: str = "train") -> ImageSource:
+class Described(Protocol):
+    """An ImageSource or an ImageStream."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def labelled_by(self) -> str: ...
+
+
+def describe(source: Described) -> str:
+    """Number of images and classes, where the classes come from, and the first names: a line to say before training."""
+    count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
+    if not source.class_names:
+        return f"{count} without classes"
+    number = len(source.class_names)
+    return f"{count} in {number} class{'es' * (number > 1)} by {source.labelled_by}: {shown(source.class_names)}"
+
+
+def open_source(
+    spec: str | Path, *, split: str = "train", label_column: str = "", image_column: str = ""
+) -> ImageSource:
     """Open an image folder, parquet file or folder, WebDataset or hub id (`owner/name`).
 
-    Raises ValueError in one line that says what was found and what was expected.
+    `label_column` and `image_column` name columns where they are in doubt; labels are left out with `none`. What was
+    passed over is said in the log. Raises ValueError in one line that says what was found and what was expected.
     """
-    path = Path(spec)
-    if path.is_dir():
-        return _open_folder(path)
-    if path.suffix == ".parquet" and path.is_file():
-        return _open_datasets("parquet", [path])
-    if path.suffix == ".tar" and path.is_file():
-        return _open_datasets("webdataset", [path])
-    if path.exists():
-        raise ValueError(f"data {spec}: not a data set; {EXPECTED}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(spec)):
-        return _open_hub(str(spec), split)
-    raise ValueError(f"data {spec}: there is no such file or folder; {EXPECTED}")
-
-
-def _open_folder(folder: Path) -> ImageSource:
+    path, passed = Path(spec), PassedOver()
+    where = str(spec)
     try:
-        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        tables = table_files(path, split, passed)
+        if tables is None and path.is_dir():
+            source = _open_folder(path, passed, label_column, image_column)
+        elif tables is None:
+            source = _open_hub(where, split, label_column, image_column)
+        elif tables[0] == "webdataset":
+            source = _open_archives(tables[1], where, passed, label_column, image_column)
+        else:
+            rows = load_rows(where, "parquet", data_files=[glob.escape(str(file)) for file in tables[1]], split="train")
+            source = _from_rows(rows, where, label_column, image_column, tables[1][0].parent)
     except OSError as error:
-        raise ValueError(f"data {folder}: cannot be read ({error.strerror})") from error
-    if not entries:
+        raise ValueError(f"data {spec}: cannot be read ({error.strerror or error})") from error
+    passed.say(spec)
+    return source
+
+
+def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_column: str) -> ImageSource:
+    if label_column not in ("", NO_LABELS, FOLDER) or image_column:
+        logger.warning("data %s: a folder of images has no columns; its subfolders are the classes", folder)
+    entries = sorted(folder.iterdir())
+    if not any(not unwanted(entry.name) for entry in entries):
         raise ValueError(f"data {folder}: the folder is empty; {EXPECTED}")
-    for suffix, builder in ((".parquet", "parquet"), (".tar", "webdataset")):
-        files = [entry for entry in entries if entry.suffix == suffix and entry.is_file()]
-        if files:
-            return _open_datasets(builder, files)
-    flat = [entry for entry in entries if _is_image(entry)]
-    folders = {entry.name: images_below(entry) for entry in entries if entry.is_dir()}
-    classes = {name: files for name, files in folders.items() if files}
-    if flat and classes:
-        raise ValueError(
-            f"data {folder}: holds images both beside and inside subfolders; move all into subfolders (classes) "
-            "or all into the folder itself (unconditional)"
-        )
-    if flat:
-        return ImageSource(flat, None, ())
-    if not classes:
-        hint = ", ".join(entry.name for entry in entries if entry.is_dir() and any(entry.glob("*.parquet")))
+    paths = list(walk_images(folder, passed, folder))
+    if not paths:
+        hints = [entry for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
+        hint = ", ".join(entry.name for entry in hints)
         raise ValueError(
             f"data {folder}: holds no images" + (f"; did you mean its subfolder {hint}?" if hint else f"; {EXPECTED}")
         )
-    paths = [file for files in classes.values() for file in files]
-    labels = [index for index, files in enumerate(classes.values()) for _ in files]
-    return ImageSource(paths, labels, tuple(classes))
+    owners = [class_of(file, folder) for file in paths]
+    require_no_splits(owners, folder)
+    if label_column == NO_LABELS:
+        return ImageSource(paths, None, ())
+    require_classes(owners, folder)
+    names = tuple(dict.fromkeys(owners))
+    for entry in entries:
+        if entry.is_dir() and not unwanted(entry.name) and entry.name not in names:
+            passed.add("folders without images", entry.name)
+    if names == ("",):
+        return ImageSource(paths, None, ())
+    warn_of_look_alikes(names, str(folder))
+    places = {name: place for place, name in enumerate(names)}
+    return ImageSource(paths, [places[owner] for owner in owners], names, labelled_by="subfolder")
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+def is_table(path: Path) -> bool:
+    return path.suffix.lower() in TABLES and path.is_file()
 
 
-def images_below(folder: Path) -> list[Path]:
-    """All image files at any depth, sorted."""
-    return sorted(path for path in folder.rglob("*") if _is_image(path))
+def _open_archives(
+    files: list[Path], where: str, passed: PassedOver, label_column: str, image_column: str
+) -> ImageSource:
+    layout = layout_of(str(files[0]), PassedOver(), where=where, image_column=image_column, label_column=label_column)
+    rows, labels, names = indexed(files, layout, passed)
+    if not names:
+        raise ValueError(f"data {where}: holds no images")
+    if layout.label == FOLDER:
+        labels = folder_labels(names, [value["archive"] for value in rows["image"]], layout, where)
+    if labels is None or not layout.label:
+        return ImageSource(rows, None, ())
+    ids, classes = read_labels(labels, where=where, column=layout.column, indices=layout.label == CLS, rows=names)
+    return ImageSource(rows, ids, classes.names, labelled_by=layout.column)
 
 
-def _open_datasets(builder: str, files: list[Path]) -> ImageSource:
-    """Parquet or WebDataset files through `datasets`, memory-mapped from its cache."""
-    where = str(files[0] if len(files) == 1 else files[0].parent)
-    rows = load_rows(where, builder, data_files=[str(file) for file in files], split="train")
-    return _from_rows(rows, where)
+def _open_hub(where: str, split: str, label_column: str, image_column: str) -> ImageSource:
+    if Path(where).exists():
+        raise ValueError(f"data {where}: not a data set; {EXPECTED}")
+    if not is_hub_id(where):
+        raise ValueError(f"data {where}: there is no such file or folder; {EXPECTED}")
+    return _from_rows(load_rows(where, where, split=split), where, label_column, image_column)
 
 
-def _open_hub(name: str, split: str) -> ImageSource:
-    return _from_rows(load_rows(name, name, split=split), name)
+def is_hub_id(spec: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", spec) is not None
 
 
 def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
@@ -142,44 +199,17 @@ def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
         raise ValueError(f"data {where}: cannot be loaded ({cause or reason}); {EXPECTED}") from error
 
 
-def _from_rows(rows: Any, where: str) -> ImageSource:
-    import datasets
-
-    columns = rows.column_names
-    image = next((name for name in IMAGE_COLUMNS if name in columns), None)
-    if image is None:
-        raise ValueError(f"data {where}: has no column 'image'; its columns are {', '.join(columns)}")
+def _from_rows(rows: Any, where: str, label_column: str, image_column: str, folder: Path | None = None) -> ImageSource:
+    image = choose_image_column(rows.features, image_column, where)
+    label = choose_label_column(rows.features, label_column, image, where)
     if len(rows) == 0:
         raise ValueError(f"data {where}: holds no images")
-    if isinstance(rows.features[image], datasets.Image):
-        rows = rows.cast_column(image, datasets.Image(decode=False))
-    labels, names = _labels(rows, next((name for name in LABEL_COLUMNS if name in columns), None), where)
-    return ImageSource(rows.select_columns([image]), labels, names, image)
-
-
-def _labels(rows: Any, column: str | None, where: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Class ids and names of a label column: ClassLabel, integers, strings or json with a `label`."""
-    import datasets
-
-    if column is None:
-        return None, ()
-    values: list[Any] = list(rows.with_format(None)[column])
-    feature = rows.features[column]
-    if column == "json":
-        values = [value.get("label") if isinstance(value, dict) else None for value in values]
-    if any(value is None for value in values):
-        raise ValueError(f"data {where}: {sum(value is None for value in values)} rows have no label in {column!r}")
-    if all(isinstance(value, str) and value.strip().lstrip("-").isdigit() for value in values):
-        values = [int(value) for value in values]  # WebDataset's .cls files are text
-    if isinstance(feature, datasets.ClassLabel) and feature.names:
-        names = tuple(feature.names)
-    elif all(isinstance(value, str) for value in values):
-        names = tuple(sorted(set(values)))
-        ids = {name: index for index, name in enumerate(names)}
-        values = [ids[value] for value in values]
-    else:
-        names = tuple(str(index) for index in range(int(max(values)) + 1))
-    array = np.asarray(values)
-    if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() >= len(names):
-        raise ValueError(f"data {where}: labels must be class names or integers from 0, found {values[0]!r}")
-    return array.astype(np.int64), names
+    images = undecoded(rows.select_columns([image]), image)
+    if not label:
+        return ImageSource(images, None, (), image, folder)
+    values = [label_in(value, label) for value in rows.with_format(None)[label]]
+    ids, classes = read_labels(
+        values, where=where, column=f"column {label!r}", declared=declared_names(rows.features[label]),
+        indices=label == CLS,
+    )  # fmt: skip
+    return ImageSource(images, ids, classes.names, image, folder, f"column {label!r}")

@@ -6,8 +6,8 @@ thousand images, shuffled in memory. Where it stands is a small dictionary, from
 
 from __future__ import annotations
 
+import glob
 import logging
-import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,20 @@ from typing import Any
 
 import numpy as np
 
+from nextscale.data.archives import FOLDER, Layout, layout_of, streamed
+from nextscale.data.columns import (
+    choose_image_column,
+    choose_label_column,
+    declared_names,
+    encoded,
+    label_in,
+    undecoded,
+)
 from nextscale.data.decode import UnreadableImage, decode_rgb
+from nextscale.data.folders import PassedOver, table_files
+from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
-from nextscale.data.source import IMAGE_COLUMNS, LABEL_COLUMNS, load_rows
+from nextscale.data.source import is_hub_id, load_rows
 from nextscale.data.transform import random_crop
 
 logger = logging.getLogger("nextscale.data")
@@ -38,7 +49,16 @@ class ImageStream:
     files: tuple[str, ...]
     image_column: str
     label_column: str
-    class_names: tuple[str, ...]
+    "Empty without classes."
+    classes: Classes
+    labelled_by: str = ""
+    "Where the labels are, for people."
+    layout: Layout | None = None
+    "How the files of archives make samples."
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.classes.names
 
     def rows(self, *, seed: int, epoch: int, rank: int, world: int) -> Any:
         """A `datasets.IterableDataset` over one process's share of an epoch.
@@ -49,54 +69,96 @@ class ImageStream:
 
         files = [self.files[i] for i in np.random.default_rng([seed, epoch]).permutation(len(self.files))]
         whole = len(files) % world == 0
-        mine = files[rank::world] if whole else files
-        rows = undecoded(load_rows(mine[0], self.builder, data_files=mine, split="train", streaming=True), self)
+        rows = self.of(files[rank::world] if whole else files)
         return rows if whole else split_dataset_by_node(rows, rank, world)
 
+    def of(self, files: list[str]) -> Any:
+        """Rows of encoded images and labels alone, of some files."""
+        import datasets
 
-def undecoded(rows: Any, stream: ImageStream) -> Any:
-    """Rows of encoded images and labels alone."""
-    import datasets
-
-    columns = [column for column in (stream.image_column, stream.label_column) if column]
-    rows = rows.select_columns(columns)
-    return rows.cast_column(stream.image_column, datasets.Image(decode=False))
+        if self.layout is not None:
+            return datasets.IterableDataset.from_generator(streamed, gen_kwargs={"files": files, "layout": self.layout})
+        columns = [column for column in (self.image_column, self.label_column) if column]
+        return undecoded(parquet_rows(files[0], files).select_columns(columns), self.image_column)
 
 
-def open_stream(spec: str, *, split: str = "train", classes: int = 0) -> ImageStream:
+def parquet_rows(where: str, files: list[str]) -> Any:
+    names = [file if "://" in file else glob.escape(file) for file in files]
+    return load_rows(where, "parquet", data_files=names, split="train", streaming=True)
+
+
+def open_stream(
+    spec: str, *, split: str = "train", classes: int = 0, label_column: str = "", image_column: str = ""
+) -> ImageStream:
     """Look at a stream's files and columns.
 
-    Labels are named by their column, or numbers below `classes`; without labels the stream is unconditional.
-    Raises ValueError.
+    Classes are those that the label column declares, numbers below `classes`, or, in parquet files on disk, the labels
+    that occur; without labels, or with `label_column` none, the stream is unconditional. Raises ValueError.
     """
-    import datasets
+    passed = PassedOver()
+    builder, files = stream_files(spec, split, passed)
+    passed.say(spec)
+    if builder == "webdataset":
+        seen = PassedOver()
+        layout = layout_of(files[0], seen, where=spec, image_column=image_column, label_column=label_column)
+        seen.say(f"{spec}, in its first files")
+        known = archive_classes(layout, spec, classes)
+        label = "label" if layout.label else ""
+        return ImageStream(builder, tuple(files), "image", label, known, layout.column if label else "", layout)
+    features = parquet_rows(spec, files[:1]).features
+    image = choose_image_column(features, image_column, spec)
+    label = choose_label_column(features, label_column, image, spec)
+    known = column_classes(features[label], label, files, spec, classes) if label else Classes()
+    return ImageStream(builder, tuple(files), image, label, known, f"column {label!r}" if label else "")
 
-    builder, files = stream_files(spec, split)
-    rows = load_rows(spec, builder, data_files=files[:1], split="train", streaming=True)
-    features = rows.features or next(iter(rows.take(1)), {})
-    image = next((name for name in IMAGE_COLUMNS if name in features), None)
-    if image is None:
-        raise ValueError(f"data {spec}: has no column 'image'; its columns are {', '.join(features)}")
-    label = next((name for name in LABEL_COLUMNS if name in features), "")
-    feature = features[label] if label else None
-    names: tuple[str, ...] = ()
-    if isinstance(feature, datasets.ClassLabel) and feature.names:
-        names = tuple(feature.names)
-    elif label and classes:
-        names = tuple(str(index) for index in range(classes))
-    elif label:
+
+def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
+    """Classes of archives: numbers. Raises ValueError for folders and where their number is not known."""
+    if layout.label == FOLDER:
+        raise ValueError(
+            f"data {spec}: its images lie in folders, which are classes only to those who look at all of them: leave "
+            f"out --stream, or add --label-column {NO_LABELS} to train without classes"
+        )
+    if layout.label and not count:
         raise ValueError(f"data {spec}: labels of a stream have no names; give their number with --stream-classes")
-    return ImageStream(builder, tuple(files), image, label, names)
+    return numbered(count) if layout.label else Classes()
 
 
-def stream_files(spec: str, split: str) -> tuple[str, list[str]]:
+def column_classes(feature: Any, column: str, files: list[str], spec: str, count: int) -> Classes:
+    """Classes of parquet files: declared, counted, or those that occur in the column. Raises ValueError."""
+    text = getattr(feature, "dtype", "").endswith("string")
+    if not declared_names(feature) and count and not text:
+        return numbered(count)
+    if not declared_names(feature) and any("://" in file for file in files):
+        raise ValueError(f"data {spec}: labels of a stream have no names; give their number with --stream-classes")
+    try:
+        known = classes_of(values_of(files, column), column=f"column {column!r}", declared=declared_names(feature))
+    except ValueError as error:
+        raise ValueError(f"data {spec}: {error}") from error
+    warn_of_oddities(known, spec, f"column {column!r}")
+    return known
+
+
+def numbered(count: int) -> Classes:
+    """Class indices from 0."""
+    return Classes(tuple(map(str, range(count))))
+
+
+def values_of(files: list[str], column: str) -> Iterator[Any]:
+    """One column of parquet files, which is read alone."""
+    import pyarrow.parquet as parquet
+
+    for file in files:
+        for batch in parquet.ParquetFile(file).iter_batches(columns=[column]):
+            yield from (label_in(value, column) for value in batch.column(0).to_pylist())
+
+
+def stream_files(spec: str, split: str, passed: PassedOver) -> tuple[str, list[str]]:
     """Builder and files of a stream. Raises ValueError."""
-    path = Path(spec)
-    for suffix, builder in ((".parquet", "parquet"), (".tar", "webdataset")):
-        found = sorted(path.glob(f"*{suffix}")) if path.is_dir() else [path] if path.suffix == suffix else []
-        if found and all(file.is_file() for file in found):
-            return builder, [str(file) for file in found]
-    if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+    found = table_files(Path(spec), split, passed)
+    if found is not None:
+        return found[0], [str(file) for file in found[1]]
+    if Path(spec).exists() or not is_hub_id(spec):
         raise ValueError(f"data {spec}: cannot be streamed; {STREAMS}")
     return hub_files(spec, split)
 
@@ -152,7 +214,7 @@ class StreamLoader:
             rows = self.stream.rows(seed=self.seed, epoch=at["epoch"], rank=self.rank, world=self.world)
             if at["reader"] is not None:
                 rows.load_state_dict(at["reader"])
-            reading, empty = iter(rows), at["seen"] == 0
+            reading, empty = iter(rows), at["seen"] == at["used"] == 0
             while block := [row for _, row in zip(range(BLOCK), reading, strict=False)]:
                 order = np.random.default_rng([self.seed, at["epoch"], at["seen"], self.rank]).permutation(len(block))
                 for used in range(at["used"], len(block)):
@@ -176,16 +238,16 @@ class StreamLoader:
 
     def sample(self, row: dict[str, Any], epoch: int, number: int) -> tuple[np.ndarray, int, int]:
         """Pixels (H, W, 3), label and number. Raises UnreadableImage, and ValueError for a label out of range."""
-        value = row[self.stream.image_column]
-        name = (value or {}).get("path") or f"image {number}"
-        if not value or not value.get("bytes"):
-            raise UnreadableImage(f"{name}: holds no image data")
+        stream = self.stream
+        folder = None if "://" in stream.files[0] else Path(stream.files[0]).parent
+        data, name = encoded(row[stream.image_column], f"image {number}", folder)
         label = NO_CLASS
-        if self.stream.label_column:
-            label = int(row[self.stream.label_column])
-            if not 0 <= label < len(self.stream.class_names):
-                raise ValueError(f"{name}: has label {label}, expected 0 to {len(self.stream.class_names) - 1}")
+        if stream.label_column:
+            value = (
+                row[stream.label_column] if stream.layout else label_in(row[stream.label_column], stream.label_column)
+            )
+            label = stream.classes.id(value, row=name, column=stream.labelled_by)
         generator = np.random.default_rng([self.seed, epoch, number])
-        image = decode_rgb(value["bytes"], name=name)
+        image = decode_rgb(data, name=name)
         pixels = random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
         return pixels, label, number

@@ -21,13 +21,14 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.checkpoint import fingerprint
-from nextscale.config import from_dict, read_json, require_at_least, to_dict
+from nextscale.config import from_dict, read_json, require_at_least, require_seed, to_dict
+from nextscale.data.identity import data_identity
 from nextscale.data.loader import ImageBatch, Reader, batch_indices, iterate_images, require_readable, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.transform import center_crop, random_crop
 from nextscale.files import complete_folder, write_json
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.runtime import Processes, autocast
+from nextscale.runtime import Processes, autocast, precision_name
 from nextscale.tokenizer.vqvae import VQVAE
 
 logger = logging.getLogger("nextscale.data")
@@ -42,7 +43,11 @@ class TokenCacheConfig:
 
     kind: str = "tokens"
     data: str = ""
-    "The images' `--data`."
+    "The images' `--data`, as it was spelled."
+    source: str = ""
+    "Fingerprint of the images; empty where an earlier version noted none."
+    precision: str = ""
+    "Precision of the encoder; empty where an earlier version noted none."
     tokenizer: str = ""
     "Fingerprint of the tokenizer's weights."
     scales: tuple[tuple[int, int], ...]
@@ -60,7 +65,8 @@ class TokenCacheConfig:
     "Images held, unreadable ones not counted; 0 while unfinished."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 1, "views")
+        require_at_least(self, 1, "views", "enlarge")
+        require_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,8 @@ def write_tokens(
         scales=tokenizer.config.scales,
         codebook_size=tokenizer.config.codebook_size,
         class_names=source.class_names,
+        source=data_identity(source).fingerprint,
+        precision=precision_name(dtype),
     )
     require_readable(source, limit=limit)
     finished = processes.is_main and _start(out, config, resume=resume)
@@ -201,19 +209,41 @@ def write_tokens(
     return out
 
 
+def recorded_precision(out: Path) -> str:
+    """Precision of a cache that is there, finished or not; empty where none is noted. Raises ValueError."""
+    record = _record(out)
+    return "" if record is None else str(read_json(record).get("precision", ""))
+
+
+def _record(out: Path) -> Path | None:
+    """The file that says what a cache is, finished or not."""
+    return next((path for path in (out / CONFIG, out / UNFINISHED) if path.is_file()), None)
+
+
 def _start(out: Path, config: TokenCacheConfig, *, resume: bool) -> bool:
     """Claim the folder; True when it holds the finished cache already."""
-    record = next((path for path in (out / CONFIG, out / UNFINISHED) if path.is_file()), None)
-    if record is None:
-        if out.is_dir() and any(out.iterdir()):
-            raise ValueError(f"{out}: holds other files; choose another --out")
+    record = _record(out)
+    if record is None and out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out}: holds other files; choose another --out")
+    if record is None or (record.name == UNFINISHED and not _shards(out)):  # nothing to continue
         write_json(out / UNFINISHED, to_dict(config))
         return False
     if not resume:
         raise ValueError(f"{out}: holds tokens already; add --resume to continue or choose another --out")
     before = from_dict(TokenCacheConfig, read_json(record), where=str(record))
-    if replace(before, images=0) != config:
-        raise ValueError(f"{out}: holds tokens made with other settings; choose another --out")
+    if not before.source:
+        logger.warning("%s: does not say what its images were; whether they are the same was not checked", out)
+        before = replace(before, source=config.source, precision=config.precision)
+    was, now = to_dict(replace(before, images=0, data="")), to_dict(replace(config, data=""))
+    changed = [name for name in now if was[name] != now[name]]
+    if {"source", "class_names"} & set(changed):
+        raise ValueError(f"{out}: holds tokens of other images than {config.data} holds now; choose another --out")
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{out}: holds tokens made with other settings: {name} was {was[name]}, now {now[name]}; "
+            "choose another --out"
+        )
     return record.name == CONFIG
 
 

@@ -22,9 +22,9 @@ class Together(SamplingHook):
     def __init__(self, *hooks: SamplingHook) -> None:
         self.hooks = hooks
 
-    def logits(self, scale: int, logits: Tensor) -> Tensor:
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
         for hook in self.hooks:
-            logits = hook.logits(scale, logits)
+            logits = hook.logits(scale, logits, accumulated)
         return logits
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
@@ -71,18 +71,18 @@ class EmbeddingsHook(SamplingHook):
         self.quantizer = tokenizer.quantizer
         self.original = tokenizer.encode(images)
         self.kept = kept
-        self.keeps: Tensor | None = None
+
+    def keeps(self, scale: int) -> Tensor:
+        """Positions of a scale that are the original's, (B, 1, h_k, w_k)."""
+        small = F.interpolate(self.kept, size=self.original.schedule[scale], mode="bilinear")
+        return small > 0.5 if scale > 0 else torch.ones_like(small, dtype=torch.bool)
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
-        size = tuple(tokens.shape[1:])
-        small = F.interpolate(self.kept, size=size, mode="bilinear")
-        self.keeps = small > 0.5 if scale > 0 else torch.ones_like(small, dtype=torch.bool)
-        return torch.where(self.keeps[:, 0], self.original[scale].to(tokens), tokens)
+        return torch.where(self.keeps(scale)[:, 0], self.original[scale].to(tokens), tokens)
 
     def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
         """Soft mixtures have no tokens to replace."""
-        assert self.keeps is not None
-        return torch.where(self.keeps, self.quantizer.lookup(self.original[scale]), embeddings)
+        return torch.where(self.keeps(scale), self.quantizer.lookup(self.original[scale]), embeddings)
 
 
 class BlendHook(SamplingHook):
@@ -115,7 +115,6 @@ class EvidenceHook(SamplingHook):
         self.quantizer = tokenizer.quantizer
         self.schedule = tokenizer.schedule
         self.kept = kept
-        self.before: Tensor | None = None
         with torch.no_grad():
             self.target = tokenizer.features(images).float()
             self.variances = [
@@ -137,18 +136,13 @@ class EvidenceHook(SamplingHook):
         rest = downsample((self.target - accumulated) * self.kept, size)
         return rest / share.clamp_min(1e-3), share
 
-    def logits(self, scale: int, logits: Tensor) -> Tensor:
-        before = self.quantizer.zeros(len(logits)) if self.before is None else self.before
-        rest, share = self.left(before, scale)
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
+        rest, share = self.left(accumulated, scale)
         vectors = flatten_map(rest)
         codebook = self.quantizer.codebook
         distances = codebook.square().sum(dim=1) - 2 * vectors @ codebook.t()  # |r - e|^2 but for |r|^2
         weight = self.strength * flatten_map(share) / (2 * self.variances[scale])
         return logits - weight * distances
-
-    def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
-        self.before = accumulated
-        return accumulated
 
 
 Hook = Callable[[VQVAE, Tensor, Tensor], SamplingHook]

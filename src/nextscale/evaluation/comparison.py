@@ -8,10 +8,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from torch import Tensor
-
-from nextscale.data.loader import NO_CLASS
-from nextscale.evaluation.classification import accuracy, nearest_mean
+from nextscale.evaluation.classification import ClassMeans
 from nextscale.evaluation.features import FeatureSet
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.inception_score import inception_score
@@ -45,15 +42,21 @@ FIGURES = tuple(name for name in Comparison.__dataclass_fields__ if name != "cou
 
 
 def compare(
-    images: FeatureSet, reference: FeatureSet | FeatureStatistics, *, class_means: Tensor | None = None
+    images: FeatureSet,
+    reference: FeatureSet | FeatureStatistics,
+    *,
+    class_means: ClassMeans | None = None,
+    statistics: FeatureStatistics | None = None,
 ) -> Comparison:
     """Figures of images against a reference, or against its statistics alone.
 
-    `class_means` (classes, D) of other real images give the share of images whose nearest mean is their own class's.
-    Raises ValueError for features that are not finite or sets that are too small.
+    `class_means` of other real images give the share of images whose nearest mean is their own class's, among those
+    of a class that has one. The Frechet distance is to `statistics`, of a larger set, where they are given. Raises
+    ValueError for features or figures that are not finite, and for sets that are too small.
     """
     require_features(images.pooled, "images", at_least=2)
-    few = min(len(images), len(reference) if isinstance(reference, FeatureSet) else len(images))
+    fitted = [images] if statistics or isinstance(reference, FeatureStatistics) else [images, reference]
+    few = min(map(len, fitted))
     size = images.pooled.shape[1]
     if few < size:
         logger.warning(
@@ -61,25 +64,19 @@ def compare(
             "distances larger than those of more images",
             few, size,
         )  # fmt: skip
-    score = inception_score(images.logits, splits=SPLITS) if len(images) >= SPLITS else (None, None)
-    told = None
-    if class_means is not None and (images.labels != NO_CLASS).all():
-        told = accuracy(nearest_mean(images.pooled, class_means), images.labels)
-    if isinstance(reference, FeatureStatistics):
-        distance = frechet_distance(FeatureStatistics.of(images.pooled), reference)
-        return Comparison(len(images), distance, *score, class_accuracy=told)
-    overlap = compare_manifolds(images.pooled, reference.pooled)
-    return Comparison(
-        len(images),
-        frechet_distance(FeatureStatistics.of(images.pooled), FeatureStatistics.of(reference.pooled)),
-        *score,
-        kernel_distance(images.pooled, reference.pooled),
-        overlap.precision,
-        overlap.recall,
-        overlap.density,
-        overlap.coverage,
-        told,
-    )
+    figures: dict[str, float | None] = {}
+    if isinstance(reference, FeatureSet):
+        figures |= {"kernel": kernel_distance(images.pooled, reference.pooled)}
+        figures |= asdict(compare_manifolds(images.pooled, reference.pooled))
+        statistics = statistics or FeatureStatistics.of(reference.pooled)
+    else:
+        statistics = reference
+    figures["frechet"] = frechet_distance(FeatureStatistics.of(images.pooled), statistics)
+    if len(images) >= SPLITS:
+        figures["inception_score"], figures["inception_score_spread"] = inception_score(images.logits, splits=SPLITS)
+    if class_means is not None:
+        figures["class_accuracy"] = class_means.accuracy(images.pooled, images.labels)
+    return Comparison(len(images), **figures)  # pyright: ignore[reportArgumentType]
 
 
 def spread(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float | None]]:

@@ -19,6 +19,10 @@ class GenerationEvaluation:
 
     data: str
     "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model whose images are drawn and measured."
     images: str = ""
@@ -81,6 +85,10 @@ class ReconstructionEvaluation:
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id, .npz of images."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model, run or tokenizer folder, or a hub id."
     out: str = "out/evaluation-reconstruction"
@@ -113,6 +121,10 @@ class LikelihoodEvaluation:
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model whose predictions are measured."
     count: int = 5000
@@ -141,6 +153,10 @@ class RivalsEvaluation:
 
     data: str = ""
     "Real images with which all are compared."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     out: str = "out/compare"
     "Folder for features and the report; a comparison that was stopped continues in it."
     count: int = 5000

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,8 +144,17 @@ def load_features(name: str, weights: str | Path = "") -> FeatureNetwork | Incep
     return InceptionNetwork(weights=weights) if name == INCEPTION else FeatureNetwork(name, weights=weights)
 
 
+def feature_size(network: nn.Module, size: tuple[int, int]) -> int:
+    """How many features a network gives of images of this height and width: one is tried."""
+    device = next(network.parameters()).device
+    return network(torch.zeros(1, 3, *size, device=device)).shape[1]
+
+
 def identity(network: nn.Module) -> str:
-    """SHA-256 over the weights of a network: features of another one are not comparable."""
+    """SHA-256 over the weights of a network: features of another one are not comparable.
+
+    Raises ValueError for weights that are not numbers: what they make would still look like images and figures.
+    """
     digest = hashlib.sha256()
     for part, module in sorted(network.named_modules()):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
@@ -152,5 +162,8 @@ def identity(network: nn.Module) -> str:
         for name, tensor in sorted(own, key=lambda pair: pair[0]):
             digest.update(f"{part}.{name}".encode())
             plain = tensor.to_dense() if tensor.layout != torch.strided else tensor
-            digest.update(plain.detach().cpu().contiguous().float().numpy().tobytes())
+            values = plain.detach().cpu().contiguous().float().numpy()
+            if np.isnan(values).any():
+                raise ValueError(f"the weights {part}.{name} hold values that are not numbers: the file is damaged")
+            digest.update(values.tobytes())
     return digest.hexdigest()

@@ -16,7 +16,11 @@ import numpy as np
 from PIL import Image
 from torch import nn
 
+from nextscale import __version__
+from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import to_dict
+from nextscale.data.decode import read_image
+from nextscale.evaluation.classification import ClassMeans
 from nextscale.evaluation.comparison import Comparison, compare, spread
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.features import FeatureSet, identity, load_features
@@ -27,12 +31,13 @@ from nextscale.evaluation.image_sets import (
     open_image_set,
     open_images_alone,
     write_npz_images,
-    write_npz_statistics,
 )
-from nextscale.evaluation.judges import load_rejection
-from nextscale.evaluation.real import RealImages, balanced_order, cached, means_of, real_features
+from nextscale.evaluation.judges import ClassifierJudge, load_rejection
+from nextscale.evaluation.real import RealImages, balanced_order, cached, real_features
+from nextscale.evaluation.reference import about_classes, about_reference, relabelled, usable_statistics
 from nextscale.evaluation.sampled import Draws, claim, draw_features, kept_image, sample_path, shown_numbers
 from nextscale.evaluation.sheets import neighbour_sheet, read_images, sample_sheet
+from nextscale.evaluation.statistics import StatisticsOrigin, StoredStatistics, write_statistics
 from nextscale.pictures import save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
@@ -49,12 +54,22 @@ class Measured:
     """What is compared with real images: sets of features, and some of the first set's images."""
 
     sets: list[FeatureSet]
-    size: tuple[int, int]
     about: dict[str, Any]
     shown: list[int]
     "Rows of the first set that the pictures show."
     images: Callable[[Sequence[int]], list[Image.Image]]
     "Images of rows of the first set."
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be measured, opened but not measured yet."""
+
+    size: tuple[int, int]
+    class_names: tuple[str, ...]
+    "Empty where the classes have no names."
+    classes: int
+    measure: Callable[[], Measured]
 
 
 def evaluate_generation(
@@ -70,21 +85,27 @@ def evaluate_generation(
     """
     config = config.settled()
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data)
+    real = open_image_set(config.data, label_column=config.label_column, image_column=config.image_column)
     if config.images:
-        measured = measured_images(config, network, progress)
+        subject = existing_images(config, network, progress)
     else:
-        measured = drawn_images(config, network, processes, wait, progress)
+        subject = drawn_images(config, network, processes, wait, progress)
+    if config.statistics and isinstance(real, StoredStatistics):
+        raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
+    statistics = usable_statistics(real, network, subject.size)
+    places = comparable_classes(config, subject, real)
+    measured = subject.measure()
     if not processes.is_main:
         return {}
     split = floor = means = None
-    if isinstance(real, FeatureStatistics):
-        reference: FeatureSet | FeatureStatistics = real
+    if isinstance(real, StoredStatistics):
+        reference: FeatureSet | FeatureStatistics = real.values
     else:
-        split = real_features(network, real, config.data, measured.size, config.count, progress=progress)
+        split = real_features(network, real, subject.size, config.count, progress=progress)
         reference, means, floor = split.reference, split.class_means(), floor_of(split)
-    figures = [compare(one, reference, class_means=means) for one in measured.sets]
-    write_files(config, measured, real, split)
+    compared = [relabelled(one, places) for one in measured.sets]
+    figures = [compare(one, reference, class_means=means, statistics=statistics) for one in compared]
+    write_files(config, subject, measured, real, split, network)
     count = len(measured.sets[0])
     return {
         "of": measured.about,
@@ -92,7 +113,8 @@ def evaluate_generation(
         "features": {
             "name": config.features, "size": measured.sets[0].pooled.shape[1], "identity": identity(network),
         },
-        "reference": {"data": config.data, "count": len(reference) if isinstance(reference, FeatureSet) else None},
+        "reference": about_reference(config.data, real, reference),
+        "classes": about_classes(compared[0], means),
         "floor": floor and asdict(floor),
         "sets": [asdict(one) for one in figures],
         **spread(figures),
@@ -100,19 +122,25 @@ def evaluate_generation(
 
 
 def write_files(
-    config: GenerationEvaluation, measured: Measured, real: ImageSet | FeatureStatistics, split: RealImages | None
+    config: GenerationEvaluation,
+    subject: Subject,
+    measured: Measured,
+    real: ImageSet | StoredStatistics,
+    split: RealImages | None,
+    network: nn.Module,
 ) -> None:
     """OUT/samples.png, OUT/nearest.png, and the .npz files asked for."""
     out, first = Path(config.out), measured.sets[0]
     images = measured.images(measured.shown)
     save_image(sample_sheet(images, first.labels[measured.shown]), out / "samples.png")
-    if split is not None and not isinstance(real, FeatureStatistics):
+    if split is not None and not isinstance(real, StoredStatistics):
         few = measured.shown[:ROWS]
         save_image(neighbour_sheet(images[:ROWS], first.pooled[few], split, real), out / "nearest.png")
     if config.npz:
-        write_npz_images(Path(config.npz), shuffled(measured), (len(first), *measured.size, 3))
+        write_npz_images(Path(config.npz), shuffled(measured), (len(first), *subject.size, 3))
     if config.statistics and split is not None:
-        write_npz_statistics(Path(config.statistics), FeatureStatistics.of(split.reference.pooled))
+        values = FeatureStatistics.of(split.reference.pooled)
+        write_statistics(Path(config.statistics), values, StatisticsOrigin.of(network, subject.size))
 
 
 def shuffled(measured: Measured) -> Iterator[np.ndarray]:
@@ -129,7 +157,7 @@ def floor_of(split: RealImages) -> Comparison:
         logger.warning(
             "the data has no images beside the reference: the floor is that of two halves, %d images", len(one)
         )
-    return compare(one, two, class_means=means_of(two))
+    return compare(one, two, class_means=ClassMeans.of(two))
 
 
 def drawn_images(
@@ -138,50 +166,78 @@ def drawn_images(
     processes: Processes,
     wait: Callable[[], None],
     progress: Announce,
-) -> Measured:
+) -> Subject:
     """A model's images."""
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
-    classes = pipeline.transformer.config.classes
+    classes, names = pipeline.transformer.config.classes, pipeline.config.class_names
     settings = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "smooth")}
     sampling = pipeline.sampling(**settings)
+    rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
     draws = Draws(
         count=config.count, sets=config.sets, seed=config.seed, sampling=sampling, batch_size=config.batch_size,
-        keep_images=config.keep_images or bool(config.npz),
-        rejection=load_rejection(config.candidates, 1, config.judge, classes=classes),
+        keep_images=config.keep_images or bool(config.npz), rejection=rejection,
     )  # fmt: skip
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
-    if draws.rejection is not None:
+    if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
     out = Path(config.out)
-    known = about | {
-        "count": config.count, "sets": config.sets, "batch_size": config.batch_size,
-        "keep_images": draws.keep_images, "features": config.features, "network": identity(network),
-        "weights": identity(pipeline.transformer),
-    }  # fmt: skip
-    if processes.is_main:
-        claim(out, known)
-    wait()
-    advance = progress("drawn", config.count * config.sets)
-    sets = draw_features(pipeline, network, draws, out, processes=processes, wait=wait, advance=advance)
-    shown = shown_numbers(config.count, classes)
+
+    def measure() -> Measured:
+        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
+        known = about | {
+            "count": config.count, "sets": config.sets, "batch_size": config.batch_size,
+            "keep_images": draws.keep_images, "features": config.features, "network": identity(network),
+            "version": __version__,
+        }  # fmt: skip
+        if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
+            known |= {"judge_weights": identity(rejection.judge.network)}
+        if processes.is_main:
+            claim(out, {name: value for name, value in known.items() if name != "model"})
+        wait()
+        advance = progress("drawn", config.count * config.sets)
+        sets = draw_features(pipeline, network, draws, out, processes=processes, wait=wait, advance=advance)
+        return Measured(sets, about, shown_numbers(config.count, classes), read)
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
         paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
-        return [Image.open(path).convert("RGB") for path in paths]
+        return [read_image(path) for path in paths]
 
-    return Measured(sets, pipeline.tokenizer.config.image_size, about, shown, read)
+    return Subject(pipeline.tokenizer.config.image_size, names, classes, measure)
 
 
-def measured_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Measured:
+def existing_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Subject:
     """Images that are there already, `count` of them or all."""
-    images = open_images_alone(config.images)
+    images = open_images_alone(config.images, label_column=config.label_column, image_column=config.image_column)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
-    features = cached(network, images, config.images, size, order, progress("measured", len(order)), exact=True)
-    shown = shown_numbers(len(order), int(features.labels.max()) + 1)
+
+    def measure() -> Measured:
+        features = cached(network, images, size, order, progress("measured", len(order)), exact=True)
+        shown = shown_numbers(len(order), int(features.labels.max()) + 1)
+        return Measured([features], {"images": config.images}, shown, read)
 
     def read(rows: Sequence[int]) -> list[Image.Image]:
         found = read_images(images, np.sort(order[rows]), size)
         return [found[int(order[row])] for row in rows]
 
-    return Measured([features], size, {"images": config.images}, shown, read)
+    return Subject(size, images.class_names, len(images.class_names), measure)
+
+
+def comparable_classes(
+    config: GenerationEvaluation, subject: Subject, real: ImageSet | StoredStatistics
+) -> Sequence[int] | None:
+    """The data's id of each class of the subject, `UNMATCHED` where it has none; None where one side has no classes.
+
+    Raises ValueError where a model does not know a class of the data.
+    """
+    names = () if isinstance(real, StoredStatistics) else real.class_names
+    if not names or not subject.classes:
+        return None
+    if config.images:
+        where = f"images {config.images}"
+        return match_classes(subject.class_names, names, where=where, whose="the data's", partly=True)
+    places = [UNMATCHED] * subject.classes
+    ids = match_classes(names, subject.class_names, where=f"data {config.data}", classes=subject.classes)
+    for number, place in enumerate(ids):
+        places[place] = number
+    return places

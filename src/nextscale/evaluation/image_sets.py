@@ -1,16 +1,16 @@
-"""Images to be measured: any `--data`, or the guided-diffusion evaluator's .npz files, which are written too.
+"""Images to be measured: any `--data`, or arrays of them in .npz and .npy files, as the guided-diffusion evaluator's.
 
-An .npz file holds `arr_0`, (N, H, W, 3) uint8, or only statistics, `mu` (D,) and `sigma` (D, D). It is read as it
-streams by and never unpickled.
+Such a file holds one array of uint8, (N, H, W, 3), (N, 3, H, W) or grey, in an .npz called `arr_0`, with labels as
+`arr_1` where there are any; or statistics, `mu` (D,) and `sigma` (D, D); or both, as published reference batches do.
 """
 
 from __future__ import annotations
 
+import logging
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,74 +20,124 @@ from torch import Tensor
 from nextscale.data.loader import NO_CLASS, Reader, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.transform import center_crop
-from nextscale.evaluation.frechet import FeatureStatistics
+from nextscale.evaluation.arrays import SUFFIXES, StoredArray, stored_arrays
+from nextscale.evaluation.statistics import StoredStatistics, read_statistics
 from nextscale.files import complete_file
 
-IMAGES = "arr_0"
+logger = logging.getLogger("nextscale.evaluation")
+
+IMAGES, LABELS = "arr_0", "arr_1"
+STATISTICS = {"mu", "sigma"}
+EXPECTED = "uint8 images (N, H, W, 3), (N, 3, H, W) or grey (N, H, W)"
 
 
 @dataclass(frozen=True)
-class NpzImages:
-    """Images of an .npz file, in its order."""
+class ArrayImages:
+    """Images of an .npz or .npy file, in its order."""
 
-    path: Path
-    shape: tuple[int, int, int, int]  # (N, H, W, 3)
+    array: StoredArray
+    shape: tuple[int, int, int, int]
+    "(N, H, W, channels)"
+    channels_first: bool
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    statistics: StoredStatistics | None = None
+    "Of a larger set, which a published reference batch brings beside its images."
+
+    @property
+    def path(self) -> Path:
+        return self.array.path
 
     def __len__(self) -> int:
         return self.shape[0]
 
 
-ImageSet = ImageSource | NpzImages
+ImageSet = ImageSource | ArrayImages
 
 
-def open_image_set(spec: str) -> ImageSet | FeatureStatistics:
-    """Images, or the statistics an .npz file holds instead. Raises ValueError."""
-    return open_npz(Path(spec)) if spec.endswith(".npz") else open_source(spec)
+def open_image_set(spec: str, **columns: str) -> ImageSet | StoredStatistics:
+    """Images, or the statistics an .npz file holds instead; `columns` as `open_source` has them. Raises ValueError."""
+    return open_arrays(Path(spec)) if Path(spec).suffix in SUFFIXES else open_source(spec, **columns)
 
 
-def open_images_alone(spec: str) -> ImageSet:
+def open_images_alone(spec: str, **columns: str) -> ImageSet:
     """Images; statistics alone are refused. Raises ValueError."""
-    images = open_image_set(spec)
-    if isinstance(images, FeatureStatistics):
+    images = open_image_set(spec, **columns)
+    if isinstance(images, StoredStatistics):
         raise ValueError(f"{spec}: holds statistics; what is measured must be images")
     return images
 
 
-def open_npz(path: Path) -> NpzImages | FeatureStatistics:
-    """Look into an .npz file. Raises ValueError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {Path(name).stem: name for name in archive.namelist()}
-            if IMAGES in names:
-                with archive.open(names[IMAGES]) as file:
-                    shape, order, dtype = header(file)
-                if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or order:
-                    raise ValueError(f"{path}: {IMAGES} is {shape} {dtype}, expected (N, H, W, 3) uint8")
-                return NpzImages(path, shape)
-            if {"mu", "sigma"} <= set(names):
-                with np.load(path, allow_pickle=False) as arrays:
-                    mean, covariance = (torch.from_numpy(arrays[name]).double() for name in ("mu", "sigma"))
-                if covariance.shape != (len(mean), len(mean)):
-                    raise ValueError(f"{path}: mu is {tuple(mean.shape)}, sigma {tuple(covariance.shape)}")
-                return FeatureStatistics(mean, covariance, 0)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npz file ({error})") from error
-    raise ValueError(f"{path}: holds {', '.join(names) or 'nothing'}; expected {IMAGES}, or mu and sigma")
+def open_arrays(path: Path) -> ArrayImages | StoredStatistics:
+    """Look into an .npz or .npy file. Raises ValueError in one line."""
+    arrays = stored_arrays(path)
+    statistics = read_statistics(path, arrays) if set(arrays) >= STATISTICS else None
+    chosen = chosen_images(path, arrays)
+    if chosen is None:
+        if statistics is not None:
+            return statistics
+        held = ", ".join(f"{name} {array}".strip() for name, array in arrays.items())
+        raise ValueError(f"{path}: holds {held or 'nothing'}; expected {IMAGES}, {EXPECTED}, or mu and sigma")
+    shape, channels_first = image_layout(path, chosen)
+    labels, names = read_labels(path, arrays.get(LABELS), shape[0])
+    return ArrayImages(chosen, shape, channels_first, labels, names, statistics)
 
 
-def header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, whether columns come first, and type of a .npy stream."""
-    version = npy.read_magic(file)
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return read(file)
+def chosen_images(path: Path, arrays: Mapping[str, StoredArray]) -> StoredArray | None:
+    """`arr_0`, the array of an .npy, or the only one that may be images; None where there is none."""
+    for name in (IMAGES, ""):
+        if name in arrays:
+            return arrays[name]
+    found = [array for array in arrays.values() if array.dtype == np.uint8 and len(array.shape) in (3, 4)]
+    if len(found) != 1:
+        return None
+    logger.info("%s: its images are taken from the array %s", path, found[0].name)
+    return found[0]
+
+
+def image_layout(path: Path, array: StoredArray) -> tuple[tuple[int, int, int, int], bool]:
+    """(N, H, W, channels), and whether channels come first in the file. Raises ValueError for other arrays."""
+    shape, named = array.shape, array.name or "the array"
+    if array.dtype.hasobject:
+        raise ValueError(f"{path}: {named} holds Python objects, which are not unpickled; expected {EXPECTED}")
+    if array.columns_first:
+        raise ValueError(f"{path}: {named} is in Fortran's order; write numpy.ascontiguousarray of it")
+    if array.dtype == np.uint8 and 0 not in shape:
+        if len(shape) == 3 and shape[2] not in (1, 3, 4):
+            return (*shape, 1), False
+        if len(shape) == 4 and shape[3] in (1, 3):
+            return shape, False
+        if len(shape) == 4 and shape[1] in (1, 3):
+            return (shape[0], shape[2], shape[3], shape[1]), True
+    raise ValueError(f"{path}: {named} is {array}, expected {EXPECTED}")
+
+
+def read_labels(path: Path, array: StoredArray | None, count: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Labels of images and the classes' names, which are the numbers that occur."""
+    if array is None:
+        return None, ()
+    if array.shape != (count,) or array.dtype.kind not in "iu":
+        logger.info("%s: %s is %s, which is no label per image; passed over", path, LABELS, array)
+        return None, ()
+    numbers, labels = np.unique(array.read(), return_inverse=True)
+    if numbers[0] < 0:
+        raise ValueError(f"{path}: {LABELS} holds the label {numbers[0]}; expected numbers from 0")
+    return labels.astype(np.int64), tuple(map(str, numbers.tolist()))
 
 
 def image_size(images: ImageSet) -> tuple[int, int]:
     """Height and width of the first readable image."""
-    if isinstance(images, NpzImages):
+    if isinstance(images, ArrayImages):
         return images.shape[1:3]
     first, _, _ = Reader(images).read_next(0, np.asarray)
     return first.shape[:2]  # pyright: ignore[reportReturnType]
+
+
+def require_size(images: ImageSet, size: tuple[int, int]) -> None:
+    """Raises ValueError for images of a file that have another size; those of folders are resized."""
+    if isinstance(images, ArrayImages) and images.shape[1:3] != size:
+        height, width = images.shape[1:3]
+        raise ValueError(f"{images.path}: images are {height} x {width}, expected {size[0]} x {size[1]}")
 
 
 def batches(
@@ -97,8 +147,8 @@ def batches(
 
     Images are resized to cover `size` and cropped in the centre; with `exact`, another size raises ValueError.
     """
-    if isinstance(images, NpzImages):
-        yield from npz_batches(images, size, batch_size, indices)
+    if isinstance(images, ArrayImages):
+        yield from array_batches(images, size, batch_size, indices)
         return
     pixels: list[np.ndarray] = []
     labels: list[int] = []
@@ -118,31 +168,22 @@ def batches(
             pixels, labels = [], []
 
 
-def npz_batches(
-    images: NpzImages, size: tuple[int, int], batch_size: int, indices: np.ndarray | None
+def array_batches(
+    images: ArrayImages, size: tuple[int, int], batch_size: int, indices: np.ndarray | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As `batches`; a selection is read in the file's order."""
-    if images.shape[1:3] != size:
-        raise ValueError(
-            f"{images.path}: images are {images.shape[1]} x {images.shape[2]}, expected {size[0]} x {size[1]}"
-        )
+    require_size(images, size)
     wanted = np.ones(len(images), dtype=bool) if indices is None else np.isin(np.arange(len(images)), indices)
-    bytes_each = int(np.prod(images.shape[1:]))
-    with zipfile.ZipFile(images.path) as archive:
-        names = {Path(name).stem: name for name in archive.namelist()}
-        with archive.open(names[IMAGES]) as file:
-            header(file)
-            for start in range(0, len(images), batch_size):
-                count = min(batch_size, len(images) - start)
-                data = file.read(count * bytes_each)
-                if len(data) != count * bytes_each:
-                    raise ValueError(f"{images.path}: ends in the middle of its images")
-                pixels = np.frombuffer(data, np.uint8).reshape(count, *images.shape[1:])[wanted[start : start + count]]
-                if len(pixels):
-                    yield (
-                        to_float(torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2)),
-                        torch.full((len(pixels),), NO_CLASS),
-                    )
+    labels = np.full(len(images), NO_CLASS) if images.labels is None else images.labels
+    start = 0
+    for block in images.array.blocks(batch_size):
+        rows = start + np.flatnonzero(wanted[start : start + len(block)])
+        if len(rows):
+            pixels = torch.from_numpy(block[rows - start])  # a copy: the block is read-only
+            if not images.channels_first:
+                pixels = pixels.reshape(len(rows), *images.shape[1:]).permute(0, 3, 1, 2)
+            yield to_float(pixels.expand(-1, 3, -1, -1)), torch.from_numpy(labels[rows])
+        start += len(block)
 
 
 def write_npz_images(path: Path, images: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
@@ -156,9 +197,3 @@ def write_npz_images(path: Path, images: Iterable[np.ndarray], shape: tuple[int,
         npy.write_array_header_1_0(file, described)
         for image in images:
             file.write(np.ascontiguousarray(image).tobytes())
-
-
-def write_npz_statistics(path: Path, statistics: FeatureStatistics) -> None:
-    """Write `mu` and `sigma`; the file appears when complete."""
-    with complete_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, mu=statistics.mean.numpy(), sigma=statistics.covariance.numpy())

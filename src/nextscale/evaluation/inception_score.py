@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 import numpy as np
 from torch import Tensor
 
-from nextscale.evaluation.sets import require_features
+from nextscale.evaluation.sets import require_features, require_finite
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = 2020) -> tuple[float, float]:
@@ -25,5 +25,5 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = 2020
         log_p_NC = logits[order[start:stop]].double().log_softmax(dim=1)
         p_NC = log_p_NC.exp()
         divergence = (p_NC * (log_p_NC - p_NC.mean(dim=0).log())).nan_to_num(0.0).sum(dim=1)  # 0 log 0 is 0
-        scores.append(float(divergence.mean().exp()))
+        scores.append(require_finite("Inception score", float(divergence.mean().exp())))
     return fmean(scores), pstdev(scores)

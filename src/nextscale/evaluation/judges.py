@@ -6,7 +6,7 @@ Shapes: N candidates, C classes.
 from __future__ import annotations
 
 import pickle
-import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -15,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nextscale.classes import imagenet_ids
 from nextscale.nn.backbone import imagenet_normalised, load_backbone
+from nextscale.quiet import quiet_warnings
 from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
 
 LIKELIHOOD = {"likelihood": likelihood_judge, "likelihood-ratio": likelihood_ratio_judge}
@@ -38,17 +40,21 @@ class ClassifierJudge:
         return logits.float().log_softmax(dim=1)[:, candidates.label]
 
 
-def load_rejection(candidates: int, keep: int, judge: str, *, classes: int) -> Rejection | None:
+def load_rejection(
+    candidates: int, keep: int, judge: str, *, classes: int, class_names: Sequence[str] = ()
+) -> Rejection | None:
     """What `--candidates`, `--keep` and `--judge` ask for; None for one candidate. Raises ValueError."""
     if candidates == keep == 1:
         return None
-    return replace(Rejection(candidates=candidates, keep=keep), judge=load_judge(judge, classes=classes))
+    chosen = load_judge(judge, classes=classes, class_names=class_names)
+    return replace(Rejection(candidates=candidates, keep=keep), judge=chosen)
 
 
-def load_judge(name: str, *, classes: int) -> Judge:
+def load_judge(name: str, *, classes: int, class_names: Sequence[str] = ()) -> Judge:
     """`likelihood`, `likelihood-ratio`, a torchvision classifier or the file of one, which tell `classes` classes.
 
-    Raises ValueError.
+    A file names no classes: they are those of the model, in its order. Torchvision's own are ImageNet's. Raises
+    ValueError.
     """
     if name in LIKELIHOOD:
         return LIKELIHOOD[name]
@@ -58,18 +64,28 @@ def load_judge(name: str, *, classes: int) -> Judge:
     path = Path(name)
     if path.is_file():
         network, known = classifier_of(path)
-    elif name in list_models(module=models):
-        network, known = load_backbone(name), CLASSES
-    else:
+        require_classes(name, known, classes)
+        return ClassifierJudge(network)
+    if name not in list_models(module=models):
         raise ValueError(
             f"judge {name!r} is neither likelihood nor likelihood-ratio, nor a classifier of torchvision "
             "such as resnet50, nor a file"
         )
+    require_classes(name, CLASSES, classes)
+    if class_names and imagenet_ids(class_names) != list(range(CLASSES)):
+        raise ValueError(
+            f"judge {name}: tells ImageNet's classes in their order, the model's are others "
+            f"({', '.join(class_names[:3])}, ...); give the file of a classifier of the model's classes"
+        )
+    return ClassifierJudge(load_backbone(name))
+
+
+def require_classes(judge: str, known: int, classes: int) -> None:
+    """Raises ValueError where a classifier tells another number of classes than the model has."""
     if known != classes:
         raise ValueError(
-            f"judge {name}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
+            f"judge {judge}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
         )
-    return ClassifierJudge(network)
 
 
 def classifier_of(path: Path) -> tuple[nn.Module, int]:
@@ -107,8 +123,7 @@ def architectures() -> dict[str, dict[str, tuple[int, ...]]]:
 
     known = {}
     for name in list_models(module=models):
-        with suppress(NotImplementedError), warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
+        with suppress(NotImplementedError), quiet_warnings(), torch.device("meta"):
             network = get_model(name, weights=None)
             known[name] = {key: tuple(value.shape)[1:] for key, value in network.state_dict().items()}
     return known

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nextscale.evaluation.sets import BLOCK_ROWS, require_comparable
+from nextscale.evaluation.sets import BLOCK_ROWS, require_comparable, require_finite
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> float:
@@ -14,7 +14,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     """
     require_comparable(a, b, at_least=2)
     inside = sum(kernel_sum(x, x, skip_diagonal=True) / (len(x) * (len(x) - 1)) for x in (a, b))
-    return inside - 2 * kernel_sum(a, b) / (len(a) * len(b))
+    return require_finite("kernel distance", inside - 2 * kernel_sum(a, b) / (len(a) * len(b)))
 
 
 def kernel_sum(a: Tensor, b: Tensor, *, skip_diagonal: bool = False) -> float:

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextscale.classes import match_classes
 from nextscale.data.loader import NO_CLASS
-from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
+from nextscale.evaluation.classification import ClassMeans, accuracy
 from nextscale.evaluation.config import LikelihoodEvaluation
 from nextscale.evaluation.features import load_features
-from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone
+from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone, require_size
 from nextscale.evaluation.real import balanced_order, cached
+from nextscale.evaluation.sets import require_finite
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -26,22 +28,27 @@ from nextscale.sampling.likelihood import token_log_probabilities
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:
     """The report. `progress` makes a function that is told how far a stage is. Raises ValueError."""
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)
-    require_known_labels(images, config.data, classes)
+    require_size(images, pipeline.tokenizer.config.image_size)
+    ids: tuple[int, ...] = ()  # the model's, of the data's classes
+    if classes and images.class_names:
+        where = f"data {config.data}"
+        ids = match_classes(images.class_names, pipeline.config.class_names, where=where, classes=classes)
     if config.classify:
-        require_classes(images, order[config.classify :], config, classes)
+        require_classes(images, order, config, classes)
     tokens, labels = tokenised(
         pipeline, images, order[: max(config.count, config.classify)], config.batch_size, progress
     )
+    labels = torch.tensor([*ids, NO_CLASS])[labels if ids else torch.full_like(labels, NO_CLASS)]  # which is the last
     asked = slice(config.count)
     report: dict[str, Any] = {
         "model": config.model, "precision": pipeline.precision, "data": config.data, "count": len(labels[asked]),
         "scales": [list(size) for size in pipeline.schedule],
     }  # fmt: skip
-    conditions = {"with_class": labels[asked]} if (labels != NO_CLASS).all() and classes else {}
+    conditions = {"with_class": labels[asked]} if (labels != NO_CLASS).all() else {}
     for name, given in (conditions | {"without_class": torch.full_like(labels[asked], classes)}).items():
         advance = progress(name.replace("_", " "), len(given))
         report[name] = predicted(pipeline, tokens.select(asked), given, config.batch_size, advance)
@@ -53,23 +60,17 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
     return report
 
 
-def require_classes(images: ImageSet, others: np.ndarray, config: LikelihoodEvaluation, classes: int) -> None:
-    """Raises ValueError where classes cannot be told, or `others` leave a class without a mean."""
-    labels = getattr(images, "labels", None)
-    if labels is None or not classes:
+def require_classes(images: ImageSet, order: np.ndarray, config: LikelihoodEvaluation, classes: int) -> None:
+    """Raises ValueError where classes cannot be told, or the other images leave one of those told without a mean."""
+    if images.labels is None or not classes:
         raise ValueError("classification needs a model with classes and images with labels")
-    if config.features and len(np.unique(np.asarray(labels)[others])) < classes:
+    told, others = (set(np.asarray(images.labels)[part].tolist()) for part in np.split(order, [config.classify]))
+    if config.features and not told <= others:
+        count = min(config.classify, len(order))
         raise ValueError(
-            f"nearest class means need other images of every class than the {len(labels) - len(others)} that are told; "
-            "classify fewer, or leave --features out"
+            f"nearest class means need other images of every class than the {count} that are told; classify fewer, or "
+            "leave --features out"
         )
-
-
-def require_known_labels(images: ImageSet, spec: str, classes: int) -> None:
-    """Raises ValueError when the data has labels that the model does not know."""
-    labels = getattr(images, "labels", None)
-    if classes and labels is not None and len(labels) and max(labels) >= classes:
-        raise ValueError(f"data {spec}: has a class {max(labels)}, the model knows 0 to {classes - 1}")
 
 
 def tokenised(
@@ -105,6 +106,7 @@ def predicted(
         sums += torch.stack([-probabilities.cpu().double().sum(dim=0), right.cpu().double().sum(dim=0)])
         advance(min(start + batch_size, len(classes)))
     losses, right = sums / len(classes)
+    require_finite("nats per token", float(losses.mean()))
     height, width = pipeline.tokenizer.config.image_size
     return {
         "nats_per_token": float(losses.mean()),
@@ -142,9 +144,12 @@ def classification(
         network = load_features(config.features, config.feature_weights).to(pipeline.device)
         told, others = order[: len(labels)], order[len(labels) :]
         size = pipeline.tokenizer.config.image_size
-        known = cached(network, images, config.data, size, others, progress("class means", len(others)))
-        means = class_means(known.pooled, known.labels, classes)
-        seen = cached(network, images, config.data, size, told, progress("features", len(told)))
-        nearest = accuracy(nearest_mean(seen.pooled, means), seen.labels)
-        report |= {"nearest_class_mean": nearest, "features": config.features, "means_of": len(others)}
+        means = ClassMeans.of(cached(network, images, size, others, progress("class means", len(others))))
+        seen = cached(network, images, size, told, progress("features", len(told)))
+        if means is None:
+            raise ValueError("nearest class means need images of two classes at least; leave --features out")
+        report |= {
+            "nearest_class_mean": means.accuracy(seen.pooled, seen.labels), "nearest_chance": 1 / len(means),
+            "features": config.features, "means_of": len(others),
+        }  # fmt: skip
     return report

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from nextscale.data.loader import NO_CLASS
-from nextscale.evaluation.classification import class_means
+from nextscale import __version__
+from nextscale.data.identity import stamp
+from nextscale.evaluation.classification import ClassMeans
 from nextscale.evaluation.features import FeatureSet, identity
-from nextscale.evaluation.image_sets import ImageSet, NpzImages, batches
+from nextscale.evaluation.image_sets import ImageSet, batches
 from nextscale.files import complete_file
 from nextscale.progress import Advance, Announce
+
+logger = logging.getLogger("nextscale.evaluation")
 
 BATCH = 64
 
@@ -38,23 +42,14 @@ class RealImages:
         middle = len(self.reference) // 2
         return self.reference[:middle], self.reference[middle : 2 * middle]
 
-    def class_means(self) -> Tensor | None:
-        """Mean features (classes, D) of images that are not the reference's, where there are others."""
-        return means_of(self.reference if self.other is None else self.other)
-
-
-def means_of(features: FeatureSet) -> Tensor | None:
-    """Mean features of each class, (classes, D); None without classes or where one has no image."""
-    labels = features.labels
-    if len(labels) == 0 or (labels == NO_CLASS).any() or (torch.bincount(labels) == 0).any():
-        return None
-    return class_means(features.pooled, labels, int(labels.max()) + 1)
+    def class_means(self) -> ClassMeans | None:
+        """Mean features of each class of images that are not the reference's, where there are others."""
+        return ClassMeans.of(self.reference if self.other is None else self.other)
 
 
 def real_features(
     network: nn.Module,
     images: ImageSet,
-    spec: str,
     size: tuple[int, int],
     count: int,
     *,
@@ -64,14 +59,14 @@ def real_features(
     order = balanced_order(images)
     enough = len(order) >= 2 * count
     chosen = order[: 2 * count if enough else count]
-    features = cached(network, images, spec, size, chosen, progress("real", len(chosen)))
+    features = cached(network, images, size, chosen, progress("real", len(chosen)))
     return RealImages(features[:count], features[count:] if enough else None, order[:count])
 
 
 def balanced_order(images: ImageSet) -> np.ndarray:
     """Indices in a seeded order, classes in turn where there are any."""
     order = np.random.default_rng(0).permutation(len(images))
-    if isinstance(images, NpzImages) or images.labels is None:
+    if images.labels is None:
         return order
     labels = np.asarray(images.labels)[order]
     turn = np.empty(len(order), dtype=np.int64)
@@ -84,7 +79,6 @@ def balanced_order(images: ImageSet) -> np.ndarray:
 def cached(
     network: nn.Module,
     images: ImageSet,
-    spec: str,
     size: tuple[int, int],
     indices: np.ndarray,
     advance: Advance,
@@ -93,16 +87,35 @@ def cached(
 ) -> FeatureSet:
     """Features of some images (with `exact`, of that very size), kept in $XDG_CACHE_HOME/nextscale from then on.
 
-    The data is read in its own order.
+    They are known by the network and its weights, the files that are read with their times, labels, and our version,
+    which may read files otherwise. A cache that cannot be read or written is told of and done without.
     """
     key = {
-        "network": identity(network), "size": size, "data": stamp(images, spec),
-        "indices": hashlib.sha256(indices.tobytes()).hexdigest(),
+        "network": [str(network.name), identity(network)], "size": size, "exact": exact, "data": stamp(images),
+        "indices": hashlib.sha256(indices.tobytes()).hexdigest(), "version": __version__,
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_folder() / "features" / f"{name}.safetensors"
-    if path.is_file():
-        return load_features_file(path)
+    try:
+        features = load_features_file(path) if path.is_file() else None
+    except (ValueError, OSError) as error:
+        logger.warning("%s; its features are computed anew", error)
+        features = None
+    if features is not None:
+        logger.info("features of %d images, computed before: %s", len(indices), path)
+        return features
+    features = computed(network, images, size, indices, advance, exact)
+    try:
+        save_features_file(features, path)
+    except ValueError as error:
+        logger.warning("features are not kept: %s", error)
+    return features
+
+
+def computed(
+    network: nn.Module, images: ImageSet, size: tuple[int, int], indices: np.ndarray, advance: Advance, exact: bool
+) -> FeatureSet:
+    """Features in the order of `indices`; the data is read in its own order."""
     device = next(network.parameters()).device
     order = np.argsort(indices, kind="stable")
     features: FeatureSet | None = None
@@ -119,23 +132,12 @@ def cached(
         done += len(labels)
         advance(done)
     assert features is not None
-    save_features_file(features, path)
     return features
 
 
 def cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nextscale"
-
-
-def stamp(images: ImageSet, spec: str) -> str:
-    """What tells one state of a data set from another: names, sizes and times of its files, or its fingerprint."""
-    path = Path(spec)
-    if path.exists():
-        files = sorted(path.rglob("*")) if path.is_dir() else [path]
-        facts = [(str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    rows = getattr(images, "rows", None)
-    return f"{spec}-{getattr(rows, '_fingerprint', '')}"
+    """$XDG_CACHE_HOME/nextscale, or ~/.cache/nextscale."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nextscale"
 
 
 def save_features_file(features: FeatureSet, path: Path) -> None:

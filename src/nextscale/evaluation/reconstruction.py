@@ -18,8 +18,9 @@ from nextscale.evaluation.comparison import compare
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, identity, load_features
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
-from nextscale.evaluation.image_sets import batches, open_images_alone
+from nextscale.evaluation.image_sets import batches, open_images_alone, require_size
 from nextscale.evaluation.real import balanced_order, real_features
+from nextscale.evaluation.sets import require_finite
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
 from nextscale.tokenizer.usage import CodebookUsage
@@ -42,7 +43,7 @@ def evaluate_reconstruction(
     """
     from nextscale.training.perceptual import PerceptualDistance
 
-    images = open_images_alone(config.data)
+    images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     device = resolve_device(config.device)
     network = None if config.features == NONE else load_features(config.features, config.feature_weights).to(device)
     distance = None
@@ -51,6 +52,7 @@ def evaluate_reconstruction(
     tokenizer = find_model(config.model).tokenizer().to(device).eval()
     tokenizer.set_decoder_dtype(resolve_dtype(config.precision, device))
     size = tokenizer.config.image_size
+    require_size(images, size)
 
     # Other images, the reference of `evaluate generation`, come first in the order.
     order = balanced_order(images)
@@ -72,6 +74,8 @@ def evaluate_reconstruction(
         strips = [pixels[: max(0, SHOWN - done)].cpu()]
         last = pixels
         for stage in tokenizer.decode_scales(tokens):  # one at a time: all of them are K times a batch of images
+            if not torch.isfinite(stage).all():  # rounded, it would be black
+                raise ValueError("reconstructions hold values that are not finite; try --precision fp32")
             last = rounded(stage)
             errors.append(psnr(pixels, last).cpu())
             strips.append(last[: max(0, SHOWN - done)].cpu())
@@ -87,17 +91,24 @@ def evaluate_reconstruction(
         done += len(labels)
         advance(done)
     per_scale = torch.cat(figures, dim=1).mean(dim=1)
+    similarity = float(torch.cat(similar).mean())
+    for name, value in (
+        ("PSNR", float(per_scale.mean())),
+        ("SSIM", similarity),
+        ("perceptual distance", sum(perceived)),
+    ):
+        require_finite(name, value)
     summary = usage.summary()
     report: dict[str, Any] = {
         "model": config.model, "data": config.data, "count": done,
         "scales": [list(one) for one in tokenizer.schedule], "codes": tokenizer.config.codebook_size,
         "psnr": float(per_scale[-1]), "psnr_after_scale": per_scale.tolist(),
-        "ssim": float(torch.cat(similar).mean()),
+        "ssim": similarity,
         "perceptual": {"name": config.perceptual, "distance": sum(perceived) / done} if perceived else None,
         "codebook": {name: value.tolist() for name, value in summary.items()},
     }  # fmt: skip
     if network is not None:
-        split = real_features(network, images, config.data, size, config.count, progress=progress)
+        split = real_features(network, images, size, config.count, progress=progress)
         mine = FeatureSet.joined(features)
         originals = split.reference if split.other is None else split.other
         report["features"] = {"name": config.features, "size": mine.pooled.shape[1], "identity": identity(network)}

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from nextscale.catalogue import find_model
+from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import read_json
 from nextscale.evaluation.config import RivalsEvaluation
 from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
@@ -57,13 +58,14 @@ def compare_models(
             data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
             seed=config.seed, features=config.features, feature_weights=config.feature_weights,
             precision=config.precision, device=config.device, batch_size=config.batch_size,
+            label_column=config.label_column, image_column=config.image_column,
         )  # fmt: skip
         guidances.append(best_guidance(evaluation, config, processes, wait, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
         if not report:
             continue
-        shared = {part: report[part] for part in ("count", "features", "reference", "floor")}
+        shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
         rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
     if not rows:
         return {}
@@ -119,13 +121,26 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
 
 
 def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | None]) -> Image.Image:
-    """A row of images per model, a column per class (of the first few, one seed each)."""
+    """A row of images per model, a column per class (the first model's first few, one seed each)."""
     images = []
+    first = next((pipeline for pipeline in pipelines if pipeline.transformer.config.classes), pipelines[0])
     for pipeline, guidance in zip(pipelines, guidances, strict=True):
-        classes = pipeline.transformer.config.classes
-        wanted = [number % classes if classes else None for number in range(COLUMNS)]
+        ids = shared_classes(first, pipeline)
+        wanted = [ids[number % len(ids)] if ids else None for number in range(COLUMNS)]
         images += pipeline.generate(wanted, seeds=range(COLUMNS), guidance=guidance).images
     return grid([image.resize(images[0].size) for image in images], columns=COLUMNS)
+
+
+def shared_classes(first: VARPipeline, other: VARPipeline) -> list[int | None]:
+    """For each class of one model the other's id of it; None where it has none, or no classes at all."""
+    count = other.transformer.config.classes
+    if not count:
+        return []
+    places = match_classes(
+        first.class_names, other.config.class_names, where="the first model", whose="another model's", classes=count,
+        partly=True,
+    )  # fmt: skip
+    return [None if place == UNMATCHED else place for place in places]
 
 
 def images_seen(model: str) -> int | None:

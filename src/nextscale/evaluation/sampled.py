@@ -10,6 +10,7 @@ Shards have a fixed size and each of them its own batches: they are the same wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from nextscale.progress import Advance
 from nextscale.runtime import Processes
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.sampling.rejection import Rejection
+
+logger = logging.getLogger("nextscale.evaluation")
 
 SHARD = 512
 """Images of a shard."""
@@ -60,11 +63,18 @@ class Draws:
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Start in a folder, or go on in one that was started alike. Raises ValueError otherwise."""
+    """Start in a folder, or go on in one that was started alike.
+
+    `settings` name all that the shards depend on. Raises ValueError naming those that differ.
+    """
     path = out / "settings.json"
     if path.is_file():
-        if read_json(path) != settings:
-            raise ValueError(f"{out}: holds an evaluation with other settings; choose another --out")
+        before = read_json(path)
+        differing = [name for name in {**settings, **before} if settings.get(name) != before.get(name)]
+        if differing:
+            raise ValueError(
+                f"{out}: holds an evaluation with other settings ({', '.join(differing)}); choose another --out"
+            )
         return
     if out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out}: holds other files; choose another --out")
@@ -86,6 +96,9 @@ def draw_features(
     `advance` is told how many images this process is done with, of all.
     """
     done = 0
+    before = sum(len(draws.images_of(number)) for s, number in draws.shards() if shard_path(out, s, number).is_file())
+    if before and processes.is_main:
+        logger.info("%s: %d of %d images were drawn before, with these settings", out, before, draws.count * draws.sets)
     for turn, (s, number) in enumerate(draws.shards()):
         path = shard_path(out, s, number)
         if turn % processes.world == processes.rank and not path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -21,6 +22,13 @@ def require_features(features: Tensor, name: str, *, at_least: int) -> None:
     if not finite.all():
         row = int((~finite).nonzero()[0])
         raise ValueError(f"{name}: features of {int((~finite).sum())} images are not finite, first of image {row}")
+
+
+def require_finite(name: str, value: float) -> float:
+    """The value of a figure. Raises ValueError where it is not a number, or infinite."""
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: the images, the weights or the data hold values that are not finite")
+    return value
 
 
 def require_comparable(a: Tensor, b: Tensor, *, at_least: int) -> None:

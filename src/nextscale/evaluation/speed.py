@@ -43,7 +43,7 @@ class Stopwatch(SamplingHook):
         before, self.last = self.last, self.now()
         return self.last - before
 
-    def logits(self, scale: int, logits: Tensor) -> Tensor:
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
         self.transformer.append(self.lap())
         return logits
 

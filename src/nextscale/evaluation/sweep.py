@@ -53,6 +53,6 @@ def sweep_generation(
             points.append(point | report["mean"] | {"deviation": report["deviation"]})
     if not report:
         return {}
-    shared = {name: report[name] for name in ("of", "count", "features", "reference", "floor")}
+    shared = {name: report[name] for name in ("of", "count", "features", "reference", "classes", "floor")}
     shared["of"]["sampling"] = {k: v for k, v in shared["of"]["sampling"].items() if k not in ("guidance", "top_p")}
     return shared | {"points": points, "best": min(points, key=lambda point: point["frechet"])}

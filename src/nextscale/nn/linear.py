@@ -7,12 +7,22 @@ Shapes: I inputs, O outputs.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+logger = logging.getLogger("nextscale")
+
+INT8_RANGES = ((127, 255), (90, 181))
+"""Largest weight and largest input of int8 products. Processors without VNNI add two products in 16 bits, which end at
+32,767: 2 * 127 * 255 goes beyond it, 2 * 90 * 181 does not."""
+CHECKED_ROWS = (1, 2, 16, 128)
+"""Numbers of rows with which kernels are checked: oneDNN chooses by them."""
 
 
 class Linear(nn.Linear):
@@ -62,6 +72,7 @@ class QuantizedLinear(nn.Module):
     """A `Linear` for inference on CPU with int8 products: weights scaled per output, inputs per call.
 
     Activations come and go in their own type; sums are int32. Weights are rounded for good: there is no way back.
+    Raises ValueError where the processor's int8 products are wrong.
     """
 
     def __init__(self, linear: Linear) -> None:
@@ -69,7 +80,8 @@ class QuantizedLinear(nn.Module):
         self.gelu = linear.gelu
         self.bias = linear.bias
         weight = linear.weight.detach().float()
-        self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / 127  # (O,)
+        largest_weight, self.largest_input = int8_range()
+        self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / largest_weight  # (O,)
         rounded = (weight / self.scales[:, None]).round().to(torch.int8)
         self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
@@ -77,10 +89,10 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
         low, high = (float(value) for value in input.aminmax())
-        scale = max(max(high, 0.0) - min(low, 0.0), 1e-12) / 255
+        scale = max(max(high, 0.0) - min(low, 0.0), 1e-12) / self.largest_input
         zero = round(-min(low, 0.0) / scale)  # the number that stands for 0
         middle = torch.full((1,), zero + 0.5)  # the conversion cuts off: half more rounds
-        numbers = torch.add(middle, input.float(), alpha=1 / scale).clamp_(0, 255).to(torch.uint8)
+        numbers = torch.add(middle, input.float(), alpha=1 / scale).clamp_(0, self.largest_input).to(torch.uint8)
         bias = self.bias if bias is None else bias
         bias = None if bias is None else bias.float()
         output = torch.ops.onednn.qlinear_pointwise(
@@ -98,13 +110,68 @@ def fused(gelu: bool) -> tuple[str, list[None], str]:
     return ("gelu", [], "tanh") if gelu else ("none", [], "")
 
 
+@lru_cache(maxsize=1)
+def int8_range() -> tuple[int, int]:
+    """Largest weight and largest input with which this processor's int8 products are exact.
+
+    Says in a line when they are smaller than int8 allows. Raises ValueError when none of `INT8_RANGES` is exact.
+    """
+    for number, (weight, top) in enumerate(INT8_RANGES):
+        if int8_is_exact(weight, top):
+            if number:
+                logger.warning(
+                    "this processor adds int8 products in 16 bits: weights are rounded to %d and inputs to %d steps "
+                    "instead of 127 and 255, and a layer's error is 1.5 times as large",
+                    weight, top,
+                )  # fmt: skip
+            return weight, top
+    raise ValueError("precision int8: this processor's int8 products are wrong; use --precision auto")
+
+
+def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32) -> bool:
+    """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest ones among them."""
+    generator = torch.Generator().manual_seed(0)
+    weights_OI = torch.randint(-weight, weight + 1, (outputs, inputs), generator=generator).to(torch.int8)
+    weights_OI[0], weights_OI[1] = weight, -weight
+    packed = torch.ops.onednn.qlinear_prepack(weights_OI, None)
+    ones, zeros = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
+    for rows in CHECKED_ROWS:
+        numbers = torch.randint(0, top + 1, (rows, inputs), generator=generator).to(torch.uint8)
+        numbers[0] = top
+        output = torch.ops.onednn.qlinear_pointwise(
+            numbers, 1.0, 0, packed, ones, zeros, None, 1.0, 0, torch.float32, *fused(False)
+        )
+        if not torch.equal(output.long(), numbers.long() @ weights_OI.long().t()):
+            return False
+    return True
+
+
+@lru_cache(maxsize=2)
+def packing_is_right(dtype: torch.dtype) -> bool:
+    """Whether packed products of this type are those of plain layers on this processor; a line says so if not."""
+    generator = torch.Generator().manual_seed(0)
+    plain = Linear(256, 96, gelu=True).requires_grad_(False)
+    for parameter in plain.parameters():
+        parameter.uniform_(-0.1, 0.1, generator=generator)
+    plain.to(dtype)
+    packed = PackedLinear(plain)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for rows in CHECKED_ROWS:
+        x = torch.randn(rows, 256, generator=generator).to(dtype)
+        if not torch.allclose(packed(x), plain(x), rtol=tolerance, atol=tolerance):
+            logger.warning("this processor's packed products in %s are wrong: plain, slower ones are used", dtype)
+            return False
+    return True
+
+
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN has kernels for this type on this device."""
+    """Whether oneDNN has kernels for this type on this device, and they are right."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return known and packing_is_right(dtype)
 
 
 def pack_linears(module: nn.Module, kind: Callable[[Linear], nn.Module] = PackedLinear) -> None:

@@ -53,13 +53,16 @@ class SamplingConfig:
 
 
 class SamplingHook:
-    """Sees, and may replace, what each scale produces. Subclass and override what is needed."""
+    """Sees, and may replace, what each scale produces. Subclass and override what is needed.
+
+    A hook that serves several generations keeps nothing of one for the next: what it may need is handed to it.
+    """
 
     watches = False
     "Whether the hook only looks: a watcher leaves float32 images independent of their batch."
 
-    def logits(self, scale: int, logits: Tensor) -> Tensor:
-        """Guided logits (B, h_k w_k, V) before temperature and filters."""
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
+        """Guided logits (B, h_k w_k, V) before temperature and filters, and what coarser scales left, (B, C, h, w)."""
         return logits
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
@@ -140,7 +143,7 @@ def sample_scales(
 
     @torch.no_grad()  # not on the generator: a run that is given up would complain at the interpreter's end
     def choose(scale: int, accumulated: Tensor) -> Tensor:
-        logits = tempered(hook.logits(scale, guided(scale, accumulated)), config.temperature)
+        logits = tempered(hook.logits(scale, guided(scale, accumulated), accumulated), config.temperature)
         noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
         if config.smooth:
             mixture = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, scales))

@@ -111,6 +111,8 @@ class Rejection:
             rows = slice(start, start + self.candidates)
             features = accumulated[rows].to(model.device)
             judged = self.judge(Candidates(tokens.select(rows), features, labels[start], model, tokenizer))
+            if judged.isnan().any():  # which would be sorted before every number
+                raise ValueError("the judge's scores are not numbers: its weights or the model's are damaged")
             order = judged.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
             kept += [start + row for row in order]
             scores += [float(judged[row]) for row in order]

@@ -50,13 +50,30 @@ def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[
             path = Path(config.out) / f"{row.name}-s{seed}.json"
             training = training_of(config, row, seed)
             if path.is_file():
-                results.append(read_json(path))
+                results.append(kept(path, config))
                 logger.info("%s is done", path.stem)
                 continue
             train_transformer(training, resume=True)
             results.append(measured(config, row, seed, training, progress))
             write_json(path, results[-1])
     return results
+
+
+def kept(path: Path, config: Ablation) -> dict[str, Any]:
+    """A result that is there. Raises ValueError where it was made with other settings."""
+    result = read_json(path)
+    before, now = result.get("settings", {}), shared_settings(config)
+    for name in (name for name in now if name in before and before[name] != now[name]):
+        raise ValueError(
+            f"{path}: was made with another {name} ({before[name]}, now {now[name]}); choose another --out"
+        )
+    return result
+
+
+def shared_settings(config: Ablation) -> dict[str, Any]:
+    """The settings that all results of a folder share."""
+    names = ("steps", "batch_size", "learning_rate", "ema", "top_k", "top_p", "guidance", "count", "features")
+    return {name: getattr(config, name) for name in names}
 
 
 def measured(
@@ -74,7 +91,7 @@ def measured(
     return {
         "row": row.name, "seed": seed, "preset": row.preset, "kind": row.kind, **sampling,
         "images_seen": training.steps * training.batch_size, "count": config.count, "features": config.features,
-        "floor": report["floor"], "figures": report["mean"],
+        "floor": report["floor"], "figures": report["mean"], "settings": shared_settings(config),
     }  # fmt: skip
 
 

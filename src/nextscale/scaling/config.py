@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 
 KINDS = ("var", "raster")
 
@@ -19,6 +19,10 @@ class ScalingRun:
     "Tokenizer: a model, run or tokenizer folder."
     heldout: str
     "Held-out images or tokens, measured on."
+    label_column: str = ""
+    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "Column of the images where it is in doubt; in .tar: their suffix."
     kind: str = "var"
     "var or raster."
     depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
@@ -41,8 +45,8 @@ class ScalingRun:
     "Folder of all runs."
     seed: int = 0
     "Seed of initial weights, order and dropout."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
+    precision: str = "auto"
+    "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     compile: bool = False
@@ -51,6 +55,7 @@ class ScalingRun:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "batch_size", "heldout_images", "measurements")
         require_at_least(self, 0, "images")
+        require_seed(self.seed)
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} has no depths to compare; expected one of {', '.join(KINDS)}")
         if not self.depths or min(self.depths) < 1 or len(set(self.depths)) < len(self.depths):
@@ -125,8 +130,8 @@ class Ablation:
     "File with that network's weights; without it, they are fetched."
     out: str = "out/ablation"
     "Folder of all runs."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
+    precision: str = "auto"
+    "Type of products in training: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     compile: bool = False
@@ -138,5 +143,7 @@ class Ablation:
         known = [row.name for row in ROWS]
         if not self.rows or not set(self.rows) <= set(known):
             raise ValueError(f"rows must be some of {', '.join(known)}, got {', '.join(self.rows) or 'none'}")
+        for seed in self.seeds:
+            require_seed(seed, name="seeds")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be different numbers, got {list(self.seeds)}")

@@ -9,7 +9,6 @@ Hosts that share OUT take depths that nobody has claimed.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -19,9 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nextscale.config import from_dict, read_json
-from nextscale.data.source import open_source
-from nextscale.data.tokens import is_token_cache, open_tokens
+from nextscale.config import from_dict, read_json, read_json_lines, to_dict
+from nextscale.data.source import ImageSource, open_source
+from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.evaluation.cost import training_flops
 from nextscale.files import write_json
 from nextscale.models.families import family
@@ -29,20 +28,22 @@ from nextscale.presets import family_presets
 from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
 from nextscale.training.families import TRAININGS
+from nextscale.training.metrics import LOG
 from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.record import identity_of, read_record
 from nextscale.training.transformer import TransformerTraining, train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
 UNIT = 73_728
 """Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
-SAME = ("data", "heldout", "steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
+SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
-    there = len(open_tokens(config.data) if is_token_cache(config.data) else open_source(config.data))
+    there = len(opened(config.data, config))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -58,6 +59,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
         "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
         "compile": config.compile, "top_k": 0, "top_p": 0.95,
+        "label_column": config.label_column, "image_column": config.image_column,
         "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
     })  # fmt: skip
 
@@ -69,15 +71,10 @@ def run_depths(config: ScalingRun) -> list[Path]:
         raise ValueError("scaling runs train one depth per process; start one on each host instead of under torchrun")
     wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # complain first
     for depth, training in wanted:
+        training = replace(training, precision=shared_precision(config))
         result = result_path(out, config.kind, depth)
         if result.is_file():
-            before = from_dict(type(training), read_json(Path(training.out) / "config.json"))
-            changed = [name for name in SAME if getattr(before, name) != getattr(training, name)]
-            if changed:
-                raise ValueError(
-                    f"{result}: was made with another {changed[0]} ({getattr(before, changed[0])}, now "
-                    f"{getattr(training, changed[0])}); choose another --out"
-                )
+            require_same(result, training)
             logger.info("%s is done", result.stem)
             continue
         with claimed(result.with_suffix(".claim")) as mine:
@@ -87,6 +84,37 @@ def run_depths(config: ScalingRun) -> list[Path]:
             train_transformer(training, resume=True)
             write_json(result, measured(config.kind, depth, training, Path(training.out)))
     return [path for depth, _ in wanted if (path := result_path(out, config.kind, depth)).is_file()]
+
+
+def shared_precision(config: ScalingRun) -> str:
+    """What was asked for; where that is `auto`, what the depths that are there were trained in."""
+    if config.precision != "auto":
+        return config.precision
+    records = (read_record(folder) for folder in sorted(Path(config.out).glob(f"{config.kind}-d*")) if folder.is_dir())
+    return next((record.settings["precision"] for record in records if record is not None), "auto")
+
+
+def require_same(result: Path, training: TransformerTraining) -> None:
+    """Raises ValueError where a depth that is done had other settings or data than what is asked for now."""
+    before, now = read_record(Path(training.out)), to_dict(training)
+    if before is None:
+        raise ValueError(f"{result}: its run folder {training.out} is gone; choose another --out")
+    for name in SAME:
+        if before.settings[name] != now[name]:
+            raise ValueError(
+                f"{result}: was made with another {name} ({before.settings[name]}, now {now[name]}); "
+                "choose another --out"
+            )
+    for name in ("data", "heldout"):
+        if name in before.inputs and before.inputs[name] != identity_of(opened(now[name], training)):
+            raise ValueError(f"{result}: was made with other {name} than {now[name]} holds now; choose another --out")
+
+
+def opened(data: str, columns: ScalingRun | TransformerTraining) -> TokenCache | ImageSource:
+    """Images, of the columns that the settings name, or tokens."""
+    if is_token_cache(data):
+        return open_tokens(data)
+    return open_source(data, label_column=columns.label_column, image_column=columns.image_column)
 
 
 def result_path(out: Path, kind: str, depth: int) -> Path:
@@ -143,8 +171,7 @@ def measured(kind: str, depth: int, training: TransformerTraining, run: Path) ->
     model = from_dict(family(kind).config, recorded["model"])
     each = training_flops(model)
     curve = {}
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        values = json.loads(line)
+    for values in read_json_lines(run / LOG):
         if "heldout_loss" in values:
             images = values["step"] * training.batch_size
             curve[values["step"]] = {
@@ -153,6 +180,8 @@ def measured(kind: str, depth: int, training: TransformerTraining, run: Path) ->
                 "error": 1 - values["heldout_accuracy"], "error_last": 1 - values["heldout_accuracy_last"],
             }  # fmt: skip
     points = [curve[step] for step in sorted(curve)]
+    if not points:
+        raise ValueError(f"{run / LOG}: holds no held-out measurement; remove {run} to train this depth again")
     return {
         "kind": kind, "depth": depth, "parameters": UNIT * depth**3, "tokens_per_image": model.schedule.length,
         "learning_rate": training.optimiser.learning_rate, "heldout_images": training.heldout_images,

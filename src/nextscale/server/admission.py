@@ -1,17 +1,11 @@
-"""How many images may be waiting or in work, and what a refused client is told."""
+"""How many images may be waiting or in work."""
 
 from __future__ import annotations
 
 import math
 import time
 
-
-class Refused(Exception):
-    """A request that is not taken up: its status, a line that says why, and seconds until another try."""
-
-    def __init__(self, status: int, message: str, *, retry_after: int = 1) -> None:
-        super().__init__(message)
-        self.status, self.message, self.retry_after = status, message, retry_after
+from nextscale.server.problems import Refused
 
 
 class Admission:
@@ -29,6 +23,8 @@ class Admission:
         """Take up a request. Raises Refused when the queue is full or the server is stopping."""
         if self.draining:
             raise Refused(503, "the server is stopping; try another one, or later", retry_after=5)
+        if images > self.most:
+            raise Refused(400, f"n: at most {self.most} images fit into the queue, got {images}", param="n")
         if self.pending + images > self.most:
             wait = min(60, math.ceil(max(1.0, self.pending * self.seconds_each)))
             raise Refused(

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Form, HTTPException, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from nextscale import __version__
-from nextscale.server.admission import Admission, Refused
+from nextscale.server.admission import Admission
+from nextscale.server.forms import FormRoute
+from nextscale.server.handbook import handbook
 from nextscale.server.jobs import Backend, Job, ModelCard, Stage
 from nextscale.server.metrics import Metrics
-from nextscale.server.middleware import Bounds, Watch, problem
-from nextscale.server.orders import edit_jobs, generation_jobs, model_data, named_class
+from nextscale.server.middleware import IMAGES, Bounds, Guard, Heads, Watch
+from nextscale.server.orders import edit_jobs, generation_jobs, model_data, named_class, no_such_model
+from nextscale.server.problems import Refused, answer_problems, refusal
 from nextscale.server.schema import (
     EditRequest,
     GenerationRequest,
@@ -34,7 +36,7 @@ from nextscale.server.streaming import EventStream, event
 from nextscale.server.uploads import encoded
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemAnswer} for status in (400, 401, 404, 405, 413, 429, 503, 504)
+    status: {"model": ProblemAnswer} for status in (400, 401, 404, 405, 413, 429, 500, 503, 504)
 }
 bearer = HTTPBearer(auto_error=False, description="One of the server's API keys, where it asks for one.")
 
@@ -43,18 +45,24 @@ def create_app(
     backend: Backend, settings: ServerSettings, keys: Keys | None = None, admission: Admission | None = None
 ) -> FastAPI:
     """The application; `admission` is shared with whoever drains it."""
-    app = FastAPI(title="nextscale", version=__version__, summary="Images, scale by scale, in OpenAI's Images API.")
+    app = FastAPI(
+        title="nextscale", version=__version__, summary="Images, scale by scale, in OpenAI's Images API.",
+        docs_url=None, redoc_url=None,
+    )  # fmt: skip
     app.openapi_version = "3.1.0"
     metrics, admission = Metrics(), admission or Admission(settings.queue)
-    app.add_middleware(Bounds, most=settings.max_body)
-    app.add_middleware(Watch, metrics=metrics)
+    surround(app, settings, metrics)
     answer_problems(app)
+    forms = APIRouter(route_class=FormRoute)
 
     def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
         if keys is not None and (given is None or not keys.accept(given.credentials)):
-            raise HTTPException(401, "a valid API key is needed: Authorization: Bearer KEY")
+            raise Refused(
+                401, "a valid API key is needed: Authorization: Bearer KEY", headers={"www-authenticate": "Bearer"}
+            )
 
     protected = [Depends(authorised)]
+    late = Refused(504, f"not done within {settings.deadline:g} s; ask for less, or later")
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> dict[str, Any]:
@@ -66,6 +74,10 @@ def create_app(
         metrics.pending.set(admission.pending)
         return Response(metrics.text(), media_type="text/plain; version=0.0.4")
 
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(handbook(app.openapi()))
+
     @app.get("/v1/models", dependencies=protected, responses=PROBLEMS)
     async def models() -> ModelList:
         """Models that are served."""
@@ -76,36 +88,41 @@ def create_app(
         """What is known of a model."""
         card = await backend.card()
         if model != card.name:
-            raise HTTPException(404, f"model {model!r} is not served here; {card.name} is")
+            raise no_such_model(model, card)
         return model_data(card)
 
     @app.post("/v1/images/generations", dependencies=protected, responses=PROBLEMS, response_model=ImagesAnswer)
-    async def generations(wanted: GenerationRequest) -> Response | ImagesAnswer:
+    async def generations(request: Request, wanted: GenerationRequest) -> Response | ImagesAnswer:
         """New images of a class."""
         card = await backend.card()
-        return await make("image_generation", wanted, generation_jobs(wanted, card, settings), card)
+        return await make(request, "image_generation", wanted, generation_jobs(wanted, card, settings), card)
 
-    @app.post("/v1/images/edits", dependencies=protected, responses=PROBLEMS, response_model=ImagesAnswer)
-    async def edits(wanted: Annotated[EditRequest, Form(media_type="multipart/form-data")]) -> Response | ImagesAnswer:
+    @forms.post("/v1/images/edits", dependencies=protected, responses=PROBLEMS, response_model=ImagesAnswer)
+    async def edits(
+        request: Request, wanted: Annotated[EditRequest, Form(media_type="multipart/form-data")]
+    ) -> Response | ImagesAnswer:
         """An image of which the mask's part is made anew."""
         card = await backend.card()
-        return await make("image_edit", wanted, await edit_jobs(wanted, card, settings), card)
+        return await make(request, "image_edit", wanted, await edit_jobs(wanted, card, settings), card)
 
-    async def make(kind: str, wanted: ImageRequest, jobs: Sequence[Job], card: ModelCard) -> Response | ImagesAnswer:
+    async def make(
+        request: Request, kind: str, wanted: ImageRequest, jobs: Sequence[Job], card: ModelCard
+    ) -> Response | ImagesAnswer:
         admission.enter(len(jobs))
         if wanted.stream:
-            events = stream(kind, wanted, jobs[0], card)
+            events = stream(request, kind, wanted, jobs[0], card)
             return EventStream(events, on_close=lambda: admission.leave(len(jobs)))
         try:
             async with asyncio.timeout(settings.deadline), asyncio.TaskGroup() as group:
                 tasks = [group.create_task(result(kind, job)) for job in jobs]
         except TimeoutError:
-            raise Refused(504, f"not done within {settings.deadline:g} s; ask for less, or later") from None
+            raise late from None
         except ExceptionGroup as several:
             raise several.exceptions[0] from None
         finally:
             admission.leave(len(jobs))
         stages = [task.result() for task in tasks]
+        request.scope[IMAGES] = len(stages)
         data = [
             ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=named_class(stage.label, card))
             for job, stage in zip(jobs, stages, strict=True)
@@ -124,7 +141,9 @@ def create_app(
                 return stage
         raise RuntimeError("a backend ended without a result")
 
-    async def stream(kind: str, wanted: ImageRequest, job: Job, card: ModelCard) -> AsyncIterator[bytes]:
+    async def stream(
+        request: Request, kind: str, wanted: ImageRequest, job: Job, card: ModelCard
+    ) -> AsyncIterator[bytes]:
         """Server-sent events: the image after each scale that was asked for, then the result."""
         previews = 0
         try:
@@ -141,45 +160,31 @@ def create_app(
                         continue
                     metrics.images.labels(kind).inc()
                     metrics.together.observe(stage.together)
+                    request.scope[IMAGES] = 1
                     label = named_class(stage.label, card)
                     yield event(f"{kind}.completed", facts | {"seed": job.seed, "label": label})
         except TimeoutError:
-            yield event("error", problem(f"not done within {settings.deadline:g} s", 504))
+            yield event("error", late.body())
+        except Exception as error:
+            yield event("error", refusal(error).body())
 
+    app.include_router(forms)
     return app
+
+
+def surround(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+    """What every request passes, from the inside out."""
+    app.add_middleware(Bounds, most=settings.max_body)
+    app.add_middleware(Guard)
+    app.add_middleware(Heads)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"], expose_headers=["retry-after", "x-request-id"],
+        )  # fmt: skip
+    app.add_middleware(Watch, metrics=metrics, access_log=settings.access_log)
 
 
 async def written(stage: Stage, wanted: ImageRequest) -> str:
     """The image in base64, without holding up other requests."""
-    return await asyncio.to_thread(encoded, stage.image, wanted.output_format)
-
-
-def answer_problems(app: FastAPI) -> None:
-    """Every refusal in one form and one line."""
-
-    def answer(status: int, message: str, *, headers: dict[str, str] | None = None, param: str | None = None) -> Any:
-        return JSONResponse(problem(message, status, param=param), status_code=status, headers=headers)
-
-    async def refused(_: Request, error: Exception) -> Response:
-        assert isinstance(error, Refused)
-        return answer(error.status, error.message, headers={"retry-after": str(error.retry_after)})
-
-    async def wrong(_: Request, error: Exception) -> Response:
-        return answer(400, " ".join(str(error).split()))
-
-    async def invalid(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        return answer(400, f"{where}: {first['msg']}" if where else first["msg"], param=where or None)
-
-    async def failed(_: Request, error: Exception) -> Response:
-        assert isinstance(error, StarletteHTTPException)
-        headers = dict(error.headers or {}) | ({"www-authenticate": "Bearer"} if error.status_code == 401 else {})
-        return answer(error.status_code, str(error.detail), headers=headers)
-
-    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
-        Refused: refused, ValueError: wrong, RequestValidationError: invalid, StarletteHTTPException: failed,
-    }  # fmt: skip
-    for kind, handler in handlers.items():
-        app.add_exception_handler(kind, handler)
+    return await asyncio.to_thread(encoded, stage.image, wanted.output_format, wanted.output_compression)

@@ -10,14 +10,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 from ray import serve
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from nextscale.catalogue import BUNDLED, FolderModel, find_model
@@ -27,8 +29,12 @@ from nextscale.server.admission import Admission
 from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, ModelCard, Stage
 from nextscale.server.local import LocalBackend
+from nextscale.server.private_ray import keep_replicas_private
+from nextscale.server.problems import Refused, is_users
 from nextscale.server.settings import Keys, ServerSettings
+from nextscale.threads import POLICIES, share_the_processor
 
+log = logging.getLogger(__name__)
 ATTEMPTS = 5
 """Times that a job is handed to a replica, where one dies under it."""
 SMALL = 400_000_000
@@ -49,6 +55,12 @@ def suited_replicas(settings: ServerSettings) -> int:
     return 2 if weights <= SMALL else 1
 
 
+def waiting() -> dict[str, str]:
+    """How threads wait for each other, for processes that are started elsewhere and load torch first of all."""
+    share_the_processor()
+    return {name: os.environ[name] for name in POLICIES if name in os.environ}
+
+
 class ImageModel(LocalBackend):
     """A replica: the model in a process of its own."""
 
@@ -58,11 +70,12 @@ class ImageModel(LocalBackend):
         from nextscale.pipeline import VARPipeline
         from nextscale.runtime import retain_freed_memory
 
+        keep_replicas_private()
         if threads:
             torch.set_num_threads(threads)
         retain_freed_memory()
         pipeline = VARPipeline.from_pretrained(settings.model, device=settings.device, dtype=settings.precision)
-        super().__init__(pipeline, settings.model, batch_size=settings.batch_size)
+        super().__init__(pipeline, settings.served_name, batch_size=settings.batch_size)
 
 
 class Replicas:
@@ -88,18 +101,44 @@ class Replicas:
                         shown = stage.scale
                         yield stage
                 return
-            except RayActorError:
+            except RayActorError as error:
+                log.warning("a replica ended under its work, which goes to another")
                 if attempt == ATTEMPTS - 1:
-                    raise
+                    line = "the model's processes ended under this request, several times; try again later"
+                    raise Refused(503, line, retry_after=10) from error
+            except RayTaskError as error:
+                if is_users(error.cause):
+                    raise error.cause from None
+                raise
             finally:
                 with suppress(Exception):
                     stages.cancel()
+
+
+class KeptLines(logging.Handler):
+    """Log lines until they are asked for; the newest, where nobody asks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: deque[tuple[int, str]] = deque(maxlen=10_000)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, self.format(record)))
+
+    def take(self) -> list[tuple[int, str]]:
+        """Levels and lines since the last time."""
+        return [self.lines.popleft() for _ in range(len(self.lines))]
 
 
 class Api:
     """The HTTP side."""
 
     def __init__(self, model: DeploymentHandle, settings: ServerSettings, keys: Keys | None) -> None:
+        keep_replicas_private()
+        self.kept = KeptLines()
+        logger = logging.getLogger("nextscale")
+        logger.addHandler(self.kept)
+        logger.setLevel(logging.INFO)
         self.admission = Admission(settings.queue)
         self.asgi = create_app(Replicas(model), settings, keys, self.admission)
 
@@ -111,6 +150,10 @@ class Api:
         self.admission.draining = True
         return self.admission.pending
 
+    async def lines(self) -> list[tuple[int, str]]:
+        """Levels and lines that were logged since the last call."""
+        return self.kept.take()
+
 
 def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     """The application of these settings. Raises ValueError for wrong ones."""
@@ -121,8 +164,9 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     model = serve.deployment(
         num_replicas=replicas,
         max_ongoing_requests=UNLIMITED,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": waiting()}},
         health_check_period_s=2,
+        max_constructor_retry_count=1,
         graceful_shutdown_timeout_s=settings.deadline,
     )(ImageModel)
     api = serve.deployment(

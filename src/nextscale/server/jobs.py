@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.pyramid import Size
 from nextscale.sampling.next_scale import SamplingConfig
 

@@ -8,6 +8,7 @@ from functools import partial
 from nextscale.pipeline import VARPipeline
 from nextscale.server.batcher import Batcher
 from nextscale.server.jobs import Job, ModelCard, Stage
+from nextscale.server.problems import on_purpose
 from nextscale.server.worker import card_of, run_jobs
 
 
@@ -23,5 +24,11 @@ class LocalBackend:
         return self.known
 
     async def make(self, job: Job) -> AsyncIterator[Stage]:
-        async for stage in self.batcher.stream(job):
-            yield stage
+        """The stages of a job. A ValueError is about the job; one out of a library is a fault and becomes another."""
+        try:
+            async for stage in self.batcher.stream(job):
+                yield stage
+        except ValueError as error:
+            if on_purpose(error):
+                raise
+            raise RuntimeError(f"a job failed: {error}") from error

@@ -1,15 +1,21 @@
-"""What surrounds every request: its size, its time, its status in the figures."""
+"""What surrounds every request: its size, its time, its status in the figures and the log."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 
-from fastapi import HTTPException
-from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextscale.server.metrics import Metrics
+from nextscale.server.problems import Refused, one_line, refusal
+
+IMAGES = "nextscale.images"
+"""Where a request's scope says how many images were made for it."""
+LEFT = 499
+"""Status of requests whose client left before an answer, in figures and log."""
+log = logging.getLogger(__name__)
 
 
 class Bounds:
@@ -20,34 +26,78 @@ class Bounds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
-        message = f"the request is too large; at most {self.most:,} bytes are taken"
+        too_large = Refused(
+            413, f"the request is too large; at most {self.most:,} bytes are taken", headers={"connection": "close"}
+        )
 
         async def bounded() -> Message:
             nonlocal size
             part = await receive()
             size += len(part.get("body", b""))
             if size > self.most:
-                raise HTTPException(413, message)  # which the framework's parsers pass on
+                raise too_large  # which the framework's parsers pass on
             return part
 
         if scope["type"] == "http" and announced(scope["headers"]) > self.most:
-            answer = JSONResponse(problem(message, 413), status_code=413, headers={"connection": "close"})
+            raise too_large
+        await self.app(scope, bounded, send)
+
+
+class Guard:
+    """Answers what nothing further in has answered, so that no error is shown as it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        except Exception as error:
+            answer = refusal(error).answer()
+            if started or scope["type"] != "http":
+                raise  # too late for another answer
             await answer(scope, receive, send)
-        else:
-            await self.app(scope, bounded, send)
+
+
+class Heads:
+    """Answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+
+        async def headers_only(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
+
+        inner = {**scope, "method": "GET"}  # the server's own scope goes on saying HEAD: no body is due
+        try:
+            await self.app(inner, receive, headers_only)
+        finally:
+            scope["route"] = inner.get("route")
 
 
 class Watch:
-    """Counts requests by the path of their route and their status, and times them."""
+    """Counts requests by the path of their route and their status, times them, and logs a line for each."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(self, app: ASGIApp, metrics: Metrics, access_log: bool) -> None:
+        self.app, self.metrics, self.access_log = app, metrics, access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, began = 499, time.monotonic()  # as for clients that left before an answer
+        status, began = LEFT, time.monotonic()
 
         async def watched(message: Message) -> None:
             nonlocal status
@@ -58,9 +108,15 @@ class Watch:
         try:
             await self.app(scope, receive, watched)
         finally:
+            took = time.monotonic() - began
             path = getattr(scope.get("route"), "path", "other")
             self.metrics.requests.labels(path, str(status)).inc()
-            self.metrics.seconds.labels(path).observe(time.monotonic() - began)
+            self.metrics.seconds.labels(path).observe(took)
+            if self.access_log:
+                place = one_line(f"{scope['method']} {scope['path']}")[:120]
+                count = scope.get(IMAGES, 0)
+                made = f", {count} image{'s' if count > 1 else ''}" if count else ""
+                log.info("%s %d, %.0f ms%s", place, status, 1000 * took, made)
 
 
 def announced(headers: Iterable[tuple[bytes, bytes]]) -> int:
@@ -69,11 +125,3 @@ def announced(headers: Iterable[tuple[bytes, bytes]]) -> int:
         if name == b"content-length" and value.isdigit():
             return int(value)
     return 0
-
-
-def problem(message: str, status: int, *, param: str | None = None, code: str | None = None) -> dict:
-    """A body as OpenAI's clients read it."""
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
-        status, "invalid_request_error" if status < 500 else "server_error"
-    )
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

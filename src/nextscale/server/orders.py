@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from fastapi import HTTPException
 
 from nextscale.classes import find_class
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.pipeline import AUTO
 from nextscale.server.jobs import Edit, Job, ModelCard
+from nextscale.server.problems import Refused
 from nextscale.server.schema import EditRequest, GenerationRequest, ImageRequest, ModelData
 from nextscale.server.settings import ServerSettings
 from nextscale.server.uploads import transparent_part, uploaded_image, uploaded_mask
@@ -20,14 +20,14 @@ NOBODY = "none"
 
 
 def generation_jobs(wanted: GenerationRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
-    """One job per image. Raises ValueError, and HTTPException for another model."""
+    """One job per image. Raises ValueError, and Refused for another model."""
     check(wanted, card, settings)
     label = class_id(wanted.prompt, card)
     return jobs_of(wanted, card, label)
 
 
 async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
-    """One job per image. Raises ValueError, and HTTPException for another model."""
+    """One job per image. Raises ValueError, and Refused for another model."""
     check(wanted, card, settings)
     if not card.edits:
         raise ValueError(f"the model is {card.title}, which cannot edit")
@@ -47,7 +47,8 @@ async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettin
         mask = np.ones(size, dtype=np.float32)
     if wanted.keep_scales > card.scales:
         raise ValueError(f"keep_scales: the model has {card.scales} scales, got {wanted.keep_scales}")
-    label = AUTO if wanted.prompt == AUTO and AUTO not in card.class_names else class_id(wanted.prompt, card)
+    auto = wanted.prompt.strip().lower() == AUTO and wanted.prompt.strip() not in card.class_names
+    label = AUTO if auto else class_id(wanted.prompt, card)
     config = EditConfig(keep_scales=wanted.keep_scales, feather=wanted.feather)
     return jobs_of(wanted, card, label, Edit(image, mask, config))
 
@@ -65,16 +66,24 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
 
 
 def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> None:
-    """What holds of every request. Raises ValueError, and HTTPException for another model."""
-    if wanted.model not in (None, card.name):
-        raise HTTPException(404, f"model: {wanted.model!r} is not served here; {card.name} is")
+    """What holds of every request. Raises ValueError, and Refused for another model."""
+    if wanted.model not in (None, card.name, settings.model):
+        raise no_such_model(wanted.model, card)
     height, width = card.image_size
     if wanted.size not in (None, "auto", f"{width}x{height}") and not isinstance(wanted, EditRequest):
         raise ValueError(f"size: the model makes images of {width}x{height}; leave it out, or say auto")
-    if wanted.n > settings.max_images:
-        raise ValueError(f"n: at most {settings.max_images} images a request, got {wanted.n}")
+    if wanted.output_format == "png" and wanted.output_compression not in (None, 100):
+        raise ValueError("output_compression: png loses nothing; ask for output_format jpeg or webp")
+    most = min(settings.max_images, settings.queue)
+    if wanted.n > most:
+        raise ValueError(f"n: at most {most} images a request, got {wanted.n}")
     if wanted.stream and wanted.n > 1:
         raise ValueError(f"n: a stream shows one image, got {wanted.n}; ask for each by itself")
+
+
+def no_such_model(name: str, card: ModelCard) -> Refused:
+    """The refusal of a model that is not served."""
+    return Refused(404, f"model: {name!r} is not served here; {card.name} is", param="model", code="model_not_found")
 
 
 def class_id(prompt: str, card: ModelCard) -> int | None:
@@ -82,7 +91,7 @@ def class_id(prompt: str, card: ModelCard) -> int | None:
     name = prompt.strip()
     if name in card.class_names:
         return card.class_names.index(name)
-    if name == NOBODY:
+    if name.lower() == NOBODY:
         return None
     if name.isdecimal() and name.isascii():
         if len(name) > 9 or int(name) >= len(card.class_names):

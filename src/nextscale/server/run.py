@@ -3,61 +3,109 @@
 from __future__ import annotations
 
 import logging
-import os
+import re
 import signal
 import socket
 import threading
 import time
+from typing import Any
 
+from nextscale.server.private_ray import LOOPBACK, private_ray
 from nextscale.server.settings import ServerSettings
 
-LOOPBACK = "127.0.0.1"
+NAME = "nextscale"
+"""Of the application."""
+PULSE = 0.5
+"""Seconds between looks at the log of the HTTP side, which is another process."""
 log = logging.getLogger(__name__)
 
 
-def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK, port: int = 8000) -> None:
+def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK[0], port: int = 8000) -> None:
     """Serve until SIGTERM or SIGINT; what was accepted by then is finished. Raises ValueError for a port in use."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    require_free(host, port)
-    import ray
+    port = require_free(host, port)
+    require_precision(settings)
+    with private_ray():
+        from ray import serve
+
+        from nextscale.server.deployment import build
+
+        application = build(settings)
+        stop = threading.Event()
+
+        def stopping(*_: object) -> None:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            stop.set()
+
+        # After Ray's own handlers, which end at once.
+        before = {each: signal.signal(each, stopping) for each in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            log.info("loading %s", settings.model)
+            serve.start(
+                proxy_location="HeadOnly", http_options={"host": host, "port": port},
+                logging_config={"log_level": "ERROR", "enable_access_log": False},
+            )  # fmt: skip
+            try:
+                api = serve.run(application, name=NAME, route_prefix="/")
+            except RuntimeError as error:
+                raise ValueError(f"{settings.model} cannot be served: {cause_of(error)}") from error
+            announce(settings, host, port)
+            while not stop.wait(PULSE):
+                relay(api)
+            log.info("stopping: what was accepted is finished first; again to stop at once")
+            ends = time.monotonic() + settings.deadline
+            while api.drain.remote().result() and time.monotonic() < ends:
+                time.sleep(0.1)
+            time.sleep(0.3)  # the last answers are still being sent
+            relay(api)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+
+
+def cause_of(failure: Exception) -> str:
+    """Why the application did not start: what the last line of a replica's traceback says."""
     from ray import serve
 
-    from nextscale.server.deployment import build
+    deployments = serve.status().applications[NAME].deployments.values()
+    messages = [one.message for one in deployments if "Traceback" in one.message] or [str(failure)]
+    last = messages[0].strip().splitlines()[-1]
+    return re.sub(r"^[\w.]+(Error|Exception): ", "", last)
 
-    application = build(settings)
-    stop = threading.Event()
-    ray.init(
-        include_dashboard=False, _node_ip_address=LOOPBACK, log_to_driver=False, logging_level=logging.WARNING,
-        configure_logging=True,
-    )  # fmt: skip
-    # After Ray's own handlers, which end at once.
-    before = {each: signal.signal(each, lambda *_: stop.set()) for each in (signal.SIGTERM, signal.SIGINT)}
+
+def announce(settings: ServerSettings, host: str, port: int) -> None:
+    """Where the server is, and who may use it."""
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    log.info("serving %s at %s/v1, documentation at %s/docs; stop with Ctrl-C", settings.model, url, url)
+    if not settings.api_key_file and host not in (*LOOPBACK, "localhost"):
+        log.warning("whoever reaches this machine can use the server; --api-key-file asks for keys")
+
+
+def relay(api: Any) -> None:
+    """Log here what the HTTP side has logged since the last time."""
     try:
-        serve.start(
-            proxy_location="HeadOnly", http_options={"host": host, "port": port},
-            logging_config={"log_level": "WARNING", "enable_access_log": False},
-        )  # fmt: skip
-        api = serve.run(application, name="nextscale", route_prefix="/")
-        log.info("serving %s at http://%s:%d/v1 (documentation at /docs); stop with Ctrl-C", settings.model, host, port)
-        stop.wait()
-        log.info("stopping: what was accepted is finished first")
-        ends = time.monotonic() + settings.deadline
-        while api.drain.remote().result() and time.monotonic() < ends:
-            time.sleep(0.1)
-        time.sleep(0.3)  # the last answers are still being sent
-    finally:
-        serve.shutdown()
-        ray.shutdown()
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        lines = api.lines.remote().result(timeout_s=10)
+    except Exception as error:  # it is being replaced; requests find out for themselves
+        log.debug("no log of the HTTP side: %s", error)
+        return
+    for level, line in lines:
+        log.log(level, "%s", line)
 
 
-def require_free(host: str, port: int) -> None:
-    """Raises ValueError when nothing can listen there."""
+def require_precision(settings: ServerSettings) -> None:
+    """Raises ValueError, before anything is started, for a device or precision that this machine has not."""
+    from nextscale.runtime import resolve_device, resolve_generation_dtype
+
+    resolve_generation_dtype(settings.precision, resolve_device(settings.device))
+
+
+def require_free(host: str, port: int) -> int:
+    """The port, a free one for 0. Raises ValueError when nothing can listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            raise ValueError(f"--host {host} --port {port}: cannot listen there ({error}); choose another") from error
+            return probe.getsockname()[1]
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"--host {host} --port {port}: cannot listen there ({error}); choose another") from error

@@ -6,11 +6,25 @@ import secrets
 from typing import Annotated, Literal
 
 from fastapi import UploadFile
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 TOP_SEED = 2**53 - 1
 """Largest seed: the integers that JSON's readers agree on."""
+NAMES = ("prompt", "model", "user", "safety_identifier")
+"""Texts whose case counts."""
 Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+UNSUPPORTED = "unsupported_value"
+NOT_USED = "Taken for the sake of clients; not used."
+
+
+def only_b64_json(value: object) -> object:
+    """Links would have to be kept and served: refused, saying what is there."""
+    if value == "url":
+        raise PydanticCustomError(UNSUPPORTED, "images are sent as b64_json only; leave it out, or say b64_json")
+    return value
 
 
 class ImageRequest(BaseModel):
@@ -26,15 +40,33 @@ class ImageRequest(BaseModel):
     guidance: Annotated[float | None, Field(gt=-1e4, lt=1e4, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, le=2**31)] = None
     top_p: Unit | None = None
-    response_format: Literal["b64_json"] | None = None
+    response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
+    output_compression: Annotated[
+        int | None, Field(ge=0, le=100, description="Quality of jpeg and webp in percent; png loses nothing.")
+    ] = None
     stream: bool = False
     partial_images: Annotated[
         int | None, Field(ge=0, le=64, description="Previews of a stream; none sends every scale.")
     ] = None
-    user: Annotated[str | None, Field(max_length=300, description="Not used.")] = None
-    quality: Annotated[str | None, Field(max_length=20, description="Not used.")] = None
     background: Literal["auto", "opaque"] | None = None
+    user: Annotated[str | None, Field(max_length=300, description=NOT_USED)] = None
+    safety_identifier: Annotated[str | None, Field(max_length=300, description=NOT_USED)] = None
+    quality: Annotated[str | None, Field(max_length=20, description=NOT_USED)] = None
+    complexity: Annotated[str | None, Field(max_length=20, description=NOT_USED)] = None
+    moderation: Annotated[Literal["auto", "low"] | None, Field(description=NOT_USED)] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def as_clients_mean_it(cls, values: object) -> object:
+        """What is null is left out, and words for settings count in any case."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: value.strip().lower() if isinstance(value, str) and name not in NAMES else value
+            for name, value in values.items()
+            if value is not None
+        }
 
     def seeds(self) -> list[int]:
         """One per image."""
@@ -44,6 +76,8 @@ class ImageRequest(BaseModel):
 
 class GenerationRequest(ImageRequest):
     """Body of a generation."""
+
+    style: Annotated[Literal["auto", "vivid", "natural"] | None, Field(description=NOT_USED)] = None
 
 
 class EditRequest(ImageRequest):
@@ -56,6 +90,7 @@ class EditRequest(ImageRequest):
     ] = "auto"
     keep_scales: Annotated[int, Field(ge=0, le=64, description="First scales taken over from the original.")] = 0
     feather: Annotated[int, Field(ge=0, le=1024, description="Pixels over which the mask's edge fades.")] = 4
+    input_fidelity: Annotated[Literal["auto", "low", "high"] | None, Field(description=NOT_USED)] = None
 
 
 class ImageData(BaseModel):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from nextscale.config import require_at_least
+
+ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,29 @@ class ServerSettings:
     "Bytes of a request at most."
     api_key_file: str = ""
     "File with one key a line; requests then need one of them (Authorization: Bearer KEY)."
+    cors_origins: tuple[str, ...] = ()
+    "Web pages that may use the server from a browser: https://one.example,https://two.example, or * for all."
+    access_log: bool = True
+    "Whether each request is logged in a line: method, path, status, milliseconds, images; no prompts, no keys."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "queue", "max_images", "max_pixels", "max_body")
         require_at_least(self, 0, "batch_size", "replicas")
         if not self.deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds, got {self.deadline}")
+        origins = tuple(origin.strip().lower().rstrip("/") for origin in self.cors_origins)
+        object.__setattr__(self, "cors_origins", origins)
+        for origin in origins:
+            if not ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"cors_origins: {origin!r} is no origin; expected * or https://HOST[:PORT], without a path"
+                )
+
+    @property
+    def served_name(self) -> str:
+        """What clients call the model: of a folder its name, without the path on this machine."""
+        folder = Path(self.model)
+        return folder.resolve().name if folder.exists() else self.model
 
 
 class Keys:
@@ -54,7 +74,7 @@ class Keys:
     def read(cls, file: str) -> Keys:
         """One key a line; blank lines and # comments do not count. Raises ValueError for a file without any."""
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"--api-key-file {file}: cannot be read ({error})") from error
         keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
@@ -63,6 +83,6 @@ class Keys:
         return cls(keys)
 
     def accept(self, key: str) -> bool:
-        """Whether a key is one of these, in the same time whichever it is."""
-        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+        """Whether a header's key is one of these, in the same time whichever it is."""
+        digest = hashlib.sha256(key.encode("latin-1", errors="replace")).digest()  # the bytes that were sent
         return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0

@@ -12,16 +12,21 @@ import gradio as gr
 from gradio.themes import Soft
 
 from nextscale.models.families import kind_of
+from nextscale.studio.buttons import Bench
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk
 from nextscale.studio.edit import edit_tab
 from nextscale.studio.errors import told
 from nextscale.studio.generate import generate_tab
 from nextscale.studio.inspect_tab import inspect_tab
-from nextscale.studio.queue import WAITING
+from nextscale.studio.jobs import WAITING, Update
 from nextscale.studio.scaling import scaling_tab
 
 log = logging.getLogger(__name__)
+EVERY, KEPT = 3600, 24 * 3600
+"""Seconds after which the page's own copies of files are looked through, and after which they go."""
+FONTS = ("system-ui", "sans-serif")
+"""None that a page would have to fetch from elsewhere."""
 TABS = ("Generate", "Edit", "Inspect", "Compare", "Scaling")
 
 
@@ -29,44 +34,38 @@ def build_studio(desk: Desk) -> gr.Blocks:
     """All tabs of the page."""
     model = desk.pipeline
     size = model.tokenizer.config.image_size
-    with gr.Blocks(title="nextscale studio") as page:
+    desk.take_files()
+    with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as page:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "
             f"{len(model.class_names)} classes, {model.precision} on {model.device}"
         )
+        browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
+        bench = Bench(desk, gr.State(None))
+        editing = kind_of(model.transformer.config).kind == "var"
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="Generate"):
-                gallery = generate_tab(desk)
-                take = gr.Button("Edit the chosen image", size="sm", elem_id="take")
-                picked = gr.State(None)
-            editing = kind_of(model.transformer.config).kind == "var"
+                take, chosen = generate_tab(bench)
             with gr.Tab("Edit", id="Edit", visible=editing):
-                canvas = edit_tab(desk) if editing else None
+                easel = edit_tab(bench) if editing else None
             with gr.Tab("Inspect", id="Inspect", visible=editing):
                 if editing:
-                    inspect_tab(desk)
+                    inspect_tab(bench)
             with gr.Tab("Compare", id="Compare"):
-                compare_tab(desk)
+                compare_tab(bench)
             with gr.Tab("Scaling", id="Scaling") as scaling:
                 scaling_tab(desk, scaling)
 
-        def pick(event: gr.SelectData) -> int:
-            return int(event.index)
+        if easel is None:
+            take.visible = False
+        else:
 
-        gallery.select(pick, None, picked, queue=False, show_progress="hidden")
+            @told
+            def taken(chosen: tuple[str, str]) -> Update:
+                return easel.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
 
-        @told
-        def taken(images: list | None, number: int | None) -> tuple:
-            from PIL import Image
-
-            if not images:
-                raise ValueError("there is no image yet: generate one first")
-            path = images[number if number is not None and number < len(images) else 0][0]
-            image = Image.open(path).convert("RGBA")
-            return {"background": image, "layers": [], "composite": image}, gr.Tabs(selected="Edit")
-
-        if canvas is not None:
-            take.click(taken, [gallery, picked], [canvas, tabs], queue=False, show_progress="hidden")
+            take.click(taken, chosen, [*easel.parts, tabs], show_progress="hidden", api_visibility="private")
+        bench.restore(page, browser)
     page.queue(max_size=WAITING, default_concurrency_limit=4)
     return page
 
@@ -78,8 +77,8 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
     try:
         page.launch(
             server_name=host, server_port=port, quiet=True, inbrowser=open_browser, prevent_thread_lock=True,
-            footer_links=[], theme=Soft(primary_hue="violet"), css=style.read_text(encoding="utf-8"),
-            max_file_size="32mb", ssr_mode=False,
+            theme=Soft(primary_hue="violet", font=FONTS), css=style.read_text(encoding="utf-8"),
+            footer_links=[], run_history=False, max_file_size="32mb", ssr_mode=False, max_threads=2 * WAITING,
         )  # fmt: skip
     except OSError as error:
         raise ValueError(f"--port {port}: cannot listen at {host} ({' '.join(str(error).split())})") from error
@@ -94,3 +93,4 @@ def run_studio(desk: Desk, *, host: str, port: int, open_browser: bool) -> None:
         page.block_thread()
     finally:
         page.close()
+        desk.close()

@@ -14,10 +14,10 @@ from nextscale.models.families import kind_of
 from nextscale.nn.linear import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.studio.desk import Desk, large, seed_of
-from nextscale.studio.errors import told
-from nextscale.studio.pictures import shown_picture
-from nextscale.studio.queue import MODEL
+from nextscale.studio.buttons import Bench
+from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.jobs import Job, Update
+from nextscale.studio.pictures import fitted, shown_picture
 
 FRAME = 0.02
 """Seconds of a model's own clock between its pictures at least."""
@@ -49,7 +49,7 @@ class Racer:
     @property
     def clock(self) -> str:
         state = "finished" if self.done else "at work"
-        return f"**{self.title}**: {self.taken} steps, {1000 * self.seconds:.0f} ms, {state}"
+        return f"{self.taken} steps, {1000 * self.seconds:.0f} ms, {state}"
 
 
 def title_of(pipeline: VARPipeline) -> str:
@@ -75,21 +75,22 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
 
 
 def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Image.Image | None], list[str]]]:
-    """Pictures and clocks of the rival and of the model, whenever one of the pictures changes."""
+    """Pictures and clocks of the rival and of the model, whenever one of the pictures changes; None where not."""
     assert desk.rival is not None
     pipelines = [desk.rival, desk.pipeline]
-    pictures: list[Image.Image | None] = [None, None]
     shown_at = [-FRAME, -FRAME]
     for racers, number in race(pipelines, desk.label_of(name), seed):
         racer = racers[number]
         if racer.last is not None and (racer.done or racer.seconds >= shown_at[number] + FRAME):
             shown_at[number] = racer.seconds
-            pictures[number] = large(racer.last.preview()[0])
-            yield [*pictures], [one.clock for one in racers]
+            pictures: list[Image.Image | None] = [None, None]
+            pictures[number] = fitted(racer.last.preview()[0])
+            yield pictures, [one.clock for one in racers]
 
 
-def compare_tab(desk: Desk) -> None:
+def compare_tab(bench: Bench) -> None:
     """Controls above, the two models side by side."""
+    desk = bench.desk
     if desk.rival is None:
         gr.Markdown(
             "Two models fill the same class side by side, step by step, each against its own clock. Start the studio "
@@ -97,20 +98,24 @@ def compare_tab(desk: Desk) -> None:
         )
         return
     titles = [title_of(one) for one in (desk.rival, desk.pipeline)]
-    with gr.Row():
+    with gr.Row(equal_height=True):
         name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+    with gr.Row():
         start = gr.Button("Start both", variant="primary", elem_id="compare-start")
+        stop = gr.Button("Stop", interactive=False)
+    status = gr.Markdown("Ready.", elem_id="compare-status")
     with gr.Row():
         pictures, clocks = [], []
         for title in titles:
             with gr.Column(min_width=280):
                 pictures.append(shown_picture(title))
-                clocks.append(gr.Markdown("Ready."))
+                clocks.append(gr.Markdown(""))
 
-    @told
-    def run(name: str, seed: float) -> Iterator[tuple[Any, ...]]:
+    def work(job: Job, name: str, seed: float) -> Iterator[Update]:
         for shown, said in race_live(desk, name, seed_of(seed, False)):
-            yield (*shown, *said)
+            update: Update = dict(zip(clocks, said, strict=True)) | {status: f"{name}, seed {int(seed)}"}
+            update |= {place: job.shown(one) for place, one in zip(pictures, shown, strict=True) if one}
+            yield update
 
-    start.click(run, [name, seed], [*pictures, *clocks], concurrency_id=MODEL, concurrency_limit=1, api_name="compare")
+    bench.job("Compare", start, stop, status, work, [name, seed], [*pictures, *clocks])

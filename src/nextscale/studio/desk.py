@@ -1,15 +1,14 @@
-"""What all tabs share: the models, settings as controls give them, and pictures large enough to look at.
-
-Shapes: (H, W) pixels.
-"""
+"""What all tabs share: the models, settings as controls give them, and files."""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,46 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from nextscale.files import complete_file
-from nextscale.pictures import grid
 from nextscale.pipeline import VARPipeline
+from nextscale.studio.jobs import Visitors
+from nextscale.studio.pace import SHARE
 
 NO_CLASS = "(no class)"
-LARGE = 384
-"""Pixels that the shorter side of a picture has at least when it is shown by itself."""
-MOST_PIXELS = 25_000_000
-"""Pixels of an upload at most."""
 SETTINGS_KEY = "nextscale"
 """PNG text chunk with the settings that made the image, as JSON."""
 
 
+def temporary_folder() -> Path:
+    """A new folder for the files of a studio. Raises ValueError where none can be made."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="nextscale-studio-"))
+    except OSError as error:
+        raise ValueError(
+            f"no temporary folder can be made ({' '.join(str(error).split())}); set TMPDIR to a writable folder"
+        ) from error
+
+
 @dataclass
 class Desk:
-    """The model on show, its rival for comparison, and where files for download go."""
+    """The model on show, its rival for comparison, who uses them, and where files go."""
 
     pipeline: VARPipeline
     model: str
     rival: VARPipeline | None = None
     results: tuple[Path, ...] = ()
     "Folders with result files of scaling and comparison runs."
-    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="nextscale-studio-")))
+    folder: Path = field(default_factory=temporary_folder)
+    "All files of the page: uploads, previews, images. Removed by `close`."
+    previews: float = SHARE
+    "Time for previews as a share of that of sampling."
+
+    @cached_property
+    def visitors(self) -> Visitors:
+        return Visitors(self.folder)
+
+    def take_files(self) -> None:
+        """Have gradio keep uploads and its copies of files in the folder too. Before components are made."""
+        os.environ["GRADIO_TEMP_DIR"] = str(self.folder)
 
     @property
     def class_choices(self) -> list[str]:
@@ -49,14 +66,21 @@ class Desk:
         return None if name in (NO_CLASS, None, "") else name
 
     def saved(self, image: Image.Image, settings: dict[str, Any]) -> str:
-        """A PNG with its settings inside, ready for download; returns its path."""
-        name = f"{settings['class'] or 'image'}-{settings['seed']}-{secrets.token_hex(3)}.png".replace("/", "-")
-        path = self.folder / name
+        """A PNG with its settings inside, ready for download, in a folder of its own; returns its path."""
+        name = f"{settings['class'] or 'image'}-seed-{settings['seed']}.png".replace("/", "-")
+        path = self.folder / f"image-{secrets.token_hex(8)}" / name
         facts = PngInfo()
         facts.add_text(SETTINGS_KEY, json.dumps({"model": self.model, "precision": self.pipeline.precision} | settings))
-        with complete_file(path) as partial:
-            image.save(partial, format="PNG", pnginfo=facts)
+        with complete_file(path) as partial:  # a photo of 12 megapixels takes seconds at higher levels
+            image.save(partial, format="PNG", pnginfo=facts, compress_level=1)
         return str(path)
+
+    def close(self) -> None:
+        """Stop what runs, and remove all files."""
+        self.visitors.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if os.environ.get("GRADIO_TEMP_DIR") == str(self.folder):
+            del os.environ["GRADIO_TEMP_DIR"]
 
 
 def seed_of(value: float | None, fresh: bool) -> int:
@@ -66,23 +90,3 @@ def seed_of(value: float | None, fresh: bool) -> int:
     if value != int(value) or not 0 <= value < 2**53:
         raise ValueError(f"a seed is a whole number from 0 on, got {value}")
     return int(value)
-
-
-def require_size(image: Image.Image) -> None:
-    """Raises ValueError for an upload of too many pixels."""
-    if image.width * image.height > MOST_PIXELS:
-        raise ValueError(f"the image has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are taken")
-
-
-def large(image: Image.Image, least: int = LARGE) -> Image.Image:
-    """An image enlarged by a whole factor until its shorter side has `least` pixels."""
-    factor = max(1, -(-least // min(image.size)))
-    return (
-        image if factor == 1 else image.resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
-    )
-
-
-def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Steps as columns, images as rows; each enlarged to 96 pixels at least."""
-    rows = zip(*frames, strict=True)
-    return grid([large(image, 96) for row in rows for image in row], columns=len(frames), gap=4)

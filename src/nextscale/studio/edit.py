@@ -9,17 +9,20 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from nextscale.editing.apply import EditConfig
 from nextscale.editing.hooks import METHODS
 from nextscale.pictures import to_images
 from nextscale.pipeline import AUTO
-from nextscale.studio.desk import Desk, large, require_size, seed_of, strip
-from nextscale.studio.errors import told
-from nextscale.studio.pictures import shown_gallery, shown_picture
-from nextscale.studio.queue import MODEL
-from nextscale.studio.uploads import checked
+from nextscale.studio.buttons import Bench
+from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.easel import Easel, easel
+from nextscale.studio.jobs import Job, Update
+from nextscale.studio.pace import paced
+from nextscale.studio.pictures import fitted, shown_gallery, shown_picture, strip
+from nextscale.studio.region_preview import RegionPreview
+from nextscale.studio.uploads import uploaded
 
 INPAINT, OUTPAINT, WHOLE = "Painted part", "Around the image", "Whole image"
 
@@ -33,85 +36,101 @@ class Canvas:
 
     @classmethod
     def of(cls, value: dict[str, Any] | None) -> Canvas:
-        """From the image editor. Raises ValueError where there is no image, or one that is too large."""
+        """Of `background`, an image or its file, and `layers`, images of any size that are opaque where it is painted.
+
+        Raises ValueError where there is no image, or one that is too large.
+        """
         background = (value or {}).get("background")
         if background is None:
             raise ValueError("there is no image yet: upload one, or take a generated one")
-        require_size(background)
-        image = ImageOps.exif_transpose(background).convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
+        image = uploaded(background)
         mask = np.zeros((image.height, image.width), dtype=np.float32)
         for layer in (value or {}).get("layers") or ():
             painted = np.asarray(layer.convert("RGBA").getchannel("A").resize(image.size))
             mask = np.maximum(mask, (painted > 127).astype(np.float32))
-        return cls(Image.alpha_composite(white, image).convert("RGB"), mask)
+        return cls(image, mask)
 
 
 @dataclass(frozen=True)
 class EditFrame:
-    """The page while variations are made, and when they are done."""
+    """The page while variations are made, and when they are done; pictures are previews."""
 
-    pair: tuple[Image.Image, Image.Image]
-    strip: Image.Image | None
     status: str
+    pair: tuple[Image.Image, Image.Image] | None = None
+    strip: Image.Image | None = None
+    variations: tuple[Image.Image, ...] = ()
     files: list[tuple[str, str]] | None = None
+    "Finished images, whole: file and caption."
 
 
 def edit_live(
     desk: Desk, canvas: Canvas, where: str, name: str, count: int, seed: int, sides: Sequence[int], editing: EditConfig
 ) -> Iterator[EditFrame]:
-    """A frame after every scale (after every variation around an image). Raises ValueError."""
+    """A frame after every scale (after every variation around an image), with pictures where there is time.
+
+    Raises ValueError.
+    """
     seeds = [seed + number for number in range(count)]
     label: Any = AUTO if name == AUTO else desk.label_of(name)
+    settings = {"class": name, "edit": where, "method": editing.method, "keep_scales": editing.keep_scales}
     began = time.monotonic()
+    files: list[tuple[str, str]] = []
+
+    def keep(image: Image.Image) -> None:
+        one = seeds[len(files)]
+        files.append((desk.saved(image, settings | {"seed": one}), f"seed {one}"))
+
     if where == OUTPAINT:
         left, right, top, bottom = sides
-        images: list[Image.Image] = []
+        variations: list[Image.Image] = []
+        pair, shown = None, None
         for one in seeds:
-            images += desk.pipeline.outpaint(
+            (image,) = desk.pipeline.outpaint(
                 canvas.image, left=left, right=right, top=top, bottom=bottom, classes=label, seeds=[one],
                 editing=editing,
             ).images  # fmt: skip
-            yield EditFrame(pair_of(canvas.image, images[-1]), None, f"Variation {len(images)} of {count}")
-        shown = None
+            keep(image)
+            variations.append(fitted(image))
+            pair = pair or (fitted(padded(canvas.image, image.size, (left, top))), variations[0])
+            yield EditFrame(f"Variation {len(files)} of {count}", pair, variations=tuple(variations))
     else:
         if where == INPAINT and not canvas.mask.any():
             raise ValueError("nothing is painted: paint over what should be made anew, or choose the whole image")
         mask = canvas.mask if where == INPAINT else None
         editor = desk.pipeline.editor(canvas.image, mask, editing=editing)
-        frames = []
-        for step in desk.pipeline.edit_steps(editor, classes=label, seeds=seeds):
-            frames.append([to_images(editor.finish(one))[0] for one in step.accumulated.split(1)])
+        preview, frames = RegionPreview(editor), []
+        step, seen, before = None, False, preview.before()
+        for step, seen in paced(desk.pipeline.edit_steps(editor, classes=label, seeds=seeds), desk.previews):
             status = f"Scale {step.scale + 1} of {len(desk.pipeline.schedule)}"
-            yield EditFrame(pair_of(canvas.image, frames[-1][0]), strip(frames), status)
-        images, shown = frames[-1], strip(frames)
-    settings = {"class": name, "edit": where, "method": editing.method, "keep_scales": editing.keep_scales}
-    files = [
-        (desk.saved(image, settings | {"seed": one}), f"seed {one}") for image, one in zip(images, seeds, strict=True)
-    ]
-    status = f"{count} variation{'s' if count > 1 else ''}, seed {seed}, in {time.monotonic() - began:.2f} s"
-    yield EditFrame(pair_of(canvas.image, images[0]), shown, status, files)
+            if seen:  # the first variation stands for all: each costs as much to decode as to sample
+                frames.append(preview.after(step.accumulated[:1]))
+                yield EditFrame(status, (before, frames[-1][0]), strip(frames))
+            else:
+                yield EditFrame(status)
+        assert step is not None
+        variations = preview.after(step.accumulated)
+        frames[-1 if seen else len(frames) :] = [variations[:1]]
+        pair, shown = (before, variations[0]), strip(frames)
+        for one in step.accumulated.split(1):  # one by one: each is as large as the photo
+            keep(to_images(editor.finish(one))[0])
+    plural = "s" if count > 1 else ""
+    status = f"{count} variation{plural}, seed {seed}, in {time.monotonic() - began:.2f} s"
+    yield EditFrame(status, pair, shown, tuple(variations), files)
 
 
-def pair_of(before: Image.Image, after: Image.Image) -> tuple[Image.Image, Image.Image]:
-    """Both at one size, the original in the middle where the result is larger."""
-    if before.size != after.size:
-        padded = Image.new("RGB", after.size, "white")
-        padded.paste(before, ((after.width - before.width) // 2, (after.height - before.height) // 2))
-        before = padded
-    return large(before), large(after)
+def padded(image: Image.Image, size: tuple[int, int], place: tuple[int, int]) -> Image.Image:
+    """An image at a place of a white one of another size."""
+    sheet = Image.new("RGB", size, "white")
+    sheet.paste(image, place)
+    return sheet
 
 
-def edit_tab(desk: Desk) -> gr.ImageEditor:
-    """Canvas and controls at the left, before and after at the right; returns the canvas."""
+def edit_tab(bench: Bench) -> Easel:
+    """Canvas and controls at the left, before and after at the right; returns where images are opened."""
+    desk = bench.desk
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            gr.Markdown("Image: paint over what should be made anew", elem_classes="title")
-            canvas = checked(gr.ImageEditor(
-                label="Image", show_label=False, type="pil", image_mode="RGBA", height=420,
-                sources=["upload", "clipboard"], transforms=(), layers=False, elem_id="edit-canvas", format="png",
-                brush=gr.Brush(colors=["#ff3366"], color_mode="fixed", default_size=12),
-            ))  # fmt: skip
+            place = easel()
             where = gr.Radio([INPAINT, OUTPAINT, WHOLE], value=INPAINT, label="What is made anew")
             name = gr.Dropdown(
                 [AUTO, *desk.class_choices], value=AUTO, label="Class", info="auto: what the rest looks like."
@@ -134,33 +153,49 @@ def edit_tab(desk: Desk) -> gr.ImageEditor:
                 feather = gr.Slider(0, 32, value=EditConfig().feather, step=1, label="Feather, pixels")
             with gr.Row():
                 start = gr.Button("Edit", variant="primary", elem_id="edit-start")
-                stop = gr.Button("Stop")
+                stop = gr.Button("Stop", elem_id="edit-stop", interactive=False)
         with gr.Column(scale=1, min_width=300):
-            gr.Markdown("Before and after", elem_classes="title")
+            gr.Markdown("Before and after: the part that is edited", elem_classes="title")
             pair = gr.ImageSlider(
-                label="Before and after", show_label=False, type="pil", format="png", elem_id="edit-pair"
-            )
+                label="Before and after", show_label=False, type="pil", format="png", elem_id="edit-pair",
+                interactive=False, buttons=["fullscreen"],
+            )  # fmt: skip
             status = gr.Markdown("Ready.", elem_id="edit-status")
-            scales = shown_picture("Scale by scale")
-            gallery = shown_gallery("Variations", columns=4, elem_id="edit-gallery")
+            scales = shown_picture("Scale by scale, the first variation", wide=True, elem_id="edit-strip")
+            gallery = shown_gallery("Variations of that part", columns=4, elem_id="edit-gallery")
+            files = gr.File(
+                label="Whole images to download, as PNG", file_count="multiple", interactive=False, visible=False,
+                elem_id="edit-files",
+            )  # fmt: skip
     where.change(
-        lambda chosen: gr.update(visible=chosen == OUTPAINT), where, around, queue=False, show_progress="hidden"
-    )
+        lambda chosen: (gr.update(visible=chosen == OUTPAINT), gr.update(visible=chosen != OUTPAINT)),
+        where, [around, keep], queue=False, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
 
-    @told
-    def run(
-        value: dict, where: str, name: str, keep: float, count: float, seed: float, method: str, feather: float,
-        *sides: float,
-    ) -> Iterator[tuple]:  # fmt: skip
+    def work(
+        job: Job, source: str | None, value: dict | None, where: str, name: str, keep: float, count: float,
+        seed: float, method: str, feather: float, *sides: float,
+    ) -> Iterator[Update]:  # fmt: skip
         kept = 0 if where == OUTPAINT else int(keep)
         editing = EditConfig(method=method, keep_scales=kept, feather=int(feather))
+        canvas = Canvas.of((value or {}) | {"background": source})
         chosen = [int(side) for side in sides]
-        for frame in edit_live(desk, Canvas.of(value), where, name, int(count), seed_of(seed, False), chosen, editing):
-            yield frame.pair, frame.strip, frame.status, frame.files if frame.files else gr.skip()
+        for frame in edit_live(desk, canvas, where, name, int(count), seed_of(seed, False), chosen, editing):
+            update: Update = {status: frame.status}
+            if frame.pair:
+                update[pair] = tuple(job.shown(one) for one in frame.pair)
+            if frame.strip:
+                update[scales] = job.shown(frame.strip)
+            if frame.files:
+                captions = [caption for _, caption in frame.files]
+                shown = [job.shown(one) for one in frame.variations]
+                update[gallery] = gr.Gallery(value=list(zip(shown, captions, strict=True)), selected_index=None)
+                update[files] = gr.File(value=[path for path, _ in frame.files], visible=True)
+            yield update
 
-    event = start.click(
-        run, [canvas, where, name, keep, count, seed, method, feather, left, right, top, bottom],
-        [pair, scales, status, gallery], concurrency_id=MODEL, concurrency_limit=1, api_name="edit",
+    bench.job(
+        "Edit", start, stop, status, work,
+        [place.source, place.canvas, where, name, keep, count, seed, method, feather, left, right, top, bottom],
+        [pair, scales, gallery, files],
     )  # fmt: skip
-    stop.click(lambda: "Stopped.", None, status, cancels=[event], queue=False)
-    return canvas
+    return place

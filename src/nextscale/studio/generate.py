@@ -5,27 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from nextscale.pictures import grid
-from nextscale.studio.desk import Desk, large, seed_of, strip
-from nextscale.studio.errors import told
-from nextscale.studio.pictures import shown_gallery, shown_picture
-from nextscale.studio.queue import MODEL
+from nextscale.results import GenerationStep
+from nextscale.studio.buttons import Bench
+from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.jobs import Job, Update, Visitor
+from nextscale.studio.pace import paced
+from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, STRIP_ROWS, fitted, shown_gallery, shown_picture, strip
 
 MOST_IMAGES = 16
+CHOOSE = "Choose an image above to edit it"
 
 
 @dataclass(frozen=True)
 class Frame:
     """The page while images are made, and when they are done."""
 
-    picture: Image.Image
-    strip: Image.Image
     status: str
+    picture: Image.Image | None = None
+    strip: Image.Image | None = None
     files: list[tuple[str, str]] | None = None
     "Finished images for the gallery: file and caption."
 
@@ -33,30 +37,51 @@ class Frame:
 def generate_live(
     desk: Desk, name: str, count: int, seed: int, guidance: float, top_k: int, top_p: float
 ) -> Iterator[Frame]:
-    """A frame after every scale; the last has the files. Raises ValueError for settings out of range."""
+    """A frame after every scale, with pictures where there is time, and one with the files.
+
+    Scales that were passed over follow in a last frame, when nobody waits for them any more. Raises ValueError for
+    settings out of range.
+    """
     pipeline = desk.pipeline
     sampling = pipeline.sampling(guidance=guidance, top_k=int(top_k), top_p=top_p)
     seeds = [seed + number for number in range(int(count))]
-    began, frames = time.monotonic(), []
-    steps = pipeline.generate_steps(desk.label_of(name), seeds=seeds, config=sampling)
-    for step in steps:
-        frames.append(step.preview())
+    began = time.monotonic()
+    steps: list[GenerationStep] = []
+    images: list[list[Image.Image] | None] = []
+    for step, shown in paced(pipeline.generate_steps(desk.label_of(name), seeds=seeds, config=sampling), desk.previews):
+        steps.append(step)
+        images.append(step.preview() if shown else None)
         height, width = pipeline.schedule[step.scale] if step.scale < len(pipeline.schedule) else (0, 0)
         status = f"Scale {step.scale + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
-        yield Frame(large(grid(frames[-1])), strip(frames), status)
+        if last := images[-1]:
+            yield Frame(status, fitted(grid(last)), strip([one for one in images if one]))
+        else:
+            yield Frame(status)
+    finished = images[-1] = images[-1] or steps[-1].preview()
     seconds = time.monotonic() - began
     settings = {"class": desk.label_of(name), "guidance": guidance, "top_k": int(top_k), "top_p": top_p}
     files = [
         (desk.saved(image, settings | {"seed": one}), f"{name}, seed {one}")
-        for image, one in zip(frames[-1], seeds, strict=True)
+        for image, one in zip(finished, seeds, strict=True)
     ]
     plural = "s" if len(files) > 1 else ""
     status = f"{len(files)} image{plural} of {name}, seed {seed}, in {seconds:.2f} s"
-    yield Frame(large(grid(frames[-1])), strip(frames), status, files)
+    yield Frame(status, fitted(grid(finished), FINISHED), strip([one for one in images if one]), files)
+    if len(steps) <= STRIP_COLUMNS and None in images:
+        whole = [one or step.preview()[:STRIP_ROWS] for one, step in zip(images, steps, strict=True)]
+        yield Frame(status, strip=strip(whole))
 
 
-def generate_tab(desk: Desk) -> gr.Gallery:
-    """Controls at the left, the picture at the right; returns the gallery, whose images can be taken elsewhere."""
+def chosen_of(made: list[tuple[str, str]], value: Any) -> tuple[str, str] | None:
+    """The image of a gallery that was clicked, file and caption; not by its number, for the gallery may have grown."""
+    image = value.get("image") if isinstance(value, dict) else None
+    place = Path(str((image or {}).get("path"))).parts[-2:]  # a folder of its own, and the name
+    return next((one for one in made if Path(one[0]).parts[-2:] == place), None)
+
+
+def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
+    """Controls at the left, the picture at the right; returns the button that takes the chosen image, and that."""
+    desk = bench.desk
     defaults = desk.pipeline.sampling()
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
@@ -76,27 +101,46 @@ def generate_tab(desk: Desk) -> gr.Gallery:
                 )
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
-                stop = gr.Button("Stop", elem_id="generate-stop")
+                stop = gr.Button("Stop", elem_id="generate-stop", interactive=False)
         with gr.Column(scale=2, min_width=300):
             picture = shown_picture("Images", elem_id="generate-picture")
             status = gr.Markdown("Ready.", elem_id="generate-status")
-            scales = shown_picture("Scale by scale")
+            scales = shown_picture("Scale by scale", wide=True, elem_id="generate-strip")
     gallery = shown_gallery(
-        "Made in this session; downloads hold their settings", columns=8, elem_id="generate-gallery"
-    )
-    made = gr.State([])
-
-    @told
-    def run(kept: list, name: str, count: float, seed: float, fresh: bool, *sampling: float) -> Iterator[tuple]:
-        used = seed_of(seed, fresh)
-        for frame in generate_live(desk, name, int(count), used, *sampling):  # type: ignore[arg-type]
-            kept = (frame.files or []) + kept
-            shown: Any = kept if frame.files else gr.skip()
-            yield frame.picture, frame.strip, frame.status, shown, kept, used
-
-    event = start.click(
-        run, [made, name, count, seed, fresh, guidance, top_k, top_p], [picture, scales, status, gallery, made, seed],
-        concurrency_id=MODEL, concurrency_limit=1, api_name="generate",
+        "Made with this browser; downloads hold their settings", columns=8, elem_id="generate-gallery",
+        buttons=["download", "fullscreen"],
     )  # fmt: skip
-    stop.click(lambda: "Stopped.", None, status, cancels=[event], queue=False)
-    return gallery
+    take = gr.Button(CHOOSE, elem_id="take", interactive=False)
+    chosen = gr.State(None)
+
+    def shown_of(visitor: Visitor) -> Update:
+        return {gallery: gr.Gallery(value=[*visitor.made], selected_index=None)} if visitor.made else {}
+
+    def work(
+        job: Job, name: str, count: float, seed: float, fresh: bool, guidance: float, top_k: float, top_p: float
+    ) -> Iterator[Update]:
+        used = seed_of(seed, fresh)
+        yield {seed_box: used}
+        for frame in generate_live(desk, name, int(count), used, guidance, int(top_k), top_p):
+            update: Update = {status: frame.status}
+            if frame.picture:
+                update[picture] = job.shown(frame.picture)
+            if frame.strip:
+                update[scales] = job.shown(frame.strip)
+            if frame.files:
+                job.visitor.made[:0] = frame.files
+                update |= shown_of(job.visitor)
+            yield update
+
+    seed_box = seed
+    bench.job(
+        "Generate", start, stop, status, work, [name, count, seed, fresh, guidance, top_k, top_p],
+        [picture, scales, gallery, seed], shown_of,
+    )  # fmt: skip
+
+    def choose(token: str | None, event: gr.SelectData) -> tuple[Any, gr.Button]:
+        found = chosen_of(desk.visitors.visitor(token).made, event.value)
+        return found, gr.Button(f"Edit {found[1]}" if found else CHOOSE, interactive=found is not None)
+
+    gallery.select(choose, bench.token, [chosen, take], show_progress="hidden", api_visibility="private")
+    return take, chosen

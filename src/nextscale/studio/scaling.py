@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
 
 
 def plotted(desk: Desk, kind: str, data: Any) -> str:
-    """A picture of results; returns its path. Raises ValueError for too few of them."""
-    path = desk.folder / "results.png"
+    """A picture of results; returns its path, a new one each time. Raises ValueError for too few of them."""
+    path = desk.folder / f"results-{secrets.token_hex(8)}.png"
     if kind == "scaling":
         plot_laws(data, fit_family(data), path)
     else:
@@ -60,7 +61,14 @@ def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
         )
         return
     chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
-    picture = gr.Image(label="Plot", show_label=False, interactive=False, format="png", elem_id="scaling-plot")
+    picture = gr.Image(
+        label="Plot",
+        show_label=False,
+        interactive=False,
+        format="png",
+        elem_id="scaling-plot",
+        buttons=["download", "fullscreen"],
+    )
 
     @told
     def show(name: str) -> str:

@@ -1,30 +1,56 @@
-"""Image inputs that tell on the page when a file cannot be read."""
+"""Image inputs that hand over the file itself, so that it is read in one place and what is wrong with it is told."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
-from gradio.components import Component
+from PIL import Image, ImageOps
 
-Input = TypeVar("Input", bound=Component)
-MESSAGE = "this file cannot be read as an image; upload a PNG, JPEG or WebP"
+from nextscale.studio.errors import one_line, tell
+
+MOST_PIXELS = 25_000_000
+"""Pixels of an upload at most."""
 
 
-def checked(component: Input) -> Input:
-    """The component; what it cannot read is told on the page instead of in the log.
+def image_input(**options: Any) -> gr.Image:
+    """An image to be uploaded or pasted; its value is the path of the file, which nobody has looked into.
 
     Not a subclass: gradio writes files beside the source of those.
     """
-    read = component.preprocess
-
-    def preprocess(payload: Any) -> Any:
-        try:
-            return read(payload)
-        except gr.Error:
-            raise
-        except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-            raise gr.Error(MESSAGE, duration=8, print_exception=False) from error
-
-    component.preprocess = preprocess
+    component = gr.Image(
+        type="filepath", image_mode=None, sources=["upload", "clipboard"], buttons=["fullscreen"], **options
+    )
+    component.preprocess = lambda payload: None if payload is None else payload.path  # pyright: ignore
     return component
+
+
+def tell_unreadable(component: gr.Image) -> None:
+    """Have a file that cannot be read be told when it comes, and taken out again."""
+
+    def look(path: str | None) -> Any:
+        try:
+            if path is not None:
+                uploaded(path)
+        except ValueError as error:
+            tell(one_line(error))
+            return None
+        return gr.skip()
+
+    component.change(look, component, component, show_progress="hidden", api_visibility="private")
+
+
+def uploaded(source: str | Image.Image) -> Image.Image:
+    """An upload as RGB. Raises ValueError for one that cannot be read or is too large."""
+    name = Path(source).name if isinstance(source, str) else "image"
+    try:
+        image = Image.open(source) if isinstance(source, str) else source
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"{name}: has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are taken")
+        image = ImageOps.exif_transpose(image).convert("RGBA")
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{name}: not an image file") from error
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

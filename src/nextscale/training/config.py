@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from nextscale.config import PRECISIONS, require_at_least
+from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
 from nextscale.models.config import VARConfig
 from nextscale.presets import tokenizer_presets, transformer_presets
 from nextscale.tokenizer.config import VQVAEConfig
@@ -20,6 +21,8 @@ class LoopConfig:
     "Run folder to write."
     heldout: str = ""
     "Held-out data to measure on while training."
+    heldout_share: float = 0.05
+    "Share of the images set aside to measure on where no held-out data is given, 512 at most; 0 trains on all."
     heldout_images: int = 512
     "Held-out images measured."
     steps: int = 10_000
@@ -38,10 +41,14 @@ class LoopConfig:
     "Read images in the order of their files instead of by index: for sets too large to index or to keep on one disk."
     stream_classes: int = 0
     "Classes of a stream whose labels are plain numbers."
+    label_column: str = ""
+    "For images: column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
+    image_column: str = ""
+    "For images: their column where it is in doubt; in .tar: their suffix."
     limit: int = 100
     "Unreadable images tolerated; they are named, counted and replaced by the next."
-    precision: str = "bf16"
-    "Autocast type: bf16, fp32."
+    precision: str = "auto"
+    "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     device: str = "auto"
     "auto, cpu, cuda, mps."
     compile: bool = False
@@ -59,14 +66,15 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
-        require_at_least(self, 1, *names)
+        require_at_least(self, 1, *names, "enlarge")
         require_at_least(self, 0, "limit", "epochs", "stream_classes")
+        require_share(self, "heldout_share")
+        require_seed(self.seed)
         if self.stream and self.epochs:
             raise ValueError("a stream does not know its length; give --steps instead of --epochs")
-        if self.export not in PRECISIONS:
-            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
-        if self.enlarge < 1:
-            raise ValueError(f"enlarge must be at least 1, got {self.enlarge}")
+        for name, known in (("export", list(PRECISIONS)), ("precision", ["auto", *PRECISIONS])):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,16 @@ class OptimiserConfig:
     ema: float = 0.9999
     "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
 
+    def __post_init__(self) -> None:
+        require_above_zero(self, "learning_rate", "clip")
+        require_at_least(self, 0, "weight_decay", "final")
+        require_share(self, "beta1", "beta2", "flat")
+        for name in ("warmup", "ema"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        if not math.isfinite(self.weight_decay_end):
+            raise ValueError(f"weight_decay_end must be a number, got {self.weight_decay_end}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
@@ -117,10 +135,10 @@ class AdversarialConfig:
     "Levels of the discriminator, each of which halves the resolution."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "adversarial", "adversarial_lead", "discriminator_rate")
+        require_at_least(self, 0, "adversarial", "adversarial_lead")
+        require_above_zero(self, "discriminator_rate")
         require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
-        if not 0 <= self.adversarial_start < 1:
-            raise ValueError(f"adversarial_start must be at least 0 and below 1, got {self.adversarial_start}")
+        require_share(self, "adversarial_start")
 
     def joined(self, step: int, steps: int) -> bool:
         """Whether the discriminator is listened to at a step (0-based)."""
@@ -155,6 +173,8 @@ class TokenizerTraining(LoopConfig):
     "Model or tokenizer to start from; its architecture is kept, whatever the preset, but not its weight beta."
     init_scales: tuple[tuple[int, int], ...] = ()
     "Other scales for the tokenizer named by --init-from, with the same last one, such as 8 or 8,8,8,8."
+    decoded_images: int = 48
+    "Of the held-out images, those that are decoded at every scale, for PSNR and pictures."
     decoder_only: bool = False
     "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
@@ -174,7 +194,7 @@ class TokenizerTraining(LoopConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, 1, "restart_every")
+        require_at_least(self, 1, "restart_every", "decoded_images")
         require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
         if self.precision == "fp16":
             raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
@@ -224,6 +244,8 @@ class TransformerTraining(LoopConfig):
             raise ValueError(f"parallel {self.parallel!r} is not known; expected ddp or fsdp")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
-        for name in ("class_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+        require_at_least(self, 0, "gamma")
+        require_share(self, "class_dropout", "label_smoothing")
+        from nextscale.sampling.next_scale import SamplingConfig  # which imports torch
+
+        SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # complains

@@ -5,22 +5,25 @@ Shapes: B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nextscale.classes import match_classes
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
+from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import autocast, resolve_dtype
+from nextscale.runtime import autocast
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.loop import LoopConfig
 from nextscale.training.objective import Objective, mean_figures
+from nextscale.training.split import spread
 
 
 def class_names(source: TokenCache | ImageSource | ImageStream) -> tuple[str, ...]:
@@ -34,13 +37,8 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
     """
     if not named or not known or tuple(named) == tuple(known):
         return None
-    foreign = [name for name in named if name not in known]
-    if foreign:
-        raise ValueError(
-            f"heldout {data}: its class {foreign[0]!r} is none of the training data's "
-            f"({', '.join(known[:8])}{', ...' if len(known) > 8 else ''})"
-        )
-    return torch.tensor([known.index(name) for name in named])
+    places = match_classes(named, known, where=f"heldout {data}", whose="the training data's")
+    return None if places == tuple(range(len(known))) else torch.tensor(places)
 
 
 @torch.no_grad()
@@ -53,26 +51,35 @@ def measure(
     *,
     unconditional: int,
     places: Tensor | None,
-) -> dict[str, Any]:
-    """Loss and accuracy of held-out images with their class and without, in evaluation mode.
+    dtype: torch.dtype,
+    stop: Callable[[], bool] = lambda: False,
+    announce: Announce = silent,
+) -> dict[str, Any] | None:
+    """Loss and accuracy of held-out images, evenly spread, with their class and without, in evaluation mode.
 
-    `places` are the model's ids of the images' classes; None where they are the same.
+    `places` are the model's ids of the images' classes; None where they are the same. None when `stop` said so.
     """
     model.eval()
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
     device = tokenizer.quantizer.codebook.device
-    dtype = resolve_dtype(config.precision, device)
-    first = np.arange(min(config.heldout_images, len(heldout)))
+    chosen = spread(len(heldout), config.heldout_images)
+    advance = announce("measuring", len(chosen))
     figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, first, dtype):
+    for tokens, labels in heldout_batches(heldout, tokenizer, chosen, dtype):
+        if stop():
+            model.train()
+            return None
         named = labels if places is None else torch.where(labels < 0, labels, places[labels])
         given = named.masked_fill(labels < 0, unconditional)
         for name, classes in zip(figures, (given, torch.full_like(given, unconditional)), strict=True):
             with autocast(device, dtype):
                 figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
         sizes.append(len(labels))
+        advance(sum(sizes))
     model.train()
+    if not sizes:
+        raise ValueError(f"heldout {config.heldout or config.data}: none of the images that are measured can be read")
     return {
         f"{kind}_{name}": value.tolist()
         for kind, batches in figures.items()
@@ -84,7 +91,7 @@ def spread_tokens(source: TokenCache | ImageSource | ImageStream, tokenizer: VQV
     """Tokens of images from all over the data. Raises ValueError for a stream, which has no other end yet."""
     if isinstance(source, ImageStream):
         raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
-    chosen = np.unique(np.linspace(0, len(source) - 1, 512).astype(np.int64))
+    chosen = spread(len(source), 512)
     found = [tokens.packed.cpu() for tokens, _ in heldout_batches(source, tokenizer, chosen, dtype)]
     return TokenPyramid(torch.cat(found), tokenizer.schedule)
 
@@ -98,7 +105,7 @@ def heldout_batches(
             yield source.batch(indices[start : start + 64])
         return
     device = tokenizer.quantizer.codebook.device
-    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=64, indices=indices.tolist()):
+    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=16, indices=indices.tolist()):
         with autocast(device, dtype):
             tokens = tokenizer.encode(to_float(batch.images.to(device)))
         yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive

@@ -8,21 +8,59 @@ from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, open_source
+from nextscale.data.source import ImageSource, describe, open_source, shown
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
+from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
 from nextscale.runtime import Processes
 from nextscale.training.loop import LoopConfig
 from nextscale.training.run import RunFolder
+from nextscale.training.split import set_aside
 
 
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     """The training images. Raises ValueError when they cannot be read."""
     if config.stream:
-        return open_stream(config.data, classes=config.stream_classes)
-    source = open_source(config.data)
-    require_readable(source, limit=config.limit)
+        source: ImageSource | ImageStream = open_stream(config.data, classes=config.stream_classes, **columns(config))
+    else:
+        source = open_source(config.data, **columns(config))
+        require_readable(source, limit=config.limit)
     return source
+
+
+def images_apart(
+    source: ImageSource | ImageStream, config: LoopConfig
+) -> tuple[ImageSource | ImageStream, ImageSource | None]:
+    """The images that are trained on, and those that are measured on: `heldout`, or a share that is set aside.
+
+    What was set aside when a run began stays so where it is measured on other images later. Raises ValueError when
+    held-out images cannot be read.
+    """
+    images, aside = (source, None) if isinstance(source, ImageStream) else set_aside(source, config.heldout_share)
+    if config.heldout:
+        aside = open_source(config.heldout, **columns(config))
+        require_readable(aside, limit=config.limit)
+    return images, aside
+
+
+def described(
+    images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
+) -> str:
+    """What a run trains on, in a line."""
+    if isinstance(images, TokenCache):
+        names = images.config.class_names
+        what = f"{len(images)} images" + (f" in {len(names)} classes: {shown(names)}" if names else " without classes")
+    else:
+        what = describe(images)
+    line = f"trains on {what}; in {config.precision}"
+    if aside is not None and not config.heldout:
+        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+    return line
+
+
+def columns(config: LoopConfig) -> dict[str, str]:
+    """Columns that the settings name."""
+    return {"label_column": config.label_column, "image_column": config.image_column}
 
 
 def image_batches(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sized
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +18,31 @@ from torch.optim import Optimizer
 
 from nextscale.checkpoint import save_torch
 from nextscale.errors import TrainingDiverged
-from nextscale.progress import Progress
+from nextscale.progress import Progress, duration, rate
+from nextscale.runtime import precision_name, resolve_training_dtype
 from nextscale.training.config import LoopConfig
 from nextscale.training.distributed import reduce_mean
+from nextscale.training.metrics import Metrics
 from nextscale.training.optimisation import Average
-from nextscale.training.run import Metrics
+
+logger = logging.getLogger("nextscale.training")
 
 LARGEST_SCALE = 32768.0
 """Bound on the scale of float16 gradients (published recipe)."""
+
+
+Settings = TypeVar("Settings", bound=LoopConfig)
+
+
+def settled_precision(config: Settings, device: torch.device, *, half: bool) -> tuple[Settings, torch.dtype]:
+    """The settings with the precision that `auto` is here, which a run keeps wherever it continues, and its type.
+
+    Without `half`, float16 is not taken.
+    """
+    dtype = resolve_training_dtype(config.precision, device)
+    if config.precision == "auto":
+        dtype = torch.float32 if dtype == torch.float16 and not half else dtype
+    return replace(config, precision=precision_name(dtype)), dtype
 
 
 class Updater:
@@ -108,26 +127,41 @@ def counted_steps(config: LoopConfig, images: Sized | object) -> int:
     return max(1, math.ceil(config.epochs * len(images) / config.batch_size))
 
 
+def shown_at(config: LoopConfig, done: int) -> bool:
+    """Whether a run is measured and exported after so many steps."""
+    return done > 0 and (done % config.sample_every == 0 or done == config.steps)
+
+
 class Journal:
     """Metrics files and progress of a run; only the main process writes, all must call."""
 
     def __init__(self, folder: Path, config: LoopConfig, *, start: int, title: str, main: bool) -> None:
-        self.config = config
+        self.config, self.main = config, main
         self.metrics = Metrics(folder, start=start) if main else None
-        self.progress = Progress(config.steps, start=start, title=title, enabled=main)
-        self.began, self.since = time.monotonic(), start
+        self.progress = Progress(config.steps, start=start, title=title, enabled=main, line_seconds=30)
+        self.began, self.since, self.first = time.monotonic(), start, start
+        self.forecast: Forecast | None = None
 
     def step(
         self, done: int, figures: dict[str, Tensor], norm: Tensor, describe: Callable[[dict[str, Any]], str]
     ) -> None:
-        """Advance; every `log_every` steps record the figures, averaged over processes, and the speed."""
-        if done % self.config.log_every == 0 or done == self.config.steps:
+        """Advance; every `log_every` steps record the figures, averaged over processes, and the speed.
+
+        The first step is shown, and the time that all of them will take as soon as that can be told.
+        """
+        recorded = done % self.config.log_every == 0 or done == self.config.steps
+        if recorded or done == self.first + 1:
             values = {name: reduce_mean(value) for name, value in figures.items()}
             speed = (done - self.since) * self.config.batch_size / (time.monotonic() - self.began)
-            self.write(done, values | {"gradient_norm": float(norm), "images_per_second": speed})
-            self.progress.note(done, f"{describe(values)}  {speed:.0f} images/s")
-            self.began, self.since = time.monotonic(), done
+            if recorded:
+                self.write(done, values | {"gradient_norm": float(norm), "images_per_second": speed})
+                self.began, self.since = time.monotonic(), done
+            self.progress.note(done, f"{describe(values)}  {rate(speed)} images/s")
         self.progress.advance(done)
+        if self.forecast is None:
+            self.forecast = Forecast(done, time.monotonic(), self.config)
+        elif self.main and (line := self.forecast.line(done, time.monotonic())):
+            logger.info(line)
 
     def write(self, done: int, values: dict[str, Any]) -> None:
         """Record figures of a step."""
@@ -138,3 +172,20 @@ class Journal:
         self.progress.close()
         if self.metrics is not None:
             self.metrics.close()
+
+
+class Forecast:
+    """How long a run will take, told once: from the end of its first step, which also prepares, over the next ones."""
+
+    def __init__(self, done: int, now: float, config: LoopConfig) -> None:
+        self.start, self.began, self.config, self.told = done, now, config, False
+
+    def line(self, done: int, now: float) -> str:
+        """The forecast once ten seconds and three steps are over; empty before and after, and near the end."""
+        steps, spent = done - self.start, now - self.began
+        if self.told or steps < 3 or spent < 10:
+            return ""
+        self.told = True
+        left = spent / steps * (self.config.steps - done)
+        speed = rate(steps * self.config.batch_size / spent)
+        return f"about {duration(left)} to go at {speed} images/s; stop at any time, --resume continues"

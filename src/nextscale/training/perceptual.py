@@ -5,6 +5,7 @@ Shapes: B batch, C channels, (H, W) pixels.
 
 from __future__ import annotations
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -57,6 +58,14 @@ class PerceptualDistance(nn.Module):
     def train(self, mode: bool = True) -> PerceptualDistance:
         """The backbone always stays in evaluation mode."""
         return super().train(False)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the backbone's weights."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.extractor.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Unit-norm feature maps of (B, 3, H, W) in [-1, 1]."""

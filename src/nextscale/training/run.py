@@ -1,13 +1,12 @@
 """A run folder: full config, metrics, resume checkpoints, sample pictures, exported model.
 
-    RUN/config.json  RUN/metrics.jsonl  RUN/tensorboard/  RUN/samples/  RUN/checkpoints/  RUN/model/
+    RUN/config.json  RUN/run.json  RUN/metrics.jsonl  RUN/tensorboard/  RUN/samples/  RUN/checkpoints/  RUN/model/
 
 Checkpoints are torch files read back with `weights_only`; the exported model is safetensors.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import signal
@@ -20,11 +19,13 @@ from typing import Any
 
 import torch
 
-from nextscale.checkpoint import save_torch
-from nextscale.config import read_json
-from nextscale.files import complete_file, unwritable, write_json
+from nextscale.checkpoint import load_config, save_torch
+from nextscale.files import complete_file, unwritable
 from nextscale.runtime import Processes
 from nextscale.training.distributed import wait_for_all
+from nextscale.training.loop import LoopConfig
+from nextscale.training.metrics import LOG
+from nextscale.training.record import Record, read_record, require_same_inputs, require_same_settings, write_record
 
 logger = logging.getLogger("nextscale.training")
 
@@ -36,30 +37,43 @@ class RunFolder:
         self.path = path
         self.keep = keep
 
-    def start(self, config: dict[str, Any], *, resume: bool) -> None:
-        """Create the folder and record the config.
+    def look(self, *, resume: bool) -> Record | None:
+        """What an earlier start recorded, if there is something to continue; reads only.
 
-        Raises ValueError for a folder already in use without `resume`, or resumed with another config.
+        A start that left no metrics, checkpoint or model is as good as none. Raises ValueError for a folder that is
+        in use, without `resume`.
         """
-        recorded = self.path / "config.json"
-        if recorded.exists():
-            if not resume:
-                raise ValueError(
-                    f"{self.path}: holds a run already; add --resume to continue it or choose another --out"
-                )
-            before = read_json(recorded)
-            changed = [key for key in config if differs(before, config, key) and key not in RESUMABLE]
-            if changed:
-                raise ValueError(
-                    f"{self.path}: cannot resume with another {changed[0]}: "
-                    f"it was {before.get(changed[0])!r}, now {config[changed[0]]!r}"
-                )
+        before = read_record(self.path)
+        began = [self.path / "model", self.path / LOG, *(self.path / "checkpoints").glob("step-*")]
+        if before is None or not any(path.exists() for path in began):
+            return None
+        if not resume:
+            raise ValueError(f"{self.path}: holds a run already; add --resume to continue it or choose another --out")
+        return before
+
+    def start(self, config: LoopConfig, command: str, inputs: dict[str, Any], before: Record | None = None) -> None:
+        """Create the folder and record what the run is, or go on in it.
+
+        Raises ValueError when it cannot be written, or when `before` had other settings or inputs.
+        """
+        if before is not None:
+            require_same_settings(self.path, before, config)
+            require_same_inputs(self.path, before, inputs, config)
         try:
             for name in ("samples", "checkpoints"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            write_json(recorded, config)
+            write_record(self.path, config, command, inputs)
         except OSError as error:
             raise unwritable(self.path, error) from error
+
+    def is_behind(self, step: int) -> bool:
+        """Whether the exported model is missing, or of another step than a checkpoint that was stopped right after.
+
+        Models of earlier versions do not say their step; they are taken for good.
+        """
+        if not (self.path / "model" / "config.json").is_file():
+            return True
+        return load_config(self.path / "model").trained_steps not in (0, step)
 
     def checkpoints(self, *, sharded: bool = False) -> list[Path]:
         """Complete checkpoints, oldest first: files, or folders where the state is sharded."""
@@ -106,54 +120,6 @@ class RunFolder:
             except Exception as error:  # a damaged file raises many kinds; an older one may still be good
                 logger.warning("checkpoint %s cannot be read (%s); trying the one before", path, error)
         return None
-
-
-def differs(before: dict[str, Any], now: dict[str, Any], key: str) -> bool:
-    """Whether a setting has another value; one that an earlier version did not know yet has none."""
-    if key not in before:
-        return False
-    if isinstance(before[key], dict) and isinstance(now[key], dict):
-        return any(differs(before[key], now[key], inner) for inner in now[key])
-    return before[key] != now[key]
-
-
-RESUMABLE = ("heldout", "out", "keep", "checkpoint_every", "log_every", "sample_every", "compile", "export", "limit")
-"""Settings that may differ between a run and its continuation: they do not change the weights."""
-
-
-class Metrics:
-    """JSON lines and TensorBoard; on resume, later lines than the checkpoint are dropped."""
-
-    def __init__(self, folder: Path, *, start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path = folder / "metrics.jsonl"
-        if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if line.strip()]
-            kept = [line for line in lines if json.loads(line)["step"] <= start] if start else []
-            self.path.write_text("".join(line + "\n" for line in kept))
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
-
-    def write(self, step: int, values: dict[str, Any]) -> None:
-        """Record numbers and lists of numbers (one per scale) of a step."""
-        try:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        for name, value in values.items():
-            if isinstance(value, list):
-                for scale, part in enumerate(value):
-                    self.board.add_scalar(f"{name}/scale{scale + 1}", part, step)
-            elif isinstance(value, (int, float)):
-                self.board.add_scalar(name, value, step)
-
-    def lines(self) -> list[dict[str, Any]]:
-        """All lines so far."""
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
-
-    def close(self) -> None:
-        self.board.close()
 
 
 @contextmanager

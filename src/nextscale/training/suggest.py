@@ -1,59 +1,111 @@
-"""Settings that fit the data, for those who name no preset."""
+"""Settings that fit the data and an evening's computing, for those who name no preset."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from nextscale.config import essential
+from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
+from nextscale.evaluation.cost import training_flops
+from nextscale.models.families import family
 from nextscale.presets import tokenizer_presets, transformer_presets
+from nextscale.tokenizer.vqvae import VQVAEConfig
 
 SAMPLE = 32
 """Images whose size is looked at."""
 FEW = 20_000
 """Images below which a codebook of 1,024 does: with less data, fewer codes are learned better."""
+EVENING = {"cpu": 1e15, "mps": 2e16, "cuda": 3e17}
+"""FLOPs of about three hours: two cores at 90 GFLOP/s, a graphics chip at 2 TFLOP/s, a data centre's GPU at 30."""
+TOKENIZER_FLOPS = {"small-32": 5.1e9, "small-64": 5.2e9, "small-128": 20.8e9}
+"""FLOPs of training each preset on an image: a pass through encoder and decoder, and twice that backwards."""
+DEPTHS = (4, 6, 10, 16)
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Nested settings, and a line that says why."""
+    """Nested settings, the flags that say the same, and what they follow from."""
 
     settings: dict[str, Any]
-    reason: str
+    flags: dict[str, Any]
+    about: str
+
+    def without(self, named: Collection[str]) -> Suggestion:
+        """What is left of it for one who named some settings; `model` stands for all of the architecture."""
+        architecture = {"preset", *self.settings["model"]} if "model" in named else set()
+        gone = architecture | set(named)
+        return Suggestion(
+            {name: value for name, value in self.settings.items() if name not in gone},
+            {name: value for name, value in self.flags.items() if name not in gone},
+            self.about,
+        )
+
+    @property
+    def reason(self) -> str:
+        """The line that is printed."""
+        named = {name.replace("_", "-"): value for name, value in self.flags.items()}
+        return f"{self.about}: {' '.join(f'--{name} {value}' for name, value in named.items())}"
 
 
-def suggest_tokenizer(source: ImageSource) -> Suggestion:
-    """Preset by the images' size; codebook, batch and steps by their number."""
+def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
+    """Preset by the images' size, codebook by their number, batch and steps by both and what an evening allows.
+
+    Where an evening on this kind of device ("cpu", "cuda", "mps") is far too short for large images, they are taken
+    smaller.
+    """
     sides = [min(size) for size in sizes(source)]
     side = int(median(sides)) if sides else 64
+    count, evening = len(source), EVENING.get(device, EVENING["cuda"])
+    batch = min(32, count)
+    steps = whole(300 * count / batch, 2_000, 20_000)
     preset = "small-32" if side < 48 else "small-64" if side < 112 else "small-128"
-    config, count = tokenizer_presets()[preset], len(source)
-    size, batch = config.image_size[0], min(32, count)
+    if preset == "small-128" and evening / TOKENIZER_FLOPS[preset] < 0.25 * steps * batch:
+        preset = "small-64"
+    config = tokenizer_presets()[preset]
+    size = config.image_size[0]
     settings = {
         "model": essential(config) | {"codebook_size": 1024 if count < FEW else 4096},
         "enlarge": 1.125 if side >= 1.125 * size else 1.0,
         "batch_size": batch,
-        "steps": whole(300 * count / batch, 2_000, 20_000),
+        "steps": within(steps, batch, TOKENIZER_FLOPS[preset], evening),
     }
-    return Suggestion(settings, reason(count, f"typically {side} pixels wide or high", preset, settings, ("enlarge",)))
+    flags = {"preset": preset} | {name: settings[name] for name in ("batch_size", "steps", "enlarge")}
+    flags["codebook_size"] = settings["model"]["codebook_size"]
+    about = f"{count} images, typically {side} pixels wide or high, and an evening on {device}"
+    return Suggestion(settings, flags, about)
 
 
-def suggest_transformer(count: int) -> Suggestion:
-    """Depth, batch and steps by the number of images."""
-    depth = next((depth for images, depth in ((2_000, 4), (50_000, 6), (500_000, 10)) if count < images), 16)
+def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: str) -> Suggestion:
+    """Depth, batch and steps of a kind of model by the number of images, their tokens and what an evening allows.
+
+    The deepest of those that suit the number and see at least half of the images they want.
+    """
+    evening = EVENING.get(device, EVENING["cuda"])
+    deepest = next((depth for images, depth in ((2_000, 4), (50_000, 6), (500_000, 10)) if count < images), 16)
     batch = min(64, count)
-    settings = {
-        "model": essential(transformer_presets()["small"]) | {"depth": depth},
-        "batch_size": batch,
-        "steps": whole(100 * count / batch, 3_000, 40_000),
+    steps = whole(100 * count / batch, 3_000, 40_000)
+    small = essential(transformer_presets()["small"])
+    shared = {name: getattr(tokenizer, name) for name in ("scales", "codebook_size", "latent_channels")}
+    costs = {
+        depth: training_flops(from_dict(family(kind).config, small | shared | {"depth": depth})) for depth in DEPTHS
     }
-    return Suggestion(settings, reason(count, f"depth {depth}", "small", settings, ()))
+    suitable = [depth for depth in DEPTHS if depth <= deepest and evening / costs[depth] >= 0.5 * steps * batch]
+    depth = suitable[-1] if suitable else DEPTHS[0]
+    settings = {
+        "model": small | {"depth": depth},
+        "batch_size": batch,
+        "steps": within(steps, batch, costs[depth], evening),
+    }
+    flags = {"preset": "small", "depth": depth, "batch_size": batch, "steps": settings["steps"]}
+    length = tokenizer.schedule.length
+    return Suggestion(settings, flags, f"{count} images of {length} tokens, and an evening on {device}")
 
 
 def sizes(source: ImageSource) -> list[tuple[int, int]]:
@@ -72,10 +124,6 @@ def whole(value: float, low: int, high: int) -> int:
     return min(high, max(low, 100 * math.ceil(value / 100)))
 
 
-def reason(count: int, about: str, preset: str, settings: dict[str, Any], also: tuple[str, ...]) -> str:
-    """The line that is printed."""
-    chosen = {"preset": preset} | {name: settings[name] for name in ("batch_size", "steps", *also)}
-    if "codebook_size" in settings["model"]:
-        chosen["codebook_size"] = settings["model"]["codebook_size"]
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
-    return f"{count} images, {about}: {flags}"
+def within(steps: int, batch: int, flops: float, evening: float) -> int:
+    """As many of the steps, in hundreds, as an evening allows at so many FLOPs an image; at least 500."""
+    return min(steps, max(500, 100 * math.floor(evening / flops / batch / 100)))

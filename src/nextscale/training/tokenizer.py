@@ -10,7 +10,6 @@ import logging
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +17,34 @@ from torch import distributed as dist
 
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.config import to_dict
-from nextscale.data.loader import iterate_images, to_float
-from nextscale.data.source import ImageSource, open_source
-from nextscale.data.stream import ImageStream
+from nextscale.config import from_dict
+from nextscale.data.loader import to_float
+from nextscale.data.stream import ImageStream, Position
 from nextscale.evaluation.plots import can_plot, plot_codebook
-from nextscale.pictures import grid, save_image, to_images
-from nextscale.runtime import PRECISIONS, autocast, resolve_device, resolve_dtype
+from nextscale.runtime import PRECISIONS, autocast, resolve_device
+from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.usage import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.adversarial import Adversary
 from nextscale.training.config import TokenizerTraining
 from nextscale.training.distributed import any_process, launched, main_decides, wrap
-from nextscale.training.images import image_batches, load_position, open_images, save_position
-from nextscale.training.loop import Journal, Updater, counted_steps, require_finite
+from nextscale.training.images import described, image_batches, images_apart, load_position, open_images, save_position
+from nextscale.training.loop import (
+    Journal,
+    Updater,
+    counted_steps,
+    require_finite,
+    settled_precision,
+    shown_at,
+)
 from nextscale.training.optimisation import (
     averaged,
     build_optimiser,
     set_schedule,
 )
 from nextscale.training.perceptual import PerceptualDistance
+from nextscale.training.reconstruction import describe, measure
+from nextscale.training.record import continued, identity_of
 from nextscale.training.run import RunFolder, stop_requests
 from nextscale.training.warm_start import rescaled_state
 
@@ -71,14 +78,21 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     """Train and export RUN/model; returns that folder. Raises ValueError for unusable settings or data."""
     processes = launched()
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config.precision, device)
+    run = RunFolder(Path(config.out), keep=config.keep)
+    before = run.look(resume=resume)
+    config, dtype = settled_precision(continued(config, before), device, half=False)
     source = open_images(config)
-    heldout = open_source(config.heldout) if config.heldout else source
-    if isinstance(heldout, ImageStream):
+    images, heldout = images_apart(source, config)
+    shown = images if heldout is None else heldout
+    if isinstance(shown, ImageStream):
         raise ValueError("a stream cannot be measured on; give other images with --heldout")
-    config = replace(config, steps=counted_steps(config, source))
-    start = find_model(config.init_from).tokenizer() if config.init_from else None
-    if start is not None:
+    config = replace(config, steps=counted_steps(config, images))
+    start = None
+    if config.init_from and before is not None and run.checkpoints():
+        recorded = from_dict(VQVAEConfig, before.settings["model"])  # the other model may be gone by now
+        config = replace(config, model=replace(recorded, beta=config.model.beta))
+    elif config.init_from:
+        start = find_model(config.init_from).tokenizer()
         others = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
         config = replace(config, model=replace(start.config, beta=config.model.beta, **others))
         if config.model.schedule.final != start.schedule.final:
@@ -86,8 +100,6 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 f"init_scales {config.model.schedule}: the last scale must be that of {config.init_from}, "
                 f"{start.schedule.final[0]}x{start.schedule.final[1]}"
             )
-    run = RunFolder(Path(config.out), keep=config.keep)
-    main_decides(lambda: run.start(to_dict(config), resume=resume), processes)
 
     torch.manual_seed(config.seed)
     model = VQVAE(config.model).to(device)
@@ -101,9 +113,18 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     average = averaged(model, config.optimiser.ema)
     updater = Updater(model, optimiser, clip=config.optimiser.clip, average=average)
     adversary = Adversary(config.adversary, config.optimiser, device) if config.adversary.adversarial else None
+
+    def begin() -> None:
+        inputs = {"data": identity_of(source), "heldout": identity_of(heldout if config.heldout else None)}
+        perceptual = {"perceptual": criterion.distance.fingerprint()} if criterion.distance is not None else {}
+        run.start(config, "tokenizer", inputs | perceptual, before)
+
+    main_decides(begin, processes)  # everything that can be refused has been
+    if processes.is_main:
+        logger.info(described(images, heldout, config))
     first = 0
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
-    state = run.load_checkpoint() if resume else None
+    state = run.load_checkpoint() if before is not None else None
     if state is not None:
         first = state["step"]
         updater.restore(state)
@@ -111,31 +132,59 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
         if adversary is not None:
             adversary.updater.restore(state["adversary"])
         logger.info("resumed at step %d", first)
+    elif config.init_from and start is None:
+        raise ValueError(f"{run.path}: none of its checkpoints can be read; remove the folder to begin again")
     if config.compile:
         model.encoder.compile()
         model.decoder.compile()
     training = wrap(model, processes)
     batches = image_batches(
-        source, config, config.model.image_size, processes, start=first,
+        images, config, config.model.image_size, processes, start=first,
         position=load_position(run, first, processes) if config.stream else None,
     )  # fmt: skip
     journal = Journal(run.path, config, start=first, title="tokenizer", main=processes.is_main)
     best_perplexity = torch.ones(len(model.schedule))
-    done = first
+    done, current = first, True
+
+    def save(position: Position | None) -> None:
+        save_position(run, done, processes, position)
+        if processes.is_main:
+            state = {"step": done, "usage": usage.counts} | updater.state()
+            run.save_checkpoint(done, state | ({"adversary": adversary.updater.state()} if adversary else {}))
+
+    def show() -> bool:
+        """Measure and export; whether all processes are through with it, not stopped on the way."""
+        place = "training" if heldout is None else "heldout"
+        measured = None
+        if processes.is_main:
+            measured = measure(
+                average.module, shown, config, dtype, run.path / "samples" / f"{done:08d}.png",
+                stop=stop.is_set, announce=journal.progress.aside,
+            )  # fmt: skip
+            if measured is not None:
+                journal.write(done, {f"{place}_{name}": value for name, value in measured.items()})
+                logger.info("%s images at step %d: %s", place.replace("held", "held-"), done, describe(measured))
+                if can_plot() and journal.metrics is not None:
+                    plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
+                about = ModelConfig(kind="tokenizer", class_names=source.class_names, trained_steps=done)
+                save_model(run.path / "model", about, tokenizer=average.module, dtype=PRECISIONS[config.export])
+        return not any_process(processes.is_main and measured is None)
 
     with stop_requests() as stop, closing(batches):
-        for step in range(first, config.steps):
+        if shown_at(config, first) and any_process(processes.is_main and run.is_behind(first)):
+            current = show()
+        for step in range(first, config.steps if current else first):
             batch = next(batches)
-            images = to_float(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
+            pixels = to_float(batch.images.to(device)).contiguous(memory_format=torch.channels_last)
             torch.manual_seed(hash((config.seed, step, processes.rank)))
             if step == 0 and (start is None or config.init_scales):
                 with autocast(device, dtype), torch.no_grad():
-                    start_codebook(model, model.features(images))
+                    start_codebook(model, model.features(pixels))
             set_schedule(optimiser, step, config.steps, config.optimiser, config.batch_size)
             with autocast(device, dtype):
-                reconstructed, quantized = training(images)
-                loss, parts = criterion(images, reconstructed)
-            require_finite(loss + quantized.loss, step, run.path, {"images": images}, processes.rank)
+                reconstructed, quantized = training(pixels)
+                loss, parts = criterion(pixels, reconstructed)
+            require_finite(loss + quantized.loss, step, run.path, {"images": pixels}, processes.rank)
             parts = {"loss": (loss + quantized.loss).detach(), "quantizer": quantized.loss.detach()} | parts
             if adversary is not None and config.adversary.joined(step, config.steps):
                 with autocast(device, dtype):
@@ -147,7 +196,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                 updater.backward(loss + quantized.loss)
             if adversary is not None and config.adversary.learning(step, config.steps):
                 with autocast(device, dtype):
-                    scores = adversary.trained(torch.cat(adversary.shown(images, reconstructed.detach().float())))
+                    scores = adversary.trained(torch.cat(adversary.shown(pixels, reconstructed.detach().float())))
                 parts |= adversary.learn(scores, step, config.steps, config.batch_size)
             norm = updater.step()
             usage.add(quantized.tokens)
@@ -161,7 +210,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
                         done, "x".join(map(str, model.schedule[scale])), usage.perplexity()[scale],
                     )  # fmt: skip
                 if done <= 0.8 * config.steps and not config.decoder_only:
-                    restarted = restart_dead_codes(model, optimiser, usage, images, config.restart_below)
+                    restarted = restart_dead_codes(model, optimiser, usage, pixels, config.restart_below, dtype)
                     average.module.quantizer.codebook.data[restarted] = model.quantizer.codebook.data[restarted]
                     parts["restarted"] = restarted.sum()
                 parts |= usage.summary()
@@ -170,24 +219,15 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
             stopping = any_process(stop.is_set())
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
             if saving:
-                save_position(run, done, processes, batch.position)
-            if saving and processes.is_main:
-                state = {"step": done, "usage": usage.counts} | updater.state()
-                if adversary is not None:
-                    state["adversary"] = adversary.updater.state()
-                run.save_checkpoint(done, state)
-            if processes.is_main and (done % config.sample_every == 0 or done == config.steps):
-                measured = measure(average.module, heldout, config, device, run.path / "samples" / f"{done:08d}.png")
-                journal.write(done, measured)
-                logger.info("held out at step %d: %s", done, describe(measured))
-                if can_plot() and journal.metrics is not None:
-                    plot_codebook(model.schedule, journal.metrics.lines(), run.path / "codebook.png")
-                described = ModelConfig(kind="tokenizer", class_names=source.class_names)
-                save_model(run.path / "model", described, tokenizer=average.module, dtype=PRECISIONS[config.export])
-            if stopping:
+                save(batch.position)
+            if shown_at(config, done):
+                current = not stopping and show()
+                if not current and not saving:
+                    save(batch.position)
+            if stopping or not current:
                 break
     journal.close()
-    if done < config.steps:
+    if done < config.steps or not current:
         raise KeyboardInterrupt
     return run.path / "model"
 
@@ -207,13 +247,18 @@ def start_codebook(model: VQVAE, features: Tensor) -> None:
 
 
 def restart_dead_codes(
-    model: VQVAE, optimiser: torch.optim.Optimizer, usage: CodebookUsage, images: Tensor, below: float
+    model: VQVAE,
+    optimiser: torch.optim.Optimizer,
+    usage: CodebookUsage,
+    images: Tensor,
+    below: float,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Move codes used less than `below` x the average onto residual vectors of the batch; (V,) bool of those."""
     quantizer = model.quantizer
     totals = usage.counts.sum(dim=0).float()
     dead = totals < below * totals.mean()
-    with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+    with torch.no_grad(), autocast(images.device, dtype):
         features = model.features(images).float()
     with torch.no_grad():
         vectors = torch.cat(quantizer.residual_vectors(features, limit=4096))
@@ -230,38 +275,3 @@ def broadcast(parameter: Tensor) -> None:
     """Give every process the main one's value."""
     if dist.is_initialized():
         dist.broadcast(parameter.data, 0)
-
-
-@torch.no_grad()
-def measure(
-    model: VQVAE, heldout: ImageSource, config: TokenizerTraining, device: torch.device, picture: Path
-) -> dict[str, Any]:
-    """Held-out PSNR, mean squared error after each scale and codebook usage; writes a sheet of strips."""
-    model.eval()
-    usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
-    count = min(config.heldout_images, len(heldout))
-    errors: list[Tensor] = []
-    dtype = resolve_dtype(config.precision, device)
-    for number, batch in enumerate(
-        iterate_images(heldout, config.model.image_size, batch_size=64, indices=range(count))
-    ):
-        images = to_float(batch.images.to(device))
-        with autocast(device, dtype):
-            tokens = model.encode(images)
-            stages = torch.stack(list(model.decode_scales(tokens)))  # (K, B, 3, H, W)
-        usage.add(tokens)
-        errors.append((stages - images).square().flatten(2).mean(dim=2))
-        if number == 0:
-            strips = torch.cat([images[:8, None], stages[:, :8].transpose(0, 1)], dim=1).flatten(0, 1)
-            save_image(grid(to_images(strips), columns=len(stages) + 1), picture)
-    model.train()
-    squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
-    psnr = (10 * torch.log10(4 / squared)).mean(dim=1)
-    summary = {f"heldout_{name}": value for name, value in usage.summary().items()}
-    plain = {name: value.tolist() if isinstance(value, Tensor) else value for name, value in summary.items()}
-    return {"heldout_psnr": float(psnr[-1]), "heldout_psnr_after": psnr.tolist(), **plain}
-
-
-def describe(measured: dict[str, Any]) -> str:
-    perplexity = ", ".join(f"{value:.0f}" for value in measured["heldout_perplexity"])
-    return f"PSNR {measured['heldout_psnr']:.2f} dB, codes used {measured['heldout_used']:.1%}, perplexity {perplexity}"

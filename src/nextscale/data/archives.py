@@ -1,0 +1,237 @@
+"""WebDataset archives: a sample is the files of one name in a .tar, `000.jpg` with `000.cls` or `000.json`.
+
+Members are grouped in one way, whether an archive is looked through for where its images lie (nothing is copied) or
+read as a stream.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from nextscale.data.columns import may_be_label, require_no_doubt
+from nextscale.data.folders import PassedOver, is_image_name, require_classes, require_no_splits, unwanted
+from nextscale.data.labels import NO_LABELS, WITHOUT
+
+FOLDER, CLS, JSON, LABEL = "folder", "cls", "json", "label"
+PEEK = 200
+"""Members by which an archive's way of naming is told."""
+
+Named = tuple[str, Any]
+"""Name of a member, and its header or its content."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the files of an archive make samples."""
+
+    first_dot: bool = True
+    "Whether a sample's name ends at the first dot (`000.seg.png`), as WebDataset has it, or the last (`v1.000.jpg`)."
+    image: str = ""
+    "Suffix of the images, in lower case; empty takes any."
+    label: str = ""
+    "Where labels are: `folder`, a suffix in lower case, or a key of the .json file; empty for none."
+    in_json: bool = False
+    sure: bool = True
+    "Whether the labels were asked for or follow the convention; folders otherwise are a guess."
+
+    def key_and_suffix(self, name: str) -> tuple[str, str]:
+        """Sample that a member belongs to, and the suffix in lower case."""
+        folder, base = posixpath.split(name)
+        stem, _, suffix = base.partition(".") if self.first_dot else base.rpartition(".")
+        return posixpath.join(folder, stem), suffix.lower()
+
+    @property
+    def column(self) -> str:
+        """Where labels are, for people."""
+        if self.label == FOLDER:
+            return "folders of the archive"
+        return f"key {self.label!r} of .json files" if self.in_json else f".{self.label} files"
+
+
+@contextmanager
+def opened(address: str, mode: str = "r|") -> Iterator[tarfile.TarFile]:
+    """An archive on disk or at an address. Raises ValueError in one line for one that is damaged."""
+    import fsspec
+
+    data: Any = fsspec.open(address, "rb") if "://" in address else Path(address).open("rb")  # noqa: SIM115
+    try:
+        with data as file, tarfile.open(fileobj=file, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+            yield archive
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"data {address}: cannot be read as a .tar file ({error})") from error
+
+
+def headers(archive: tarfile.TarFile, passed: PassedOver) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Files of an archive that may count."""
+    for member in archive:
+        name = posixpath.normpath(member.name)
+        if not member.isfile():
+            continue
+        if kind := next(filter(None, map(unwanted, name.split("/"))), ""):
+            passed.add(kind, name)
+        else:
+            yield name, member
+
+
+def contents(archive: tarfile.TarFile, passed: PassedOver, *, images: bool = True) -> Iterator[tuple[str, bytes]]:
+    """Files of an archive and what they hold, in order; without `images`, those are left empty."""
+    for name, member in headers(archive, passed):
+        yield name, b"" if is_image_name(name) and not images else content(archive, member)
+
+
+def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """What a file of an archive holds."""
+    file = archive.extractfile(member)
+    assert file is not None, "headers gives files alone"
+    return file.read()
+
+
+def samples(members: Iterable[Named], layout: Layout) -> Iterator[tuple[str, dict[str, Named]]]:
+    """Members that follow one another under one name: the name, and the members by suffix."""
+    key, files = "", {}
+    for name, member in members:
+        own, suffix = layout.key_and_suffix(name)
+        if files and own != key:
+            yield key, files
+            files = {}
+        key = own
+        files.setdefault(suffix, (name, member))
+    if files:
+        yield key, files
+
+
+def images_of(files: Iterable[str], layout: Layout) -> list[str]:
+    """Suffixes of a sample's images; of `000.seg.png`, the suffix says that it is something else."""
+    plain = [suffix for suffix in files if "." not in suffix and is_image_name(f"_.{suffix}")]
+    return [suffix for suffix in files if suffix == layout.image] if layout.image else plain
+
+
+def layout_of(file: str, passed: PassedOver, *, where: str, image_column: str = "", label_column: str = "") -> Layout:
+    """How an archive's files make samples, by its first ones. Raises ValueError where that is in doubt."""
+    with opened(file) as archive:
+        head = list(islice(contents(archive, passed, images=False), PEEK))
+    first_dot = any(images_of([Layout().key_and_suffix(name)[1]], Layout()) for name, _ in head)
+    layout = Layout(first_dot=first_dot, image=image_column.lower().removeprefix("."))
+    found = [(key, files) for key, files in samples(head, layout) if images_of(files, layout)]
+    if not found:
+        wanted = f" of suffix {image_column}" if image_column else ""
+        raise ValueError(f"data {where}: holds no images{wanted} among the first {len(head)} files of {file}")
+    files = found[0][1]
+    images = images_of(files, layout)
+    if len(images) > 1:
+        raise ValueError(
+            f"data {where}: its samples hold several images ({', '.join(images)}); "
+            f"name one with --image-column {images[0]}"
+        )
+    return replace(layout, **label_place(files, label_column, where, folders=any("/" in key for key, _ in found)))
+
+
+def label_place(files: dict[str, Named], asked: str, where: str, *, folders: bool) -> dict[str, Any]:
+    """Settings of a layout that say where the labels are, by one sample."""
+    described = parsed(*files[JSON], where) if JSON in files else {}
+    if asked == NO_LABELS:
+        return {}
+    suffix = asked.lower().removeprefix(".")
+    if asked and suffix not in (FOLDER, *files) and asked not in described:
+        keys = f" (keys {', '.join(described)})" if described else ""
+        raise ValueError(f"data {where}: its samples have no {asked!r}; they hold {', '.join(files)}{keys}")
+    if suffix == FOLDER:
+        return {"label": FOLDER}
+    if suffix in files and suffix != JSON:
+        return {"label": suffix}
+    if asked in described:
+        return {"label": asked, "in_json": True}
+    if CLS in files and not asked:
+        return {"label": CLS}
+    if LABEL in described:
+        return {"label": LABEL, "in_json": True}
+    doubtful = [name for name in (*described, *files) if may_be_label(name, None)]
+    require_no_doubt(doubtful, "file or key", where)
+    return {"label": FOLDER, "sure": False} if folders else {}
+
+
+def parsed(name: str, data: bytes, where: str) -> dict[str, Any]:
+    """A JSON file's object. Raises ValueError."""
+    try:
+        found = json.loads(data)
+    except ValueError as error:
+        raise ValueError(f"data {where}: {name} is not JSON ({error})") from error
+    return found if isinstance(found, dict) else {}
+
+
+def label_of(files: dict[str, Named], layout: Layout, read: Callable[[Any], bytes], where: str) -> Any:
+    """A sample's label as it is written; None where it has none."""
+    suffix = JSON if layout.in_json else layout.label
+    if suffix not in files:
+        return None
+    name, member = files[suffix]
+    if layout.in_json:
+        return parsed(name, read(member), where).get(layout.label)
+    return read(member).decode("utf-8", errors="replace").strip()
+
+
+def streamed(files: list[str], layout: Layout) -> Iterator[dict[str, Any]]:
+    """Samples of archives one after the other: `image` (bytes, path) and `label` as it is written."""
+    for file in files:
+        with opened(file) as archive:
+            for _, members in samples(contents(archive, PassedOver()), layout):
+                for suffix in images_of(members, layout)[:1]:
+                    name, data = members[suffix]
+                    label = label_of(members, layout, bytes, file)
+                    yield {"image": {"bytes": data, "path": name}, "label": label}
+
+
+def indexed(files: list[Path], layout: Layout, passed: PassedOver) -> tuple[Any, list[Any], list[str]]:
+    """Where the images of archives lie, as a table of one column, with the labels as written and the names."""
+    import datasets
+    import pyarrow as arrow
+
+    names: list[str] = []
+    labels: list[Any] = []
+    places: dict[str, list[Any]] = {"archive": [], "offset": [], "size": [], "time": []}
+    for file in files:
+        time = file.stat().st_mtime_ns
+        with opened(str(file), "r:") as archive:
+            for key, members in samples(headers(archive, passed), layout):
+                found = images_of(members, layout)
+                if not found:
+                    passed.add("samples without an image", key)
+                    continue
+                name, header = members[found[0]]
+                names.append(name)
+                labels.append(label_of(members, layout, partial(content, archive), str(file)))
+                for column, value in zip(places, (str(file), header.offset_data, header.size, time), strict=True):
+                    places[column].append(value)
+    columns = {"bytes": arrow.nulls(len(names), arrow.binary()), "path": names} | places
+    image = arrow.StructArray.from_arrays([arrow.array(value) for value in columns.values()], list(columns))
+    return datasets.Dataset(arrow.table({"image": image})), labels, names
+
+
+def folder_labels(names: list[str], archives: list[str], layout: Layout, where: str) -> list[str] | None:
+    """Folders of members as class names: the first one in which they differ; None where they all share one.
+
+    Raises ValueError where folders may just as well be parts, one an archive.
+    """
+    folders = [posixpath.dirname(name).split("/") for name in names]
+    shared = len(posixpath.commonprefix(sorted(set(map(tuple, folders)))))
+    classes = [folder[shared] if len(folder) > shared else "" for folder in folders]
+    if len(set(classes)) == 1:
+        return [folders[0][-1]] * len(names) if layout.sure else None
+    require_no_splits(classes, where, advice="make an archive of each")
+    require_classes(classes, where)
+    pairs = set(zip(archives, classes, strict=True))
+    if not layout.sure and len(pairs) == len(set(archives)) == len(set(classes)):
+        raise ValueError(
+            f"data {where}: each archive has a folder of its own; if these are classes, say so with "
+            f"--label-column {FOLDER}; {WITHOUT}"
+        )
+    return classes

@@ -1,0 +1,156 @@
+"""What tells one data set from another: wherever it lies (`data_identity`), or on this machine alone (`stamp`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nextscale.data.source import ImageSource
+from nextscale.data.stream import ImageStream
+
+TOKEN_ROWS = 4096
+"""Images of a token cache whose tokens are compared; all labels are."""
+
+
+class Tokens(Protocol):
+    """A token cache: `nextscale.data.tokens.TokenCache`."""
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def rows(self) -> Any: ...
+    def __len__(self) -> int: ...
+
+
+class FileOfImages(Protocol):
+    """One file that holds all images, such as an .npz."""
+
+    @property
+    def path(self) -> Path: ...
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """What a data set is, however its place is spelled and wherever it is moved."""
+
+    count: int
+    "Images; 0 for a stream, which nobody has counted."
+    class_names: tuple[str, ...]
+    "In the order of the class ids."
+    fingerprint: str
+    "SHA-256 over names below the common folder, sizes, labels and class names, or over tokens and their tokenizer."
+
+
+def data_identity(source: ImageSource | ImageStream | Tokens) -> DataIdentity:
+    """The identity of images, of a stream of them, or of a token cache.
+
+    Contents of image files are not read: one edited in place to the same size is not noticed.
+    """
+    if isinstance(source, ImageStream):
+        names, facts = source.class_names, stream_facts(source)
+        count = 0
+    elif isinstance(source, ImageSource):
+        names, facts = source.class_names, [*image_facts(source), labels_hash(source.labels)]
+        count = len(source)
+    else:
+        names, facts = source.config.class_names, token_facts(source)
+        count = len(source)
+    return DataIdentity(count, tuple(names), digest(["classes", *names], facts))
+
+
+def stamp(source: ImageSource | FileOfImages) -> str:
+    """SHA-256 over what is read on this machine: resolved files with sizes and times, labels and class names.
+
+    It keys caches: any file that is written anew gives another one.
+    """
+    if not isinstance(source, ImageSource):
+        return digest(files_here([source.path]))
+    facts = files_here(source.rows) if is_files(source.rows) else rows_here(source.rows)
+    return digest(["classes", *source.class_names], facts, [source.image_column, labels_hash(source.labels)])
+
+
+def image_facts(source: ImageSource) -> Iterator[Any]:
+    """Name and bytes of each image, in order."""
+    if is_files(source.rows):
+        yield from portable_files(source.rows)
+        return
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    for table in source.rows.with_format("arrow").iter(batch_size=1000):  # only lengths are touched, not the bytes
+        for column in table.column(source.image_column).chunks:
+            nested = arrow.types.is_struct(column.type)
+            data = column.field("bytes") if nested else column
+            lengths = compute.binary_length(data).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+            if nested and None in lengths:  # files beside the table
+                lengths += [os.path.basename(path or "") for path in column.field("path").to_pylist()]
+            yield from lengths
+
+
+def stream_facts(stream: ImageStream) -> Iterator[Any]:
+    """Kind, columns, and name and bytes of each file; addresses of a hub name their revision: they tell enough."""
+    yield [stream.builder, stream.image_column, stream.label_column]
+    yield [file for file in stream.files if "://" in file]
+    yield from portable_files([file for file in stream.files if "://" not in file])
+
+
+def token_facts(cache: Tokens) -> Iterator[Any]:
+    """The tokenizer, how views were made, all labels, and the tokens of some images."""
+    config = cache.config
+    yield [config.tokenizer, [list(size) for size in config.scales], config.codebook_size]
+    yield [config.views, config.enlarge, config.flip, config.seed]
+    yield labels_hash(cache.rows.with_format("numpy")["label"][:]) if len(cache) else ""
+    chosen = np.unique(np.linspace(0, max(0, len(cache) - 1), TOKEN_ROWS).astype(np.int64))
+    tokens = np.asarray(cache.rows.with_format("numpy")[chosen]["tokens"]).astype("<u2")
+    yield hashlib.sha256(tokens.tobytes()).hexdigest()
+
+
+def is_files(rows: Any) -> bool:
+    """Whether the rows of a source are files of their own."""
+    return isinstance(rows, Sequence) and (not rows or isinstance(rows[0], Path))
+
+
+def portable_files(files: Sequence[str | Path]) -> Iterator[tuple[str, int]]:
+    """Name below the common folder and bytes of each file; links are followed."""
+    paths = [os.path.abspath(file) for file in files]
+    root = os.path.commonpath({os.path.dirname(path) for path in paths}) if paths else ""
+    for path in paths:
+        yield path[len(root) :].replace(os.sep, "/").lstrip("/"), os.stat(path).st_size
+
+
+def files_here(files: Sequence[str | Path]) -> Iterator[tuple[Any, ...]]:
+    """Resolved folder and name, bytes, time and inode of each file; the inode tells where a link leads."""
+    folders: dict[str, str] = {}
+    for file in files:
+        folder, name = os.path.split(os.path.abspath(file))
+        if folder not in folders:  # resolving asks the system once per part of a path
+            folders[folder] = os.path.realpath(folder)
+        facts = os.stat(file)
+        yield folders[folder], name, facts.st_size, facts.st_mtime_ns, facts.st_ino
+
+
+def rows_here(rows: Any) -> Iterator[Any]:
+    """What `datasets` knows a table by, which follows its files' times, and the files it keeps of it."""
+    yield rows._fingerprint
+    yield from files_here([file["filename"] for file in rows.cache_files])
+
+
+def labels_hash(labels: Sequence[int] | np.ndarray | None) -> str:
+    """SHA-256 of class ids; empty without."""
+    return "" if labels is None else hashlib.sha256(np.asarray(labels).astype("<i8").tobytes()).hexdigest()
+
+
+def digest(*facts: Any) -> str:
+    """SHA-256 over facts, each written as a line of JSON."""
+    found = hashlib.sha256()
+    for part in facts:
+        for fact in part:
+            found.update(json.dumps(fact).encode() + b"\n")
+    return found.hexdigest()

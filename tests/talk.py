@@ -1,0 +1,46 @@
+"""Conversations with a server that runs in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from nextscale.pipeline import VARPipeline
+from nextscale.server.app import create_app
+from nextscale.server.local import LocalBackend
+from nextscale.server.settings import Keys, ServerSettings
+
+Client = httpx.AsyncClient
+
+
+def talk(pipeline: VARPipeline, conversation: Callable[[Client], Awaitable[Any]], **settings: Any) -> Any:
+    """Run a conversation with a server of the pipeline."""
+    return talk_to(LocalBackend(pipeline, "toy", batch_size=4), conversation, **settings)
+
+
+def talk_to(backend: Any, conversation: Callable[[Client], Awaitable[Any]], keys: Keys | None = None, **settings: Any):
+    """Run a conversation with a server of the backend."""
+
+    async def run() -> Any:
+        app = create_app(backend, ServerSettings(model="toy", **settings), keys)
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+            return await conversation(client)
+
+    return asyncio.run(run())
+
+
+def picture(data: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
