@@ -13,10 +13,10 @@ from typing import Annotated
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from nextscale import VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.progress import Progress
 from nextscale.sampling.next_scale import SamplingConfig
@@ -52,7 +52,7 @@ def main(
         same = {name: float((other == expected).all(dim=1).float().mean()) for name, other in ways.items()}
         results[precision] = same
         table.add_row(precision, *[f"{share:.2%}" for share in same.values()])
-    Console().print(table)
+    print_table(table)
     if json:
         write_json(Path(json), {"model": model, "count": count, "batch_size": batch_size, "same_tokens": results})
 

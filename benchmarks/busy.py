@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import Any
 
 import cyclopts
-from rich.console import Console
 from rich.table import Table
 
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.progress import Progress
 
@@ -100,9 +100,9 @@ def main(*, count: int = 16, rounds: int = 5, json: str = "") -> None:
     for name, row in medians.items():
         ratio = row["sleeping"] / medians["alone"]["sleeping"]
         table.add_row(name, f"{row['sleeping']:.2f}", f"{ratio:.2f}", f"{row['spinning']:.2f}")
-    Console().print(table)
+    print_table(table)
     lost = medians["alone"]["sleeping"] / medians["alone"]["spinning"] - 1
-    Console().print(f"alone, sleeping costs {lost:+.1%}")
+    print(f"alone, sleeping costs {lost:+.1%}")
     if json:
         write_json(Path(json), {"count": count, "rounds": rounds, "seconds": medians, "all_seconds": times})
 

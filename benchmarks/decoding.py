@@ -19,10 +19,10 @@ from typing import Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.full_size import entrants as full_size
 from nextscale.evaluation.full_size import memory_rate, random_pipeline
 from nextscale.evaluation.roofline import passes
@@ -71,7 +71,7 @@ def main(*, entrants: str = "raster-d16,raster-d30,rq-d16", size: int = 256, pla
         del model
     if json:
         write_json(Path(json), {"size": size, "places": places, "rows": rows})
-    Console().print(table)
+    print_table(table)
 
 
 def position(model: nn.Module, sequences: int) -> Callable[[int], Any]:

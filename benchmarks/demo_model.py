@@ -15,10 +15,10 @@ from typing import Annotated
 import cyclopts
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from nextscale import VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
@@ -151,14 +151,13 @@ def report(results: dict) -> None:
     table.add_row("Frechet distance", f"{floor:.1f}", *[f"{value:.1f}" for value in distances])
     table.add_row("  above the floor", "0", *[f"{value - floor:.1f}" for value in distances])
     table.add_row("PSNR, dB", "", f"{results['psnr']:.2f}", "")
-    console = Console()
-    console.print(table)
+    print_table(table)
     shown = ", ".join(f"{value:.2f}" for value in results["psnr_after_scale"])
-    console.print(f"PSNR after each scale: {shown}")
+    print(f"PSNR after each scale: {shown}")
     shares = ", ".join(f"{value:.1%}" for value in results["codebook_used_per_scale"])
-    console.print(f"codebook used: {results['codebook_used']:.1%}; per scale {shares}")
-    console.print(f"perplexity per scale: {', '.join(f'{value:.0f}' for value in results['codebook_perplexity'])}")
-    console.print(f"{results['images_per_second']:.1f} images/s, {results['settings']}")
+    print(f"codebook used: {results['codebook_used']:.1%}; per scale {shares}")
+    print(f"perplexity per scale: {', '.join(f'{value:.0f}' for value in results['codebook_perplexity'])}")
+    print(f"{results['images_per_second']:.1f} images/s, {results['settings']}")
 
 
 if __name__ == "__main__":

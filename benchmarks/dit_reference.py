@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from torch import Tensor, nn
 
 from nextscale.evaluation.full_size import entrants, random_pipeline
@@ -65,10 +64,8 @@ def main(
     seconds = {name: median(values) for name, values in taken.items()}
     results = {"size": size, "difference": difference, "step_seconds": seconds, "all": taken}
     for name, value in seconds.items():
-        Console().print(f"{name}: {value:.3f} s a step, {250 * value:.0f} s for 250 steps")
-    Console().print(
-        f"largest difference in float32: {difference:.1e}; theirs / ours {seconds['theirs'] / seconds['ours']:.2f}"
-    )
+        print(f"{name}: {value:.3f} s a step, {250 * value:.0f} s for 250 steps")
+    print(f"largest difference in float32: {difference:.1e}; theirs / ours {seconds['theirs'] / seconds['ours']:.2f}")
     if json:
         write_json(Path(json), results)
     if difference > 1e-4:

@@ -23,12 +23,12 @@ import cyclopts
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from demo_model import load, split
 from nextscale import VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.data.source import open_source
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.composite import composite
@@ -243,7 +243,7 @@ def report(name: str, rows: dict, results: dict) -> None:
                 f"{row['psnr_hole']:.2f}", f"{row['perceptual']:.3f}", f"{row['seam']:.3f}",
                 f"{row['images_per_second']:.1f}",
             )  # fmt: skip
-    Console().print(table)
+    print_table(table)
 
 
 if __name__ == "__main__":

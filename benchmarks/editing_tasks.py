@@ -17,12 +17,12 @@ from typing import Annotated, Any
 import cyclopts
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from demo_model import load, split
 from nextscale import VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.data.source import open_source
 from nextscale.editing.config import EditConfig
 from nextscale.evaluation.classification import class_means
@@ -146,9 +146,8 @@ def outpainting(pipeline: VARPipeline, images: Tensor, picture: str) -> dict[str
 
 
 def report(results: dict[str, Any]) -> None:
-    console = Console()
     one = results["class_edits"]
-    console.print(
+    print(
         f"class inside a box, {one['cases']} cases: nearer to the target's mean {one['nearer_to_target']:.1%}, "
         f"nearer to it than to the own class's, compared with before, {one['nearer_than_to_own']:.1%}; "
         f"told as the target {one['told_as_target']:.1%}; outside equal: {one['outside_equal']}"
@@ -158,10 +157,10 @@ def report(results: dict[str, Any]) -> None:
         table.add_row(
             str(row["kept"]), f"{row['psnr']:.2f}", f"{row['cosine']:.4f}", "yes" if row["reconstruction"] else ""
         )
-    console.print(table)
+    print_table(table)
     wide = results["outpainting"]
-    console.print(f"step across old edges {wide['step_at_edges']:.4f}, elsewhere {wide['step_elsewhere']:.4f}")
-    console.print("seconds by pixels added: " + ", ".join(f"{k}: {v:.2f}" for k, v in wide["seconds"].items()))
+    print(f"step across old edges {wide['step_at_edges']:.4f}, elsewhere {wide['step_elsewhere']:.4f}")
+    print("seconds by pixels added: " + ", ".join(f"{k}: {v:.2f}" for k, v in wide["seconds"].items()))
 
 
 if __name__ == "__main__":

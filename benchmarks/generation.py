@@ -24,9 +24,9 @@ from typing import Annotated, Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.files import write_json
 from nextscale.pipeline import VARPipeline
@@ -86,7 +86,7 @@ def main(
         del vae, var
         results = measure(sides, task, batches, rounds)
     for batch in batches:
-        Console().print(table(results, sides, batch, depth))
+        print_table(table(results, sides, batch, depth))
     if json:
         write_json(Path(json), {"depth": depth, "rounds": rounds, "sides": results})
 

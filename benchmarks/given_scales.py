@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import cyclopts
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from nextscale import VARPipeline
 from nextscale.classes import match_classes
+from nextscale.cli.tables import print_table
 from nextscale.editing.hooks import KeepScales
 from nextscale.evaluation.comparison import compare
 from nextscale.evaluation.features import FeatureSet, load_features
@@ -89,7 +89,7 @@ def main(
     table = Table("given scales", *SHOWN, title=f"{model}: {count} images, {features} features")
     for one in [*results, {"given": "real images"} | floor]:
         table.add_row(str(one["given"]), *("" if one[name] is None else f"{one[name]:.4g}" for name in SHOWN))
-    Console().print(table)
+    print_table(table)
 
 
 @torch.no_grad()

@@ -24,9 +24,10 @@ from typing import Annotated
 import cyclopts
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 from safetensors.numpy import load_file
+
+from nextscale.cli.tables import print_table
 
 TOKENIZER = ("train", "tokenizer", "--preset", "tiny-16", "--heldout-images", "16")
 TRANSFORMER = ("train", "var", "--preset", "tiny", "--heads", "1")
@@ -65,7 +66,7 @@ def main(
                 equal = same_weights(plain, done)
                 good = good and equal
                 table.add_row(stage, what, "equal bit for bit" if equal else "DIFFERENT")
-    Console().print(table)
+    print_table(table)
     if not good:
         raise SystemExit(1)
 

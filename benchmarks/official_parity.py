@@ -20,11 +20,11 @@ from typing import Annotated, Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from nextscale import TokenPyramid, VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.presets import SCALES_512
 from nextscale.sampling.filters import guidance_ramp
@@ -71,7 +71,7 @@ def main(
         equal = [f"{figures[key]:.4%}" for key in ("encoded_equal", "greedy_equal")]
         differences = [f"{figures[key]:.1e}" for key in ("logits_relative", "image_difference", "smooth_difference")]
         table.add_row(name, equal[0], differences[0], equal[1], *differences[1:])
-    Console().print(table)
+    print_table(table)
     if json:
         write_json(Path(json), {"depth": depth, "batch_size": batch_size, "variants": results})
 

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from nextscale import TokenPyramid, VARPipeline
 from nextscale.catalogue import RANDOM, find_model
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.reconstruction import psnr
 from nextscale.files import write_json
 from nextscale.runtime import resolve_generation_dtype, retain_freed_memory
@@ -81,7 +81,7 @@ def main(
             precision, f"{figures['agreement']:.2%}", f"{figures['kl']:.2e}", f"{figures['largest']:.3f}",
             f"{figures['mean']:.1e}", f"{figures['psnr']:.1f}",
         )  # fmt: skip
-    Console().print(table)
+    print_table(table)
     if json:
         write_json(Path(json), {"model": model, "guidance": guidance, "count": count, "precisions": results})
 

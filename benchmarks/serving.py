@@ -24,10 +24,10 @@ from typing import Annotated, Any
 import cyclopts
 import httpx
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from nextscale import VARPipeline
+from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.progress import Progress
 from nextscale.results import GenerationStep
@@ -227,15 +227,12 @@ def report(results: dict[str, Any]) -> None:
             name.replace("_", " "), answers, str(one["wrong"]), f"{one['images_per_second']:.1f}",
             f"{one['median_seconds']:.2f}", f"{one['p99_seconds']:.2f}",
         )  # fmt: skip
-    console = Console()
-    console.print(table)
+    print_table(table)
     memory, stopped = results["memory_mb"], results["stopped"]
-    console.print(f"requests whose tokens depend on the batch: {results['other_tokens']}")
-    console.print(
-        f"load over one by one: {results['ratio']:.2f}; in work after clients left: {results['pending_after']}"
-    )
-    console.print(f"MB of all processes over the load: {', '.join(f'{one:.0f}' for one in memory)}")
-    console.print(f"stopped in {stopped['seconds_to_stop']:.1f} s with exit status {stopped['exit_status']}")
+    print(f"requests whose tokens depend on the batch: {results['other_tokens']}")
+    print(f"load over one by one: {results['ratio']:.2f}; in work after clients left: {results['pending_after']}")
+    print(f"MB of all processes over the load: {', '.join(f'{one:.0f}' for one in memory)}")
+    print(f"stopped in {stopped['seconds_to_stop']:.1f} s with exit status {stopped['exit_status']}")
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ from typing import Annotated, Any
 
 import cyclopts
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from nextscale.checkpoint import assigned
+from nextscale.cli.tables import print_table
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.files import write_json
 from nextscale.models.transformer import no_decay
@@ -116,12 +116,12 @@ def main(
                 ("tokenising, both bf16", partial(authors_tokenising, precision=torch.bfloat16), our_tokenising),
             )
         }
-        Console().print(speed_table(results, timed))
+        print_table(speed_table(results, timed))
         losses = None
         if loss_steps:
             sides = (authors_step, our_step)
             losses = [[report["value"] for report in one] for one in run_sides(exact, sides, loss_steps)]
-            Console().print(loss_table(losses))
+            print_table(loss_table(losses))
     if json:
         write_json(Path(json), {"depth": depth, "batch_size": batch_size, "speed": results, "losses": losses})
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.files import complete_folder, write_json
 
@@ -88,4 +89,4 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
         print(f"{out / name}  {size / 1e6:.1f} MB" if size >= 1e5 else f"{out / name}  {size / 1e3:.1f} kB")
     whole = out if options.to == "folder" else next((out / name for name in files if name.startswith("var")), None)
     if transformer is not None and whole is not None:
-        print(f"use it: nextscale generate --model {whole}")
+        tell_next("generate", "--model", whole)

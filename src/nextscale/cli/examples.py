@@ -27,12 +27,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve": ("", "--model out/runs/var --port 8080"),
     "train tokenizer": (
         "--data my-images --out out/runs/tokenizer",
-        "--data my-images --out out/runs/tokenizer --resume",
+        "out/runs/tokenizer --resume",
         "--preset small-64 --data my-images --steps 5000",
     ),
     "train var": (
         "--tokenizer out/runs/tokenizer --data out/tokens --out out/runs/var",
-        "--tokenizer out/runs/tokenizer --data out/tokens --out out/runs/var --resume",
+        "out/runs/var --resume",
         "--depth 8 --tokenizer demo --data my-images",
     ),
     **{f"train {kind}": lines for kind, lines in ONE_MAP.items()},
