@@ -166,8 +166,8 @@ def test_without_held_out_data_some_images_are_set_aside(
         train_tokenizer(stage1_config(data, tmp_path / "all", steps=1, heldout="", heldout_share=0.0))
     said = [line for line in caplog.messages if line.startswith("trains on")]
     assert said == [
-        "trains on 23 images in 3 classes by subfolder: blue, green, red; in fp32; no --heldout: 1 other images are set "
-        "aside to measure on",
+        "trains on 23 images in 3 classes by subfolder: blue, green, red; in fp32; "
+        "no --heldout: 1 other images are set aside to measure on",
         "trains on 24 images in 3 classes by subfolder: blue, green, red; in fp32",
     ]
     assert "heldout_psnr" in lines(tmp_path / "run")[-1]
