@@ -35,11 +35,15 @@ class ModelConfig:
     """What a model folder says beside its parts."""
 
     kind: str = "var"
+    "Family of the transformer, or tokenizer where there is none."
     class_names: tuple[str, ...] = ()
+    "Names of the classes in the order of their ids; empty where they have none."
     guidance: float = 1.5
     "Default guidance; it ramps from 0 at the first scale to this at the last."
     top_k: int = 900
+    "Default number of likeliest tokens kept; 0 is off."
     top_p: float = 0.96
+    "Default probability that the tokens kept hold together; 0 is off."
     steps: int = 0
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
     trained_steps: int = 0
@@ -167,7 +171,9 @@ def find_model(folder: Path) -> Path:
         return folder
     if not folder.exists():
         raise ValueError(f"model {folder}: there is no such folder")
-    raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder")
+    files = sorted(path for path in folder.glob("*.pth") if not path.name.startswith("vae"))
+    hint = f"; the authors' files are named themselves: --model {files[0]}" if files else ""
+    raise ValueError(f"model {folder}: holds no config.json; expected a model folder or a run folder{hint}")
 
 
 def is_run(folder: Path) -> bool:

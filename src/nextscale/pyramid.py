@@ -27,6 +27,7 @@ class ScaleSchedule:
     """
 
     sizes: tuple[Size, ...]
+    "Height and width of every token map."
 
     def __init__(self, sizes: Sequence[int | Sequence[int]]) -> None:
         object.__setattr__(self, "sizes", tuple(_as_size(size) for size in sizes))
@@ -74,6 +75,7 @@ class ScaleSchedule:
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
+        """Positions of every scale in the packed sequence."""
         return tuple(self.slice(scale) for scale in range(len(self)))
 
     def levels(self) -> Tensor:
@@ -100,6 +102,7 @@ class ScaleSchedule:
         return tuple(slice(start, end) for start, end in pairwise(ends))
 
     def to_list(self) -> list[list[int]]:
+        """Heights and widths as JSON holds them."""
         return [list(size) for size in self.sizes]
 
     def __str__(self) -> str:
@@ -158,6 +161,7 @@ class TokenPyramid:
 
     @property
     def batch_size(self) -> int:
+        """Number of images, B."""
         return self.packed.shape[0]
 
     def __len__(self) -> int:
@@ -176,6 +180,7 @@ class TokenPyramid:
         return TokenPyramid(self.packed[images], self.schedule)
 
     def to(self, device: torch.device | str) -> TokenPyramid:
+        """The same tokens on another device."""
         return TokenPyramid(self.packed.to(device), self.schedule)
 
     def __repr__(self) -> str:

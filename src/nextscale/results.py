@@ -23,9 +23,13 @@ class Generation:
     """Images of a call and their tokens."""
 
     images: list[Image.Image]
+    "RGB, of the model's size."
     tokens: TokenPyramid
+    "What the images were decoded from, on the model's device."
     classes: list[int]
+    "Class of each image; the number of classes stands for none."
     seeds: list[int]
+    "Seed of each image."
     scores: list[float] | None = None
     "What the judge of rejection sampling gave."
 
@@ -35,9 +39,13 @@ class GenerationStep:
     """One finished scale of a running generation."""
 
     scale: int
-    tokens: Tensor  # (B, h_k, w_k) int64
-    accumulated: Tensor  # (B, C, h, w) float32
+    "Number of the scale, from 0."
+    tokens: Tensor
+    "(B, h_k, w_k) int64."
+    accumulated: Tensor
+    "Sum of all scales so far, (B, C, h, w) float32."
     tokenizer: VQVAE
+    "What makes images of it."
 
     def preview(self) -> list[Image.Image]:
         """The images as they stand after this scale."""

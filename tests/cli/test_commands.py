@@ -252,7 +252,7 @@ def test_convert_goes_both_ways(tmp_path: Path, capsys) -> None:
     pipeline.save_pretrained(tmp_path / "ours")
     assert main(["convert", str(tmp_path / "ours"), "--to", "official", "--out", str(tmp_path / "theirs")]) == 0
     assert sorted(files(tmp_path / "theirs")) == ["vae_ch16v32z8.pth", "var_d2.pth"]
-    assert "var_d2.pth" in capsys.readouterr().out
+    assert f"use it: nextscale generate --model {tmp_path / 'theirs' / 'var_d2.pth'}\n" in capsys.readouterr().out
     result = tmp_path / "r.json"
     back = ["convert", str(tmp_path / "theirs" / "var_d2.pth"), "--out", str(tmp_path / "back"), "--json", str(result)]
     assert main(back) == 0

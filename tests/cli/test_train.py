@@ -45,7 +45,7 @@ def test_a_run_continues_with_its_own_settings(
 ) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert main([*var[:-1], str(whole)]) == 0
-    assert "trains on 23 images in 3 classes" in capsys.readouterr().err
+    assert "without --heldout, 1 of the images are set aside to measure on" in capsys.readouterr().err
     said = stopped(var, 1, monkeypatch, capsys).splitlines()
     assert said[-2:] == [f"continue with: nextscale train var --resume --out {run}", "stopped"]
     assert main(["train", "var", "--resume", "--out", str(run)]) == 0

@@ -66,7 +66,7 @@ def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwrigh
     opened = browser.new_page(viewport={"width": width, "height": 900})
     opened.set_default_timeout(WAIT)
     opened.goto(url)
-    opened.get_by_role("button", name="Generate", exact=True).wait_for()
+    opened.get_by_text("Ready.", exact=True).first.wait_for()
     return opened
 
 
@@ -129,7 +129,7 @@ def paint(page: playwright.Page) -> None:
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     upload(page, photo)
     done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
-    for _ in range(20):  # the editor takes strokes only once it has laid itself out, and does not say when
+    for _ in range(60):  # the editor takes strokes only once it has laid itself out, and does not say when
         page.wait_for_timeout(1000)
         paint(page)
         page.get_by_role("button", name="Edit", exact=True).click()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
 from nextscale import __version__
 from nextscale.caches import settle_caches
@@ -99,11 +100,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settle_caches()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop as Ctrl-C does, cleaning up
     try:
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
     except CycloptsError as error:
-        return complain(str(error))
+        return complain(worded(error))
     except ValueError as error:
         return complain(str(error))
+    except BrokenPipeError:  # whoever reads our lines has had enough of them
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
@@ -121,6 +129,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     return DONE
+
+
+def worded(error: CycloptsError) -> str:
+    """What the parser says, in the words of the command line."""
+    if isinstance(error, UnusedCliTokensError):
+        words = ", ".join(map(repr, error.unused_tokens or ()))
+        return f"{words} is not understood here; values follow their --flags, which --help lists"
+    return str(error).replace("into bool", "into true or false")
 
 
 def complain(message: str) -> int:

@@ -85,4 +85,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     if options.json:
         write_json(Path(options.json), {"out": options.out, "files": files})
     for name, size in files.items():
-        print(f"{out / name}  {size / 1e6:.1f} MB")
+        print(f"{out / name}  {size / 1e6:.1f} MB" if size >= 1e5 else f"{out / name}  {size / 1e3:.1f} kB")
+    whole = out if options.to == "folder" else next((out / name for name in files if name.startswith("var")), None)
+    if transformer is not None and whole is not None:
+        print(f"use it: nextscale generate --model {whole}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from nextscale.config import essential, from_dict
 
@@ -27,6 +27,30 @@ COMMON = {
     "Files": ("config", "json", "report", "plot", "npz", "statistics"),
 }
 """Settings that many commands have, by panel."""
+
+
+def whole_number(hint: type, tokens: Sequence[Token]) -> int:
+    """An integer, also as 1e6; 1.5 is refused, not rounded. Raises ValueError."""
+    text = tokens[0].value
+    try:
+        value = float(text)
+        exact = int(text) if "." not in text and "e" not in text.lower() else int(value)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text!r} is not a whole number") from error
+    if exact != value and abs(value) < 2**53:
+        raise ValueError(f"{text!r} is not a whole number")
+    return exact
+
+
+def real_number(hint: type, tokens: Sequence[Token]) -> float:
+    """A number. Raises ValueError."""
+    try:
+        return float(tokens[0].value)
+    except ValueError as error:
+        raise ValueError(f"{tokens[0].value!r} is not a number") from error
+
+
+CONVERTERS = {int: whole_number, float: real_number}
 METAVARS = {bool: None, int: "N", float: "X", str: "TEXT", tuple: "A,B,..."}
 ConfigFile = Annotated[
     str,
@@ -121,7 +145,9 @@ def flags(
     for setting in shown:
         group, kind = PANELS[panel(setting, first)], written_as(setting.hint)
         metavar = "FILE" if setting.name in COMMON["Files"] else METAVARS[kind]
-        parameter = Parameter(help=described(setting), show_default=False, group=group, metavar=metavar)
+        parameter = Parameter(
+            help=described(setting), show_default=False, group=group, metavar=metavar, converter=CONVERTERS.get(kind)
+        )
         hint = str if kind is tuple else kind
         fields.append((setting.name, Annotated[hint | None, parameter], dataclasses.field(default=None)))
     made = dataclasses.make_dataclass(f"{cls.__name__}Flags", fields, kw_only=True)

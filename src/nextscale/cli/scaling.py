@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle
+from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle, whole_number
 from nextscale.config import read_json
 from nextscale.extras import require
 from nextscale.files import write_json
@@ -21,7 +21,9 @@ ABLATION = (
 
 
 Picture = Annotated[str, Parameter(help="Picture (png, svg, pdf).", group=PANELS["Main settings"], metavar="FILE")]
-Depth = Annotated[int, Parameter(help="Depth to predict.", group=PANELS["Main settings"], metavar="N")]
+Depth = Annotated[
+    int, Parameter(help="Depth to predict.", group=PANELS["Main settings"], metavar="N", converter=whole_number)
+]
 
 
 @dataclass(frozen=True, kw_only=True)

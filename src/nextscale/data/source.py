@@ -22,7 +22,7 @@ from nextscale.data.columns import (
     label_in,
     undecoded,
 )
-from nextscale.data.decode import decode_rgb
+from nextscale.data.decode import read_image
 from nextscale.data.folders import (
     TABLES,
     PassedOver,
@@ -76,9 +76,9 @@ class ImageSource:
         """RGB image and class id. Raises UnreadableImage naming the file."""
         row = self.rows[index]
         if isinstance(row, Path):
-            return decode_rgb(row, name=str(row)), self.label(index)
+            return read_image(row, name=str(row)), self.label(index)
         data, name = encoded(row[self.image_column], f"row {index}", self.folder)
-        return decode_rgb(data, name=name), self.label(index)
+        return read_image(data, name=name), self.label(index)
 
 
 class Described(Protocol):

@@ -24,7 +24,7 @@ from nextscale.data.columns import (
     label_in,
     undecoded,
 )
-from nextscale.data.decode import UnreadableImage, decode_rgb
+from nextscale.data.decode import UnreadableImage, read_image
 from nextscale.data.folders import PassedOver, table_files
 from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
@@ -250,6 +250,6 @@ class StreamLoader:
             value = label_in(row[stream.label_column], stream.label_column)
             label = stream.classes.id(value, row=name, column=stream.labelled_by)
         generator = np.random.default_rng([self.seed, epoch, number])
-        image = decode_rgb(data, name=name)
+        image = read_image(data, name=name)
         pixels = random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
         return pixels, label, number

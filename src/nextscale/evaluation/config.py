@@ -18,7 +18,7 @@ class GenerationEvaluation:
     """Settings of `nextscale evaluate generation`."""
 
     data: str
-    "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
+    "Real images (folder, parquet, WebDataset, hub id), or an .npz or .npy file of images or statistics."
     label_column: str = ""
     "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
     image_column: str = ""

@@ -49,10 +49,12 @@ class TransformerConfig:
 
     @property
     def width(self) -> int:
+        """Channels of the blocks."""
         return HEAD_WIDTH * self.heads
 
     @property
     def schedule(self) -> ScaleSchedule:
+        """The scales of the tokens."""
         return ScaleSchedule(self.scales)
 
     @property

@@ -67,6 +67,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.positions.device
 
     @property

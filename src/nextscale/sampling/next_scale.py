@@ -83,9 +83,13 @@ class ScaleSample:
     """One finished scale, or one step of a sampler of another kind."""
 
     scale: int
-    tokens: Tensor  # (B, h_k, w_k) int64
-    accumulated: Tensor  # (B, C, h, w) float32
-    whole: TokenPyramid | None = None  # all tokens, from samplers whose steps are not scales
+    "Number of the scale or step, from 0."
+    tokens: Tensor
+    "(B, h_k, w_k) int64."
+    accumulated: Tensor
+    "(B, C, h, w) float32."
+    whole: TokenPyramid | None = None
+    "All tokens, from samplers whose steps are not scales."
 
 
 def pyramid_of(steps: Sequence[ScaleSample], schedule: ScaleSchedule) -> TokenPyramid:

@@ -82,8 +82,11 @@ class Rejection:
     """How many candidates are drawn of each image, how many are kept, and who judges."""
 
     candidates: int = 1
+    "Candidates drawn of each image."
     keep: int = 1
+    "Best ones kept of each image."
     judge: Judge = likelihood_judge
+    "Scores candidates; larger is better."
 
     def __post_init__(self) -> None:
         if not 1 <= self.keep <= self.candidates:
@@ -132,6 +135,12 @@ class Drawn:
     scores: list[float] | None
 
 
+def require_classes(model: Model, wanted: Sequence[tuple[int, int]]) -> None:
+    """Raises ValueError where a label is no class."""
+    if any(label == model.config.unconditional for label, _ in wanted):
+        raise ValueError("rejection sampling judges how well an image shows its class; name classes")
+
+
 @torch.no_grad()
 def draw_best(
     model: Model,
@@ -146,8 +155,8 @@ def draw_best(
 
     Raises ValueError where there is no class to judge by.
     """
-    if rejection is not None and any(label == model.config.unconditional for label, _ in wanted):
-        raise ValueError("rejection sampling judges how well an image shows its class; name classes")
+    if rejection is not None:
+        require_classes(model, wanted)
     every = [(label, one) for label, seed in wanted for one in (rejection or Rejection()).seeds(seed)]
     packed: list[Tensor] = []
     accumulated: list[Tensor] = []

@@ -86,11 +86,13 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
 
 
 def run_studio(desk: Desk, *, host: str, port: int, open_browser: bool) -> None:
-    """Serve the page until stopped."""
-    page = open_page(desk, host=host, port=port, open_browser=open_browser)
-    log.info("the studio is at http://%s:%d; stop with Ctrl-C", host, port)
+    """Serve the page until stopped; the desk is closed in any case. Raises ValueError for a port in use."""
     try:
-        page.block_thread()
+        page = open_page(desk, host=host, port=port, open_browser=open_browser)
+        log.info("the studio is at http://%s:%d; stop with Ctrl-C", host, port)
+        try:
+            page.block_thread()
+        finally:
+            page.close()
     finally:
-        page.close()
         desk.close()

@@ -41,8 +41,10 @@ class Bench:
     ) -> None:
         """`start` runs `work(job, *inputs)`, whose updates are of `outputs`; `stop` ends it after the step at hand.
 
-        `kept` are updates that a page shows again whether there is a job or not.
+        `kept` are updates that a page shows again whether there is a job or not. What `status` says is said once the
+        page has loaded.
         """
+        ready, status.value = status.value, "Loading ..."
         label, outputs = str(start.value), [*outputs, status, start, *([stop] if stop else [])]
 
         def waiting(running: bool) -> Update:
@@ -55,7 +57,7 @@ class Bench:
                 if isinstance(news, int):
                     yield {status: f"Waiting: {news} job{'s' if news > 1 else ''} to go before this one."}
                 else:
-                    yield news
+                    yield news | waiting(True)
             if job.error:
                 tell(job.error)
                 yield {status: f"Not done: {job.error}."}
@@ -79,8 +81,9 @@ class Bench:
 
         def restore(token: str | None) -> Iterator[Update]:
             visitor = self.desk.visitors.visitor(token)
-            yield {status: gr.skip()} | (kept(visitor) if kept else {})
-            if job := visitor.jobs.get(tab):
+            job = visitor.jobs.get(tab)
+            yield {status: gr.skip() if job else ready} | (kept(visitor) if kept else {})
+            if job:
                 yield from followed(job)
 
         start.click(

@@ -67,6 +67,7 @@ class VQVAEConfig:
 
     @property
     def schedule(self) -> ScaleSchedule:
+        """The scales of the tokens."""
         return ScaleSchedule(self.scales)
 
     @property

@@ -46,6 +46,7 @@ class VQVAE(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights are."""
         return self.quantizer.codebook.device
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:

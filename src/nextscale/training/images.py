@@ -42,11 +42,11 @@ def images_apart(
     return images, aside
 
 
-def described(images: TokenCache | ImageSource | ImageStream, aside: Sized | None, config: LoopConfig) -> str:
-    """What a run trains on, what is set aside, and in which precision: the line that it begins with."""
-    line = f"trains on {describe(images)}; in {config.precision}"
+def described(source: TokenCache | ImageSource | ImageStream, aside: Sized | None, config: LoopConfig) -> str:
+    """What a run trains and is measured on, and in which precision: the line that it begins with."""
+    line = f"trains on {describe(source)}; computes in {config.precision}"
     if aside is not None and not config.heldout:
-        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+        line += f"; without --heldout, {len(aside)} of the images are set aside to measure on"
     return line
 
 

@@ -119,7 +119,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
     main_decides(begin, processes)  # everything that can be refused has been
     if processes.is_main:
-        logger.info(described(samples, heldout, config))
+        logger.info(described(source, heldout, config))
     first = 0
     if before is not None and sharded:
         first = run.load_sharded(lambda folder: load_sharded(updater, folder))

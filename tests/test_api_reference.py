@@ -1,0 +1,54 @@
+"""The reference names everything public, and everything in it is described."""
+
+import dataclasses
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from docstring_parser import parse_from_object
+
+import nextscale
+
+REFERENCE = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+DIRECTIVES = re.findall(r"^\.\. auto(?:class|function|data):: ([\w.]+)((?:\n   :.*)*)", REFERENCE, flags=re.MULTILINE)
+
+
+def found(name: str) -> object:
+    module, _, leaf = name.rpartition(".")
+    return getattr(import_module(module), leaf)
+
+
+def ours(cls: type) -> set[str]:
+    """Public members that the package defines."""
+    bases = [base for base in cls.__mro__ if base.__module__.startswith("nextscale")]
+    return {name for base in bases for name in vars(base) if not name.startswith("_")}
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    names = [name for name, _ in DIRECTIVES]
+    assert {f"nextscale.{name}" for name in nextscale.__all__} <= set(names)
+    assert len(names) == len(set(names)) >= 20
+
+
+@pytest.mark.parametrize(("name", "options"), DIRECTIVES, ids=[name for name, _ in DIRECTIVES])
+def test_what_the_reference_names_is_described(name: str, options: str) -> None:
+    value = found(name)
+    if name == "nextscale.__version__":
+        return
+    assert inspect.getdoc(value), name
+    if not isinstance(value, type) or ":members:" not in options:
+        return
+    listed = re.search(r":members: (\S.*)", options)
+    described = {
+        parameter.arg_name
+        for base in value.__mro__[:-1]
+        for parameter in parse_from_object(base).params
+        if parameter.description
+    }
+    fields = {field.name for field in dataclasses.fields(value)} if dataclasses.is_dataclass(value) else set()
+    assert fields <= described, f"{name}: fields without a description"
+    for member in listed[1].split(", ") if listed else ours(value) - fields:
+        text = inspect.getdoc(inspect.getattr_static(value, member)) if member not in described else "described"
+        assert text, f"{name}.{member} has no description"
