@@ -147,10 +147,20 @@ def test_seeds(var: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, se
     common = ["--data", data, "--out", out, "--seed", str(seed)]
     for command in (
         TOKENIZER, [*VAR, "--tokenizer", model], ["tokenize", "--tokenizer", model],
-        ["scaling", "run", "--tokenizer", model, "--heldout", data],
+        ["scaling", "run", "--tokenizer", model, "--heldout", data], ["evaluate", "generation", "--model", model],
     ):  # fmt: skip
         assert f"seed must be from 0 to {TOP_SEED}, got {seed}" in refused([*command, *common], capsys)
-    assert not (tmp_path / "out").exists()
+    image = str(next(Path(data).rglob("*.png")))
+    for command in (["generate"], ["edit", "inpaint", image, "--boxes", "0,0,4,4"]):
+        line = refused([*command, "--model", model, "--out", f"{out}.png", "--seed", str(seed)], capsys)
+        assert f"seed must be from 0 to {TOP_SEED}, got {seed}" in line
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_seed_that_leaves_too_few(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["generate", "--model", str(model_folder), "--out", str(tmp_path / "out"), "--seed", str(TOP_SEED - 1)]
+    assert "leaves no seeds for 3 images" in refused([*arguments, "--count", "3"], capsys)
+    assert main([*arguments, "--count", "2", "--candidates", "3"]) == 0
 
 
 def test_the_largest_seed_trains(var: list[str], tmp_path: Path) -> None:

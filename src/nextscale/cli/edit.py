@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.cli.outputs import counted, named
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
 
@@ -46,6 +46,7 @@ class EditOptions(SamplingFlags, EditConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "count")
+        require_seed(self.seed, count=self.count)
         if Path(self.out).suffix.lower() != ".png":
             raise ValueError(f"--out {self.out}: expected a file that ends in .png")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nextscale.config import TOP_SEED
 from nextscale.models.families import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
@@ -94,8 +95,8 @@ class Rejection:
             )
 
     def seeds(self, seed: int) -> list[int]:
-        """Seeds of an image's candidates, seed x candidates + j: no two images share one."""
-        return [seed * self.candidates + number for number in range(self.candidates)]
+        """Seeds of an image's candidates, seed x candidates + j: no two images share one. Huge ones wrap around."""
+        return [(seed * self.candidates + number) % (TOP_SEED + 1) for number in range(self.candidates)]
 
     def best(
         self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Model, tokenizer: VQVAE
