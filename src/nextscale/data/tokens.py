@@ -175,6 +175,7 @@ def write_tokens(
     """
     import datasets
 
+    datasets.disable_progress_bars()  # `advance` is told
     assert tokenizer.config.codebook_size <= 2**16, "tokens are stored in 16 bits"
     out = Path(out)
     config = replace(
