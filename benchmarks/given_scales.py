@@ -9,7 +9,7 @@ falls most where the scale that the model draws worst becomes given.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from nextscale import VARPipeline
+from nextscale.classes import match_classes
 from nextscale.cli.tables import print_table
 from nextscale.editing.hooks import KeepScales
 from nextscale.evaluation.comparison import compare
@@ -52,12 +53,15 @@ def main(
     retain_freed_memory()
     pipeline = VARPipeline.from_pretrained(model, dtype=precision)
     scales = len(pipeline.schedule)
-    known = [str(number) for number in range(scales + 1)]
-    if not set(given.split(",") if given else known) <= set(known):
+    choices = [str(number) for number in range(scales + 1)]
+    if not set(given.split(",") if given else choices) <= set(choices):
         raise SystemExit(f"given must be numbers from 0 to {scales}, got {given}")
     numbers = [int(number) for number in given.split(",") if number] or range(scales + 1)
     images, network = open_images_alone(data), load_features(features, feature_weights)
     size = pipeline.tokenizer.config.image_size
+    known = pipeline.config.class_names
+    named = {"where": f"data {data}", "classes": pipeline.transformer.config.classes}
+    ids = torch.tensor(match_classes(images.class_names, known, **named))
     results: list[dict[str, Any]] = []
     with Stages() as stages:
         real = real_features(network, images, size, count, progress=stages.start)
@@ -71,7 +75,8 @@ def main(
             done = 0
             for pixels, labels in batches(images, size, batch_size=batch_size, indices=others):
                 seeds = range(seed + done, seed + done + len(labels))
-                parts.append(drawn(pipeline, network, pixels, labels, seeds, number, guidance))
+                made = drawn(pipeline, network, pixels, ids[labels], seeds, number, guidance)
+                parts.append(replace(made, labels=labels))  # as the data numbers them
                 done += len(labels)
                 advance(done)
             figures = compare(FeatureSet.joined(parts), real.reference, class_means=means)

@@ -7,6 +7,7 @@ Needs chromium (Debian: apt-get install chromium).
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
 import tempfile
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cyclopts
+from PIL import Image
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from nextscale import VARPipeline
@@ -32,7 +34,8 @@ def main(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = open_page(Desk(pipeline, model, other, tuple(map(Path, results))), host="127.0.0.1", port=port)
+    desk = Desk(pipeline, model, other, tuple(map(Path, results)), previews=math.inf)
+    page = open_page(desk, host="127.0.0.1", port=port)
     photo = Path(tempfile.mkdtemp()) / "photo.png"
     pipeline.generate("coinrun", seeds=[5]).images[0].save(photo)
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -47,13 +50,16 @@ def main(
                 seen = browser.new_page(viewport={"width": width, "height": height})
                 seen.set_default_timeout(60_000)
                 seen.goto(f"http://127.0.0.1:{port}")
-                seen.get_by_role("button", name="Generate", exact=True).wait_for()
+                seen.get_by_text("Ready.", exact=True).first.wait_for()
                 use(seen)
                 seen.wait_for_timeout(800)
-                seen.screenshot(path=out / f"studio-{name}{suffix}.png", full_page=True)
+                path = out / f"studio-{name}{suffix}.png"
+                seen.screenshot(path=path, full_page=True)
+                Image.open(path).convert("RGB").save(path, optimize=True)
                 seen.close()
         browser.close()
     page.close()
+    desk.close()
 
 
 def tab(page: Page, name: str) -> None:

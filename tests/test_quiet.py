@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import nextscale
-from nextscale.data.decode import UnreadableImage, decode_rgb
+from nextscale.data.decode import UnreadableImage, read_image
 from nextscale.quiet import quiet_warnings
 
 
@@ -57,4 +57,4 @@ def test_images_of_too_many_pixels_are_refused_without_a_warning_as_error(monkey
     Image.new("L", (30, 50)).save(buffer, format="PNG")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match=r"30 x 50 pixels.*1,000"):
-        decode_rgb(buffer.getvalue())
+        read_image(buffer.getvalue())

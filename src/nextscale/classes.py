@@ -96,7 +96,7 @@ def match_classes(
         listed = few(foreign, 4)
         logger.info("%s: %d of its classes are none of %s (%s) and left out", where, len(foreign), whose, listed)
     require_one_each(named, places, where)
-    missing = [known[one] if known else str(one) for one in range(count) if one not in set(places)]
+    missing = [known[one] if known else str(one) for one in sorted(set(range(count)) - set(places))]
     if missing:
         logger.info("%s: has none of %d of %s %d classes (%s)", where, len(missing), whose, count, few(missing, 4))
     return tuple(places)

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import types
+from operator import index
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -67,6 +68,39 @@ def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config
         return cls(**built)
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error
+
+
+def with_settings(config: Config, values: dict[str, Any]) -> Config:
+    """A config with settings given by name put over its own; None keeps them.
+
+    Raises ValueError for a setting that is not of its kind of number, and whatever the config itself refuses.
+    """
+    assert dataclasses.is_dataclass(config) and not isinstance(config, type)
+    hints = get_type_hints(type(config))
+    given = {name: _number(hints[name], value, name) for name, value in values.items() if value is not None}
+    return dataclasses.replace(config, **given)
+
+
+def _number(hint: Any, value: Any, name: str) -> Any:
+    """A value as the plain number that `hint` asks for, from NumPy's kinds too; others as they are."""
+    if hint in (int, float):
+        try:
+            return index(value) if hint is int else hint(value - 0)
+        except TypeError as error:
+            kind = "a whole number" if hint is int else "a number"
+            raise ValueError(f"{name} must be {kind}, got {value!r}") from error
+    return value
+
+
+def require_known(given: Any, known: tuple[str, ...], *, parameters: tuple[str, ...] = ()) -> None:
+    """Raises ValueError naming the first setting that is not known, and those, or parameters, that it is near."""
+    for name in given:
+        if name not in known:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, (*known, *parameters), n=3)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join((*known, *parameters))}"
+            raise ValueError(f"setting {name!r} is not known; {hint}")
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

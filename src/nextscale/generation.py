@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from torch import Tensor
 from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
+from nextscale.config import require_known, with_settings
 from nextscale.models.families import Model, kind_of
 from nextscale.models.var import VAR
 from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, int8_range, pack_linears, unpack_linears
@@ -35,6 +36,9 @@ from nextscale.sampling.rejection import Rejection, draw_best
 from nextscale.sampling.teacher_forcing import teacher_inputs
 from nextscale.tokenizer.vqvae import VQVAE
 
+SAMPLING_SETTINGS = tuple(field.name for field in fields(SamplingConfig))
+PARAMETERS = ("classes", "seeds", "config", "rejection")
+"""What calls take beside settings."""
 COMPILED_BATCH_SIZES = 8
 """Batch sizes that a compiled pipeline keeps graphs for."""
 
@@ -214,10 +218,20 @@ class GenerationPipeline:
         return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
 
     def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
-        """The model's default settings with those given put over them; None keeps the default."""
+        """The model's default settings with those given put over them; None keeps the default.
+
+        Raises ValueError for an unknown setting, with near matches, and one out of range.
+        """
         names = ("guidance", "top_k", "top_p", "steps")
         base = SamplingConfig(**{name: getattr(self.config, name) for name in names})
-        return replace(base, **{name: value for name, value in settings.items() if value is not None})
+        return self.settled(base, settings)
+
+    def settled(self, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
+        """Settings given by name over a config, or over the model's. Raises ValueError as `sampling` does."""
+        if config is None:
+            return self.sampling(**settings)
+        require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
+        return with_settings(config, settings)
 
     def generate_steps(
         self,
@@ -234,7 +248,7 @@ class GenerationPipeline:
             self.tokenizer.quantizer,
             self._repeated(classes, len(seeds)),
             generators=[image_generator(seed) for seed in seeds],
-            config=config or self.sampling(**settings),
+            config=self.settled(config, settings),
             hook=hook,
         )
         return (self._step(sample) for sample in steps)
@@ -266,7 +280,7 @@ class GenerationPipeline:
             raise ValueError("no seeds given; expected one per image")
         if batch_size < 0:
             raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
-        settled = config or self.sampling(**settings)
+        settled = self.settled(config, settings)
 
         def sample(classes: Tensor, generators: Sequence[torch.Generator]) -> Iterator[ScaleSample]:
             quantizer = self.tokenizer.quantizer

@@ -45,7 +45,7 @@ def test_a_run_continues_with_its_own_settings(
 ) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     assert main([*var[:-1], str(whole)]) == 0
-    assert "trains on 23 images in 3 classes" in capsys.readouterr().err
+    assert "without --heldout, 1 of the images are set aside to measure on" in capsys.readouterr().err
     said = stopped(var, 1, monkeypatch, capsys).splitlines()
     assert said[-2:] == [f"continue with: nextscale train var --resume --out {run}", "stopped"]
     assert main(["train", "var", "--resume", "--out", str(run)]) == 0
@@ -97,16 +97,16 @@ def test_what_may_not_change_is_refused(
 def test_what_may_change_does(
     var: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole, run, data = tmp_path / "whole", tmp_path / "run", var[var.index("--data") + 1]
+    assert main([*var[:-1], str(whole)]) == 0
     stopped(var, 2, monkeypatch, capsys)
-    run, data = tmp_path / "run", var[var.index("--data") + 1]
-    changes = ["--sample-every", "3", "--precision", "auto", "--heldout", data, "--export", "bf16", "--device", "auto"]
+    changes = ["--sample-every", "3", "--precision", "auto", "--heldout", data, "--limit", "5", "--device", "auto"]
     assert main(["train", "var", str(run), "--resume", *changes]) == 0
+    assert weights(run) == weights(whole)
     recorded = read_json(run / "config.json")
-    assert (recorded["sample_every"], recorded["heldout"], recorded["device"]) == (3, data, "auto")
+    assert (recorded["sample_every"], recorded["heldout"], recorded["limit"]) == (3, data, 5)
     assert recorded["heldout_share"] == 0.05, "what was set aside stays so"
-    said = capsys.readouterr().err
-    assert "is measured on other held-out images from here on" in said
-    assert "trains on 23 images" in said
+    assert "is measured on other held-out images from here on" in capsys.readouterr().err
 
 
 def test_the_wrong_command_names_the_right_one(
@@ -147,10 +147,20 @@ def test_seeds(var: list[str], tmp_path: Path, capsys: pytest.CaptureFixture, se
     common = ["--data", data, "--out", out, "--seed", str(seed)]
     for command in (
         TOKENIZER, [*VAR, "--tokenizer", model], ["tokenize", "--tokenizer", model],
-        ["scaling", "run", "--tokenizer", model, "--heldout", data],
+        ["scaling", "run", "--tokenizer", model, "--heldout", data], ["evaluate", "generation", "--model", model],
     ):  # fmt: skip
         assert f"seed must be from 0 to {TOP_SEED}, got {seed}" in refused([*command, *common], capsys)
-    assert not (tmp_path / "out").exists()
+    image = str(next(Path(data).rglob("*.png")))
+    for command in (["generate"], ["edit", "inpaint", image, "--boxes", "0,0,4,4"]):
+        line = refused([*command, "--model", model, "--out", f"{out}.png", "--seed", str(seed)], capsys)
+        assert f"seed must be from 0 to {TOP_SEED}, got {seed}" in line
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_seed_that_leaves_too_few(model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    arguments = ["generate", "--model", str(model_folder), "--out", str(tmp_path / "out"), "--seed", str(TOP_SEED - 1)]
+    assert "leaves no seeds for 3 images" in refused([*arguments, "--count", "3"], capsys)
+    assert main([*arguments, "--count", "2", "--candidates", "3"]) == 0
 
 
 def test_the_largest_seed_trains(var: list[str], tmp_path: Path) -> None:

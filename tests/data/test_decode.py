@@ -163,6 +163,11 @@ def test_arrays_whose_range_is_not_known_are_refused(array: np.ndarray, message:
         read_image(array)
 
 
+def test_what_is_no_image_at_all_is_refused() -> None:
+    with pytest.raises(UnreadableImage, match="image: is int; expected a file, bytes, a PIL image or an array"):
+        read_image(3)  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBa", "LAB", "HSV", "YCbCr"])
 def test_rarer_modes(mode: str) -> None:
     image = Image.new("L", (2, 2), 100).convert({"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB")).convert(mode)

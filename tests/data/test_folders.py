@@ -69,6 +69,16 @@ def test_a_class_of_another_suffix_does_not_vanish(image_folder: Make, suffix: s
     assert read_all(folder) == [0, 1, 2, 3]
 
 
+def test_a_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
+    for name in ("a/0.svg", "a/1.svg", ".cache/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(
+        ValueError, match=r"no images \(passed over hidden: 1 \(.cache\); other files: 2 \(a/0.svg, ...\)\)"
+    ):
+        open_source(tmp_path)
+
+
 def test_links_are_followed_at_any_depth(image_folder: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store, linked = image_folder("store", per_class=3), tmp_path / "linked"
     for name in CLASS_NAMES:

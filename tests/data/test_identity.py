@@ -14,7 +14,7 @@ from nextscale.data.identity import DataIdentity, data_identity, stamp
 from nextscale.data.source import open_source
 from nextscale.data.stream import open_stream
 from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
-from toys import CLASS_NAMES, make_tokenizer, png, toy_image, write_parquet
+from toys import CLASS_NAMES, make_tokenizer, png, toy_image, write_parquet, write_table, write_tar
 
 Make = Callable[..., Path]
 
@@ -72,6 +72,37 @@ def test_rows_are_known_by_what_they_hold(tmp_path: Path) -> None:
               (["p", "q", "q", "q"], [0, 1, 2, 3])]  # fmt: skip
     made = {identity(table(tmp_path / f"{n}.parquet", *other)) for n, other in enumerate(others)}
     assert len(made | {first}) == 5
+
+
+def tar(path: Path, numbers: list[int]) -> Path:
+    parts = ((number, suffix) for number in numbers for suffix in ("png", "cls"))
+    return write_tar(path, {f"{n:03d}.{s}": png(n, n) if s == "png" else str(n % 2).encode() for n, s in parts})
+
+
+def test_archives_are_known_by_their_members(tmp_path: Path) -> None:
+    first = identity(tar(tmp_path / "a" / "x.tar", [0, 1, 2]))
+    assert first.count == 3 and first.class_names == ("0", "1")
+    (tmp_path / "b").mkdir()
+    assert identity((tmp_path / "a" / "x.tar").rename(tmp_path / "b" / "y.tar")) == first
+    here = stamp(open_source(tmp_path / "b" / "y.tar"))
+    assert stamp(open_source(tmp_path / "b" / "y.tar")) == here
+    assert identity(tar(tmp_path / "b" / "y.tar", [0, 1, 3])) != first
+    assert stamp(open_source(tmp_path / "b" / "y.tar")) != here
+
+
+def test_tables_that_name_files(tmp_path: Path, image_folder: Make) -> None:
+    folder = image_folder("one", per_class=1)
+    names = [f"{title}/000.png" for title in CLASS_NAMES]
+    write_table(folder / "x.parquet", ["p", "q", "q"], images=names)
+    first, here = identity(folder / "x.parquet"), stamp(open_source(folder / "x.parquet"))
+    shutil.copytree(folder, tmp_path / "two")
+    assert identity(tmp_path / "two" / "x.parquet") == first
+    toy_image(0, 0, 24).save(folder / "red" / "000.png")
+    assert identity(folder / "x.parquet") != first
+    assert stamp(open_source(folder / "x.parquet")) != here
+    before = {identity(folder / "x.parquet"), first}
+    (folder / "red" / "000.png").unlink()  # which its reader says
+    assert identity(folder / "x.parquet") not in before
 
 
 def test_selected_rows_are_those_that_are_left(tmp_path: Path) -> None:

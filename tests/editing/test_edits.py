@@ -1,6 +1,8 @@
 """Edits of a toy model: what is kept, what is regenerated, and that both are what they should be."""
 
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,15 +10,18 @@ import torch
 from PIL import Image
 
 from nextscale.cli import main
+from nextscale.data.decode import read_image
 from nextscale.data.loader import to_float
-from nextscale.editing.apply import EditConfig, likely_classes
+from nextscale.editing.apply import likely_classes
+from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS, EvidenceHook, Together
+from nextscale.editing.masks import mask_of_boxes
 from nextscale.editing.outpaint import Expansion, parse_expansion, window_size, windows
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig, sample_scales
-from nextscale.sampling.rejection import Rejection
+from nextscale.sampling.rejection import Candidates, Rejection
 from toys import toy_image
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -316,7 +321,7 @@ def test_tokens_of_an_empty_mask_are_the_images(pipeline: VARPipeline) -> None:
 def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline: VARPipeline) -> None:
     image, mask = toy_image(0, 0), centre(16, 16)
     editor = pipeline.editor(image, mask)
-    assert editor.share == pytest.approx(0.25)
+    assert editor.first.share == pytest.approx(0.25)
     softened = pipeline.inpaint(image, mask, seeds=range(4))
     by_hand = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
     assert torch.equal(softened.tokens.packed, by_hand.tokens.packed)
@@ -325,3 +330,173 @@ def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline:
     assert torch.equal(named.tokens.packed, full.tokens.packed)
     everything = pipeline.inpaint(image, None, classes="red", seeds=range(4))
     assert torch.equal(everything.tokens.packed, pipeline.generate("red", seeds=range(4)).tokens.packed)
+
+
+ENDS = [(4, 4, 14, 14), (288, 2, 296, 10)]
+
+
+@pytest.fixture
+def wide() -> Image.Image:
+    return big_image(300, 18)
+
+
+def test_holes_far_apart_are_edited_each_in_a_region_of_its_own(pipeline: VARPipeline, wide: Image.Image) -> None:
+    result = pipeline.inpaint(wide, ENDS, classes="red", seeds=[1, 2], temperature=3.0)
+    alone = pipeline.inpaint(wide, ENDS[:1], classes="red", seeds=[1], temperature=3.0)
+    before, mask = np.asarray(wide), mask_of_boxes(ENDS, (18, 300)).numpy() > 0
+    for image in result.images:
+        after = np.asarray(image)
+        assert np.array_equal(after[~mask], before[~mask])
+        assert all((after[y:b, x:r] != before[y:b, x:r]).any() for x, y, r, b in ENDS)
+    assert np.array_equal(np.asarray(result.images[0])[:, :100], np.asarray(alone.images[0])[:, :100])
+    assert result.tokens.packed.shape == (2, 30) and result.seeds == [1, 2] and result.scores is None
+    second = pipeline.inpaint(wide, ENDS, classes="red", seeds=[2], temperature=3.0)
+    assert second.images[0].tobytes() == result.images[1].tobytes(), "a variation does not depend on the others"
+
+
+def test_steps_go_through_the_regions_and_end_with_the_result(pipeline: VARPipeline, wide: Image.Image) -> None:
+    editor = pipeline.editor(wide, ENDS, feather=2)
+    steps = list(pipeline.edit_steps(editor, classes="red", seeds=[1]))
+    assert [(step.region, step.scale) for step in steps] == [(r, k) for r in (0, 1) for k in range(4)]
+    wanted = pipeline.inpaint(wide, ENDS, classes="red", seeds=[1], feather=2).images[0]
+    assert steps[-1].images()[0].tobytes() == wanted.tobytes()
+    halfway = np.asarray(steps[3].images()[0])
+    assert np.array_equal(halfway[:, :100], np.asarray(wanted)[:, :100])
+    assert np.array_equal(halfway[:, 200:], np.asarray(wide)[:, 200:])
+
+
+def test_candidates_are_whole_edits_and_their_scores_add_up(pipeline: VARPipeline, wide: Image.Image) -> None:
+    def judge(candidates: Candidates) -> torch.Tensor:
+        return candidates.accumulated.flatten(1)[:, :8].sum(dim=1)
+
+    best = pipeline.inpaint(
+        wide, ENDS, classes="red", seeds=[5], temperature=3.0, rejection=Rejection(candidates=3, keep=2, judge=judge)
+    )
+    scores = {}
+    for seed in (15, 16, 17):
+        editor = pipeline.editor(wide, ENDS)
+        steps = list(pipeline.edit_steps(editor, classes="red", seeds=[seed], temperature=3.0))
+        scores[seed] = float(sum(steps[last].accumulated.flatten()[:8].sum() for last in (3, 7)))
+    order = sorted(scores, key=lambda seed: -scores[seed])[:2]
+    assert best.seeds == order and best.scores == pytest.approx([scores[seed] for seed in order], abs=1e-4)
+    again = pipeline.inpaint(wide, ENDS, classes="red", seeds=order, temperature=3.0)
+    assert [one.tobytes() for one in best.images] == [one.tobytes() for one in again.images]
+    with pytest.raises(ValueError, match="name classes"):
+        pipeline.inpaint(wide, ENDS, classes=[None], rejection=Rejection(candidates=2))
+
+
+def test_a_long_hole_is_filled_along_the_image(pipeline: VARPipeline) -> None:
+    long, mask = big_image(90, 18), np.zeros((18, 90), np.uint8)
+    mask[6:12, 10:80] = 1
+    image = np.asarray(pipeline.inpaint(long, mask, classes="red").images[0])
+    assert np.array_equal(image[mask == 0], np.asarray(long)[mask == 0])
+    changed = (image != np.asarray(long)).any(axis=2)[mask > 0].reshape(6, 70)
+    assert changed.mean(axis=0).min() > 0.5
+
+
+def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), centre(16, 16)
+
+    def made(**settings: Any) -> bytes:
+        return pipeline.inpaint(image, mask, classes="red", **settings).images[0].tobytes()
+
+    choices: list[dict[str, Any]] = [{"feather": 0}, {"method": "blend", "keep_scales": 1}]
+    for given in choices:
+        assert made(**given) == made(editing=EditConfig(**given)) != made()
+    assert made(editing=EditConfig(method="blend", feather=9), feather=0) == made(method="blend", feather=0)
+    both = SamplingConfig(top_k=3, temperature=2.0)
+    assert made(config=SamplingConfig(top_k=3), temperature=2.0) == made(config=both)
+    with_feather = [pipeline.outpaint(image, left=8, classes="red", feather=n).images[0].tobytes() for n in (0, 4)]
+    assert with_feather[1] == pipeline.outpaint(image, left=8, classes="red").images[0].tobytes() != with_feather[0]
+    small = image.resize((8, 8))
+    deeper = pipeline.upscale(small, classes="red", keep_scales=4, feather=0)
+    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(
+        pixels(small.resize((16, 16), Image.Resampling.LANCZOS))).packed)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["inpaint", "edit", "outpaint", "upscale", "generate", "generate_steps", "editor"])
+def test_unknown_settings_name_their_neighbours(pipeline: VARPipeline, name: str) -> None:
+    image, drawn = toy_image(0, 0), {"classes": ["red"], "seeds": [0]}
+    arguments: dict[str, tuple[list, dict]] = {
+        "inpaint": ([image, centre(16, 16)], {}), "edit": ([image], {"classes": "red"}),
+        "outpaint": ([image], {"left": 3}), "upscale": ([image.resize((8, 8))], {}),
+        "generate": ([], drawn), "generate_steps": ([], drawn), "editor": ([image], {}),
+    }  # fmt: skip
+    positional, named = arguments[name]
+    wrong = {"guidence": 1.0} if name.startswith("generate") else {"fether": 0}
+    near = "guidance" if name.startswith("generate") else "feather"
+    with pytest.raises(ValueError, match=f"setting '{next(iter(wrong))}' is not known; did you mean {near}") as caught:
+        getattr(pipeline, name)(*positional, **named, **wrong)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="setting 'zzz' is not known; known are "):
+        getattr(pipeline, name)(*positional, **named, zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"feather": "4"}, "feather must be a whole number, got '4'"),
+        ({"feather": 2.5}, "feather must be a whole number, got 2.5"),
+        ({"top_k": None, "guidance": "high"}, "guidance must be a number, got 'high'"),
+        ({"seed": 3}, "setting 'seed' is not known; did you mean seeds"),
+        ({"method": "magic"}, "method 'magic' is not known"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_in_one_line(
+    pipeline: VARPipeline, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline.inpaint("nowhere.png", None, **settings)
+    plain = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=3, guidance=1)
+    numpys = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=np.int64(3), guidance=np.float32(1))
+    assert numpys.images[0].tobytes() == plain.images[0].tobytes()
+
+
+def test_no_boxes_are_told(pipeline: VARPipeline, caplog: pytest.LogCaptureFixture) -> None:
+    assert pipeline.inpaint(toy_image(0, 0), [], classes="red").images[0].tobytes() == toy_image(0, 0).tobytes()
+    assert "boxes: keeps everything" in caplog.text
+
+
+def test_out_of_range_settings_of_edits_are_refused(pipeline: VARPipeline) -> None:
+    with pytest.raises(ValueError, match="feather must be at least 0"):
+        pipeline.inpaint(toy_image(0, 0), None, feather=-1)
+    with pytest.raises(ValueError, match="no first scales to keep"):
+        pipeline.outpaint(toy_image(0, 0), left=3, keep_scales=1)
+
+
+def test_images_in_any_form_are_edited_upright_and_over_white(pipeline: VARPipeline, tmp_path: Path) -> None:
+    image = big_image(24, 16)
+    mask = np.zeros((24, 16), np.uint8)  # of the image as it is shown
+    mask[:12] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    layered = image.convert("RGBA")
+    layered.putalpha(Image.fromarray(np.where(np.indices((16, 24))[1] < 5, 0, 255).astype(np.uint8)))
+    layered.save(tmp_path / "phone.png", exif=exif)
+    shown = read_image(tmp_path / "phone.png")
+    assert shown.size == (16, 24) and np.asarray(shown)[0].min() == 255
+    wanted = pipeline.inpaint(shown, mask, classes="red").images[0]
+    stored = (tmp_path / "phone.png").read_bytes()
+    for source in (tmp_path / "phone.png", stored, Image.open(io.BytesIO(stored)), np.asarray(shown)):
+        made = pipeline.inpaint(source, mask, classes="red").images[0]
+        assert made.size == (16, 24) and made.tobytes() == wanted.tobytes()
+    empty = pipeline.inpaint(Image.open(io.BytesIO(stored)), mask * 0, classes="red").images[0]
+    assert empty.tobytes() == shown.tobytes()
+    assert pipeline.outpaint(Image.open(io.BytesIO(stored)), left=4, classes="red").images[0].size == (20, 24)
+
+
+def test_the_command_tells_of_masks_that_change_nothing_or_all(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    big_image(24, 16).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    command = ["edit", "inpaint", str(tmp_path / "phone.jpg"), "--model", str(model_folder), "--strips"]
+    for number, said in ((0, "nothing will change"), (1, "everything will change")):
+        Image.fromarray(np.full((24, 16), number, np.uint8)).save(tmp_path / "mask.png")
+        out = ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out.png")]
+        assert main([*command, *out]) == 0
+        error = capsys.readouterr().err
+        assert error.count(said) == 1 and "mask.png: " in error
+        after, before = Image.open(tmp_path / "out.png"), read_image(tmp_path / "phone.jpg")
+        assert after.size == (16, 24) and (after.tobytes() == before.tobytes()) == (number == 0)

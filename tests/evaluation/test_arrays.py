@@ -39,13 +39,21 @@ def read(path: Path, batch_size: int = 3, indices: np.ndarray | None = None) -> 
         ({"arr_0": PIXELS, "arr_1": np.array([5, 0, 5, 9, 0, 9, 9])}, PIXELS, [1, 0, 1, 2, 0, 2, 2]),
         ({"arr_0": PIXELS, "arr_1": np.arange(3)}, PIXELS, [-1] * 7),
         ({"pictures": PIXELS, "names": np.arange(7)}, PIXELS, [-1] * 7),
+        ({"images": PIXELS, "labels": np.array([1, 0, 0, 0, 0, 0, 1], ">i8")}, PIXELS, [1, 0, 0, 0, 0, 0, 1]),
     ],
 )
 def test_images_of_several_layouts(
-    tmp_path: Path, arrays: dict[str, np.ndarray], expected: np.ndarray, labels: list[int]
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    arrays: dict[str, np.ndarray],
+    expected: np.ndarray,
+    labels: list[int],
 ) -> None:
+    caplog.set_level("INFO", "nextscale")
     np.savez_compressed(tmp_path / "x.npz", **arrays)  # pyright: ignore[reportArgumentType]
     pixels, known = read(tmp_path / "x.npz")
+    unused = len(arrays) > 1 and labels == [-1] * 7
+    assert ("passed over beside its images" in caplog.text) == unused
     assert np.array_equal(pixels, expected)
     assert known == labels
     chosen = np.array([1, 4, 6])
@@ -57,6 +65,7 @@ def test_images_of_several_layouts(
 def test_an_npy_file_and_class_names(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", PIXELS)
     assert np.array_equal(read(tmp_path / "x.npy")[0], PIXELS)
+    assert np.array_equal(read((tmp_path / "x.npy").rename(tmp_path / "X.NPY"))[0], PIXELS)
     np.savez(tmp_path / "x.npz", arr_0=PIXELS, arr_1=np.array([5, 0, 5, 9, 0, 9, 9]))
     images = open_image_set(str(tmp_path / "x.npz"))
     assert isinstance(images, ArrayImages) and images.class_names == ("0", "5", "9")

@@ -9,41 +9,38 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import mobilenet_v2
 
 from nextscale.cli import main
 from nextscale.data.source import open_source
-from nextscale.evaluation import sampled
+from nextscale.evaluation import generation, sampled
 from nextscale.evaluation.features import identity, load_features
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import ArrayImages, batches, open_image_set
 from nextscale.evaluation.real import balanced_order
 from nextscale.pipeline import VARPipeline
 from nextscale.runtime import Processes
-from toys import make_pipeline
+from toys import SmallFeatures, make_pipeline
 
 Make = Callable[..., Path]
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> str:
-    """A classifier that saw nothing."""
-    torch.manual_seed(0)
-    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
-    return str(tmp_path / "mobilenet.pth")
+def network_of(name: str, weights: str = "") -> torch.nn.Module:
+    """Most tests need no network that sees."""
+    return SmallFeatures(name, weights) if name.startswith("small-") else load_features(name, weights)
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sampled, "SHARD", 8)
+    monkeypatch.setattr(generation, "load_features", network_of)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
-def config(tmp_path: Path, image_folder: Make, model_folder: Path, weights: str) -> GenerationEvaluation:
+def config(tmp_path: Path, image_folder: Make, model_folder: Path) -> GenerationEvaluation:
     return GenerationEvaluation(
         data=str(image_folder(per_class=20)), model=str(model_folder), out=str(tmp_path / "out"), count=21, sets=2,
-        features="mobilenet_v2", feature_weights=weights, device="cpu", precision="fp32", batch_size=4,
+        features="small-50", device="cpu", precision="fp32", batch_size=4,
     )  # fmt: skip
 
 
@@ -94,7 +91,7 @@ def test_another_model_or_setting_is_refused(config: GenerationEvaluation) -> No
 def test_the_command_writes_a_report(
     config: GenerationEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    given = ("data", "model", "features", "feature_weights")
+    given = ("data", "model", "features")
     flags = [part for name in given for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
     command = ["evaluate", "generation", *flags, "--count", "12", "--precision", "fp32", "--batch-size", "4"]
     assert main([*command, "--out", str(tmp_path / "a"), "--json", str(tmp_path / "r.json"), "--keep-images"]) == 0
@@ -123,7 +120,7 @@ def test_a_set_against_itself_and_npz_files(config: GenerationEvaluation, tmp_pa
     ours = torch.cat([images for images, _ in batches(source, (16, 16), batch_size=7)])
     theirs = torch.cat([images for images, _ in batches(stored, (16, 16), batch_size=9)])
     assert torch.equal(ours, theirs)
-    network = load_features(config.features, config.feature_weights)
+    network = network_of(config.features)
     features = network(ours).double()
     np.savez(tmp_path / "statistics.npz", mu=features.mean(0).numpy(), sigma=torch.cov(features.T).numpy())
     images = replace(config, images=str(tmp_path / "images.npz"), count=60)
@@ -187,7 +184,7 @@ def test_a_model_in_int8_has_an_identity(pipeline: VARPipeline) -> None:
 def test_a_sweep_has_a_point_per_setting(
     config: GenerationEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    given = ("data", "model", "features", "feature_weights", "out")
+    given = ("data", "model", "features", "out")
     flags = [part for name in given for part in (f"--{name.replace('_', '-')}", getattr(config, name))]
     command = ["evaluate", "generation", *flags, "--count", "12", "--precision", "fp32", "--sweep"]
     assert main([*command, "--guidances", "0,2.5", "--top-ps", "0.9,0.5"]) == 0
@@ -215,7 +212,7 @@ def test_images_of_unequal_size_are_refused(config: GenerationEvaluation, image_
 def test_few_images_are_warned_of(config: GenerationEvaluation, caplog: pytest.LogCaptureFixture) -> None:
     report = evaluate_generation(replace(config, count=40, sets=1))
     assert report["floor"]["count"] == 20, "of 60 images 40 are the reference"
-    assert "20 images" in caplog.text and "fewer degrees of freedom than their 1280 features" in caplog.text
+    assert "20 images" in caplog.text and "fewer degrees of freedom than their 50 features" in caplog.text
     with pytest.raises(ValueError, match="this figure needs at least 6"):
         evaluate_generation(replace(config, count=5, out=config.out + "-few"))
 

@@ -71,7 +71,7 @@ def test_linked_classes_are_told_apart(config: GenerationEvaluation, image_folde
 
 
 def test_features_computed_before_are_told_of_and_a_damaged_cache_is_done_without(
-    config: GenerationEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    config: GenerationEvaluation, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(config, images=config.data)
     first = evaluate_generation(config)
@@ -85,7 +85,11 @@ def test_features_computed_before_are_told_of_and_a_damaged_cache_is_done_withou
     shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("in the way")
     assert evaluate_generation(config) == first
-    assert "features are not kept" in caplog.text
+    assert "features are not kept" in caplog.text and "no home directory" not in caplog.text
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    assert evaluate_generation(config) == first
+    assert "features are not kept: there is no home directory" in caplog.text
 
 
 def test_an_old_folder_is_of_one_decoder(

@@ -5,15 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from torchvision.models import mobilenet_v2
 
 from nextscale.checkpoint import ModelConfig
 from nextscale.cli import main
+from nextscale.evaluation import generation
 from nextscale.models.families import family
 from nextscale.pipeline import VARPipeline
-from toys import CLASS_NAMES, make_pipeline, make_tokenizer
+from toys import CLASS_NAMES, SmallFeatures, make_pipeline, make_tokenizer
 
 
 def test_two_kinds_side_by_side(
@@ -21,8 +20,7 @@ def test_two_kinds_side_by_side(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "220")  # tables are not broken
-    torch.manual_seed(0)
-    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
+    monkeypatch.setattr(generation, "load_features", SmallFeatures)
     make_pipeline().save_pretrained(tmp_path / "var")
     one = family("raster")
     raster = one.model(one.config(depth=2, scales=((4, 4),), codebook_size=32, latent_channels=8, classes=3))  # pyright: ignore
@@ -32,9 +30,9 @@ def test_two_kinds_side_by_side(
 
     out = tmp_path / "out"
     command = ["compare", str(tmp_path / "var"), str(tmp_path / "raster"), "--data", str(image_folder(per_class=20))]
-    flags = ["--count", "12", "--sets", "2", "--features", "mobilenet_v2", "--time-batches", "1,2", "--rounds", "1"]
-    weights = ["--feature-weights", str(tmp_path / "mobilenet.pth"), "--precision", "fp32"]
-    assert main([*command, *flags, *weights, "--out", str(out)]) == 0
+    flags = ["--count", "12", "--sets", "2", "--features", "small-6", "--time-batches", "1,2", "--rounds", "1"]
+    precision = ["--precision", "fp32"]
+    assert main([*command, *flags, *precision, "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "next-scale prediction" in shown and "raster-order AR" in shown and "DiT-XL/2" in shown
     report = json.loads((out / "report.json").read_text())
@@ -47,8 +45,8 @@ def test_two_kinds_side_by_side(
     assert Image.open(out / "samples.png").size == (12 * (16 + 2) - 2, 2 * (16 + 2) - 2)
     assert main(["compare", "--report", str(out / "report.json")]) == 0
     assert capsys.readouterr().out == shown
-    tuned = [*command, *flags, *weights, "--guidances", "0,3", "--tuning-count", "6", "--out", str(tmp_path / "tuned")]
-    assert main(tuned) == 0
+    tuned = [*command, *flags, *precision, "--guidances", "0,3", "--tuning-count", "6"]
+    assert main([*tuned, "--out", str(tmp_path / "tuned")]) == 0
     for row in json.loads((tmp_path / "tuned" / "report.json").read_text())["models"]:
         name = "-".join(Path(row["model"]).parts[-2:])
         tried = json.loads((tmp_path / "tuned" / "tuning" / name / "report.json").read_text())

@@ -54,6 +54,15 @@ def test_settings_are_checked_before_anything_starts(
     assert message in capsys.readouterr().err
 
 
+def test_damaged_weights_are_told_before_anything_starts(
+    model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = model_folder / "tokenizer" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:300])
+    assert main(["serve", "--port", "0", "--model", str(model_folder)]) == 2
+    assert f"{weights}: not a readable safetensors file" in capsys.readouterr().err
+
+
 def test_what_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="nextscale"):
         announce(ServerSettings(model="demo"), "::1", 80)

@@ -65,7 +65,7 @@ def wait_for(url: str, process: subprocess.Popen[str], log: Path) -> None:
     for _ in range(600):
         assert process.poll() is None, log.read_text()
         try:
-            if httpx.get(f"{url}/healthz").status_code == 200:
+            if httpx.get(f"{url}/healthz").status_code == 200 and "serving" in log.read_text():
                 return
         except httpx.TransportError:
             pass
@@ -200,6 +200,8 @@ def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
     url, process, log = server
     command = b" ".join(command_of(pid) for pid in descendants(process.pid))
     (folder,) = set(re.findall(rb"--temp_dir=([^ \0]+)", command.replace(b"\0", b" ")))
+    folder = Path(os.fsdecode(folder)).parent
+    assert folder.stat().st_mode & 0o077 == 0, "logs are nobody else's business"
 
     def ask(seed: int) -> int:
         body = {"prompt": "green", "n": 4, "seed": seed}
@@ -216,7 +218,7 @@ def test_sigterm_finishes_what_was_accepted(server: tuple) -> None:
         statuses = [one.result() for one in asked]
     assert set(statuses) <= {200, 503} and 200 in statuses
     assert process.wait(60) == 0
-    assert not Path(os.fsdecode(folder)).exists()
+    assert not folder.exists()
     lines = log.read_text().splitlines()
     assert "loading" in lines[0] and any("serving" in line for line in lines)
     assert any(re.search(r"POST /v1/images/generations 200, \d+ ms, 4 images$", line) for line in lines)

@@ -66,7 +66,7 @@ def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwrigh
     opened = browser.new_page(viewport={"width": width, "height": 900})
     opened.set_default_timeout(WAIT)
     opened.goto(url)
-    opened.get_by_role("button", name="Generate", exact=True).wait_for()
+    opened.get_by_text("Ready.", exact=True).first.wait_for()
     return opened
 
 
@@ -129,7 +129,7 @@ def paint(page: playwright.Page) -> None:
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     upload(page, photo)
     done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
-    for _ in range(20):  # the editor takes strokes only once it has laid itself out, and does not say when
+    for _ in range(60):  # the editor takes strokes only once it has laid itself out, and does not say when
         page.wait_for_timeout(1000)
         paint(page)
         page.get_by_role("button", name="Edit", exact=True).click()
@@ -273,6 +273,12 @@ def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) 
     assert page.get_by_test_id("toast-body").is_visible()
     assert page.get_by_text("Error", exact=True).count() == 0
     playwright.expect(page.locator("#edit-start")).to_be_enabled(timeout=WAIT)
+    page.get_by_role("tab", name="Generate").click()
+    for seed in ("-1", "1.5"):
+        page.get_by_label("Seed", exact=True).first.fill(seed)
+        page.locator("#generate-start").click()
+        page.get_by_text(f"Not done: a seed is a whole number from 0 on, got {seed}").wait_for()
+    assert page.get_by_text("Error", exact=True).count() == 0
 
 
 def test_two_models_side_by_side(page: playwright.Page) -> None:

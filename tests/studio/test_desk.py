@@ -28,6 +28,7 @@ from nextscale.studio.generate import chosen_of, generate_live
 from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pace import paced
 from nextscale.studio.pictures import PREVIEW, encoded, fitted, strip
+from nextscale.studio.place import take_files
 from nextscale.studio.region_preview import RegionPreview
 from nextscale.studio.scaling import plotted, result_sets
 from toys import make_pipeline, toy_image
@@ -58,9 +59,21 @@ def test_previews_are_small_and_of_the_edited_region_and_the_result_is_whole(des
 
 
 def test_previews_of_a_region_that_reaches_beyond_the_image(desk: Desk) -> None:
-    editor = desk.pipeline.editor(toy_image(0, 0, 40).resize((40, 10)), None)
-    preview = RegionPreview(editor)
-    assert preview.before().size == (40, 10)
+    editor = desk.pipeline.editor(toy_image(0, 0, 40).resize((24, 14)), None)
+    preview = RegionPreview(editor.first)
+    assert preview.before().size == (24, 14)
+
+
+def test_holes_far_apart_are_shown_one_after_the_other(desk: Desk) -> None:
+    image = toy_image(0, 0, 40).resize((300, 40))
+    mask = np.zeros((40, 300), np.float32)
+    mask[10:20, 5:15] = mask[10:20, 280:290] = 1
+    frames = list(edit_live(desk, Canvas(image, mask), INPAINT, "red", 2, 0, (), EditConfig()))
+    assert [frame.status for frame in frames[3:5]] == ["Scale 4 of 4, part 1 of 2", "Scale 1 of 4, part 2 of 2"]
+    last = frames[-1]
+    assert last.pair and last.pair[0].size == (300, 40) and len(last.variations) == 2
+    wanted = desk.pipeline.inpaint(image, mask, classes="red", seeds=[0, 1]).images
+    assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
 
 
 def test_pictures_are_files_of_few_bytes(tmp_path: Path) -> None:
@@ -127,7 +140,7 @@ def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.M
 
     def opened(desk: Desk, **_: object) -> Page:
         desk.saved(toy_image(0, 0), {"class": "blue", "seed": 0})
-        desk.take_files()
+        take_files(desk.folder)
         return Page()
 
     monkeypatch.setattr("nextscale.studio.app.open_page", opened)
@@ -273,5 +286,6 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("nextscale.studio.app.run_studio", lambda desk, **_: opened.append(desk))
     assert main(["studio"]) == 0
     (desk,) = opened
+    desk.close()
     assert desk.rival is not None
     assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]

@@ -6,9 +6,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from nextscale.studio import jobs
+from nextscale.studio.errors import Refused, lenient, told
 from nextscale.studio.jobs import Job, Update, Visitors
 from toys import toy_image
 
@@ -126,3 +128,22 @@ def test_files_go_with_the_job_and_with_the_visitor(
     visitors.visitor("ben")
     assert not second.exists() and not made.exists()
     assert not visitors.visitor("anna").jobs
+
+
+def test_a_value_that_is_not_taken_becomes_a_message() -> None:
+    count = gr.Slider(1, 8, label="Images")
+    lenient(count)
+    assert count.preprocess(3) == 3
+    assert count.preprocess(9) == Refused("Images: Value 9 is greater than maximum value 8")
+    assert count.preprocess(None) == Refused("Images: this value cannot be used")  # pyright: ignore
+
+
+def test_what_the_user_got_wrong_leaves_the_page_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda message, **_: said.append(message))
+
+    @told
+    def wrong() -> None:
+        raise ValueError("no <b> such\n class")
+
+    assert wrong() == gr.skip() and said == ["no &lt;b&gt; such class"]

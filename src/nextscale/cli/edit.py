@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.cli.outputs import counted, named
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from nextscale.editing.apply import Editor
     from nextscale.pipeline import VARPipeline
     from nextscale.results import Generation
 
@@ -45,6 +46,7 @@ class EditOptions(SamplingFlags, EditConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "count")
+        require_seed(self.seed, count=self.count)
         if Path(self.out).suffix.lower() != ".png":
             raise ValueError(f"--out {self.out}: expected a file that ends in .png")
 
@@ -157,9 +159,10 @@ def change(image: str, options: InpaintOptions) -> None:
     rejection = load_rejection(
         options.candidates, 1, options.judge, classes=known, class_names=pipeline.config.class_names
     )
-    result = pipeline.inpaint(picture, mask, rejection=rejection, **wanted)
+    editor = pipeline.editor(picture, mask, editing=wanted.pop("editing"))
+    result = pipeline.variations(editor, rejection=rejection, **wanted)
     if options.strips:
-        save_image(strips(pipeline, picture, mask, wanted, result), numbered(options.out, "strips"))
+        save_image(strips(pipeline, editor, wanted, result), numbered(options.out, "strips"))
     written(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
 
 
@@ -167,9 +170,7 @@ def opened(file: str) -> Image:
     """The image of a file. Raises ValueError."""
     from nextscale.data.decode import read_image
 
-    if not Path(file).is_file():
-        raise ValueError(f"{file}: there is no such file")
-    return read_image(Path(file), name=file)
+    return read_image(file)
 
 
 def loaded(options: EditOptions) -> VARPipeline:
@@ -205,23 +206,27 @@ def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-def strips(pipeline: VARPipeline, picture: Image, mask: Any, wanted: dict[str, Any], result: Generation) -> Image:
-    """A row per variation that was kept: the region, its hole, and the result after each scale, at the model's size."""
+def strips(pipeline: VARPipeline, editor: Editor, wanted: dict[str, Any], result: Generation) -> Image:
+    """A row per variation that was kept, and per region where there are several.
+
+    Each shows the region, its hole, and the result after each scale, at the model's size.
+    """
     import torch
 
     from nextscale.editing.regions import resized
     from nextscale.pictures import grid, to_images
 
-    editor = pipeline.editor(picture, mask, editing=wanted["editing"])
-    chosen = {name: value for name, value in wanted.items() if name not in ("editing", "classes", "seeds")}
+    chosen = {name: value for name, value in wanted.items() if name not in ("classes", "seeds")}
     size = pipeline.tokenizer.config.image_size
-    hole = editor.cut * (resized(editor.region.cut(editor.mask, fill=1.0)[None, None], size) <= 0)
-    rows = []
+    shown = []
     for label, seed in zip(result.classes, result.seeds, strict=True):
-        steps = pipeline.edit_steps(editor, classes=[pipeline.class_or_none(label)], seeds=[seed], **chosen)
-        stages = [resized(editor.region.cut(editor.finish(step.accumulated)), size) for step in steps]
-        rows.append(torch.cat([editor.cut, hole, *stages]))
-    return grid(to_images(torch.cat(rows)), columns=len(rows[0]))
+        for step in pipeline.edit_steps(editor, classes=[pipeline.class_or_none(label)], seeds=[seed], **chosen):
+            part = step.editor
+            if step.scale == 0:
+                hole = resized(part.region.cut(part.mask, fill=1.0)[None, None], size)
+                shown += [part.cut, part.cut * (hole <= 0)]
+            shown.append(resized(part.region.cut(part.finish(step.accumulated)), size))
+    return grid(to_images(torch.cat(shown)), columns=2 + len(pipeline.schedule))
 
 
 def numbered(out: str, tag: str) -> Path:

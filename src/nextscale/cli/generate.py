@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.cli.outputs import counted, file_hash, results_folder, write_manifest
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class GenerateOptions(SamplingFlags):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "candidates", "keep")
         require_at_least(self, 0, "batch_size")
+        require_seed(self.seed, count=self.count)
 
 
 @accepts(GenerateOptions, first=("model", "classes", "count", "seed", "out"))

@@ -46,8 +46,7 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
             raise ValueError(f"--results {place}: there is no such file or folder")
     from nextscale.pipeline import VARPipeline
     from nextscale.runtime import retain_freed_memory
-    from nextscale.studio.app import run_studio
-    from nextscale.studio.desk import Desk
+    from nextscale.studio.place import take_files, temporary_folder
 
     rival = options.rival or ("demo-raster" if options.model == "demo" else "")
     pipeline, *rivals = (
@@ -56,5 +55,10 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
         if name
     )
     retain_freed_memory()
-    desk = Desk(pipeline, options.model, next(iter(rivals), None), tuple(Path(place) for place in options.results))
+    take_files(folder := temporary_folder())
+    from nextscale.studio.app import run_studio
+    from nextscale.studio.desk import Desk
+
+    results = tuple(Path(place) for place in options.results)
+    desk = Desk(pipeline, options.model, next(iter(rivals), None), results, folder)
     run_studio(desk, host=options.host, port=options.port, open_browser=options.open)

@@ -73,13 +73,13 @@ def started(
     command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
 ) -> Start:
     """Find the run folder, and what it recorded where it is to be continued. Raises ValueError."""
+    from nextscale.training.record import read_record
+
     flagged = getattr(given, "out", None) or ""
     if run and flagged and Path(run) != Path(flagged):
         raise ValueError(f"two run folders are given: {run} and --out {flagged}")
     file = flat(read_settings(config)) if config else {}
     out = str(run or flagged or file.get("out") or f"out/runs/{command}")
-    from nextscale.training.record import read_record
-
     record = read_record(Path(out)) if resume else None
     if record is not None and record.command not in ("", command):
         right = command_line("train", record.command, "--resume", "--out", out)
@@ -199,14 +199,14 @@ def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Sug
 
     Raises ValueError for a stream without a preset: what fits the data is seen by looking at all of it.
     """
+    from nextscale.runtime import launched_processes
+
     known = start.settled(kind)
     everything = {"model", "batch_size", "steps"} <= start.named
     if start.recorded is not None or start.preset is not None or everything:
         return known
     if known.stream:
         raise ValueError("a stream cannot be looked at beforehand: name a --preset")
-    from nextscale.runtime import launched_processes
-
     suggestion = suggest(known).without(start.named)
     if suggestion.flags and launched_processes().is_main:
         print(f"{suggestion.reason} (flags override)")

@@ -82,6 +82,8 @@ def decode(source: ImageLike, *, name: str, formats: tuple[str, ...] | None = No
     """The image in the mode it has, upright. Raises UnreadableImage."""
     if isinstance(source, np.ndarray):
         source = _of_array(source, name)
+    if not isinstance(source, (bytes, str, Path, Image.Image)):
+        raise UnreadableImage(f"{name}: is {type(source).__name__}; expected a file, bytes, a PIL image or an array")
     try:
         with (
             quiet_warnings(),  # damaged metadata is no news
@@ -285,6 +287,3 @@ def tell(name: str, note: str) -> None:
     if _told[kind] <= MOST_NOTES:
         more = " (further images like it are not named)" if _told[kind] == MOST_NOTES else ""
         logger.warning("%s: %s%s", name, note, more)
-
-
-decode_rgb = read_image  # the name that sources of data know it by

@@ -48,14 +48,15 @@ class PassedOver:
         count, first = self.kinds.get(kind, (0, str(name)))
         self.kinds[kind] = (count + 1, first)
 
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{kind}: {count} ({first}{', ...' if count > 1 else ''})" for kind, (count, first) in self.kinds.items()
+        )
+
     def say(self, where: str | Path) -> None:
         """One line of the log, if there was anything."""
         if self.kinds:
-            told = (
-                f"{kind}: {count} ({first}{', ...' if count > 1 else ''})"
-                for kind, (count, first) in self.kinds.items()
-            )
-            logger.warning("data %s: passed over %s", where, "; ".join(told))
+            logger.warning("data %s: passed over %s", where, self)
 
 
 def unwanted(name: str) -> str:

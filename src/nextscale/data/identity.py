@@ -72,31 +72,59 @@ def stamp(source: ImageSource | FileOfImages) -> str:
     """
     if not isinstance(source, ImageSource):
         return digest(files_here([source.path]))
-    facts = files_here(source.rows) if is_files(source.rows) else rows_here(source.rows)
+    facts = files_here(source.rows) if is_files(source.rows) else rows_here(source)
     return digest(["classes", *source.class_names], facts, [source.image_column, labels_hash(source.labels)])
 
 
 def image_facts(source: ImageSource) -> Iterator[Any]:
-    """Name and bytes of each image, in order."""
+    """Name and bytes of each image, in order; of those within a table the bytes alone."""
     if is_files(source.rows):
         yield from portable_files(source.rows)
         return
+    for column in image_columns(source):
+        lengths, places = lengths_and_paths(column)
+        if "size" in column:  # within archives
+            yield from zip(places, column["size"].to_pylist(), strict=True)
+        elif None in lengths:  # beside the table
+            yield from zip(places, map(size_of, beside(source, places)), strict=True)
+        else:
+            yield from lengths
+
+
+def image_columns(source: ImageSource) -> Iterator[dict[str, Any]]:
+    """The image column of a table in parts, as arrow arrays by field; nothing but what is looked at is read."""
     import pyarrow as arrow
+
+    for table in source.rows.with_format("arrow").iter(batch_size=1000):
+        for part in table.column(source.image_column).chunks:
+            absent = {"bytes": arrow.nulls(len(part), arrow.binary())}
+            if arrow.types.is_struct(part.type):
+                yield absent | {one.name: part.field(one.name) for one in part.type}
+            elif arrow.types.is_string(part.type) or arrow.types.is_large_string(part.type):
+                yield absent | {"path": part}
+            else:
+                yield {"bytes": part}
+
+
+def lengths_and_paths(column: dict[str, Any]) -> tuple[list[int | None], list[str]]:
+    """Bytes of each image (None where it is not in the table) and its path (empty where it has none)."""
     import pyarrow.compute as compute
 
-    for table in source.rows.with_format("arrow").iter(batch_size=1000):  # only lengths are touched, not the bytes
-        for column in table.column(source.image_column).chunks:
-            nested = arrow.types.is_struct(column.type)
-            data = column.field("bytes") if nested else column
-            lengths = compute.binary_length(data).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
-            if nested and None in lengths:  # files beside the table
-                lengths += [os.path.basename(path or "") for path in column.field("path").to_pylist()]
-            yield from lengths
+    lengths = compute.binary_length(column["bytes"]).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+    paths = column["path"].to_pylist() if "path" in column else [""] * len(lengths)
+    return lengths, [path or "" for path in paths]
+
+
+def beside(source: ImageSource, paths: Sequence[str]) -> list[Path]:
+    """Files that a table names."""
+    return [(source.folder or Path()) / path for path in paths]
 
 
 def stream_facts(stream: ImageStream) -> Iterator[Any]:
     """Kind, columns, and name and bytes of each file; addresses of a hub name their revision: they tell enough."""
     yield [stream.builder, stream.image_column, stream.label_column]
+    if stream.layout is not None:
+        yield [stream.layout.image, stream.layout.label, stream.layout.in_json, stream.layout.first_dot]
     yield [file for file in stream.files if "://" in file]
     yield from portable_files([file for file in stream.files if "://" not in file])
 
@@ -122,7 +150,15 @@ def portable_files(files: Sequence[str | Path]) -> Iterator[tuple[str, int]]:
     paths = [os.path.abspath(file) for file in files]
     root = os.path.commonpath({os.path.dirname(path) for path in paths}) if paths else ""
     for path in paths:
-        yield path[len(root) :].replace(os.sep, "/").lstrip("/"), os.stat(path).st_size
+        yield path[len(root) :].replace(os.sep, "/").lstrip("/"), size_of(path)
+
+
+def size_of(path: str | Path) -> int:
+    """Bytes of a file; -1 where it is gone or not to be read, which is for its reader to say."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def files_here(files: Sequence[str | Path]) -> Iterator[tuple[Any, ...]]:
@@ -132,14 +168,25 @@ def files_here(files: Sequence[str | Path]) -> Iterator[tuple[Any, ...]]:
         folder, name = os.path.split(os.path.abspath(file))
         if folder not in folders:  # resolving asks the system once per part of a path
             folders[folder] = os.path.realpath(folder)
-        facts = os.stat(file)
-        yield folders[folder], name, facts.st_size, facts.st_mtime_ns, facts.st_ino
+        try:
+            facts = os.stat(file)
+        except OSError:
+            yield folders[folder], name
+        else:
+            yield folders[folder], name, facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
-def rows_here(rows: Any) -> Iterator[Any]:
-    """What `datasets` knows a table by, which follows its files' times, and the files it keeps of it."""
-    yield rows._fingerprint
-    yield from files_here([file["filename"] for file in rows.cache_files])
+def rows_here(source: ImageSource) -> Iterator[Any]:
+    """What `datasets` knows a table by, which follows its file's time, and the files it keeps of it or it names."""
+    yield source.rows._fingerprint
+    yield from files_here([file["filename"] for file in source.rows.cache_files])
+    for column in image_columns(source):
+        lengths, places = lengths_and_paths(column)
+        if "archive" in column:
+            yield from files_here(sorted(set(column["archive"].to_pylist())))
+            yield column["offset"].to_pylist()
+        elif None in lengths:
+            yield from files_here(beside(source, places))
 
 
 def labels_hash(labels: Sequence[int] | np.ndarray | None) -> str:

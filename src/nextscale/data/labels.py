@@ -110,7 +110,7 @@ def warn_of_oddities(classes: Classes, where: str, column: str) -> None:
     labels = list(classes.ids or ())
     if not texts(labels) and labels != list(range(len(labels))):
         logger.warning(
-            "data %s: numbers in %s have gaps: the %d that occur become classes (%s)",
+            "data %s: the numbers in %s are not 0, 1, 2 and so on: the %d that occur become the classes (%s)",
             where, column, len(labels), shown(classes.names),
         )  # fmt: skip
     warn_of_look_alikes(classes.names, where)

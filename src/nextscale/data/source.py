@@ -22,7 +22,7 @@ from nextscale.data.columns import (
     label_in,
     undecoded,
 )
-from nextscale.data.decode import decode_rgb
+from nextscale.data.decode import read_image
 from nextscale.data.folders import (
     TABLES,
     PassedOver,
@@ -76,13 +76,13 @@ class ImageSource:
         """RGB image and class id. Raises UnreadableImage naming the file."""
         row = self.rows[index]
         if isinstance(row, Path):
-            return decode_rgb(row, name=str(row)), self.label(index)
+            return read_image(row, name=str(row)), self.label(index)
         data, name = encoded(row[self.image_column], f"row {index}", self.folder)
-        return decode_rgb(data, name=name), self.label(index)
+        return read_image(data, name=name), self.label(index)
 
 
 class Described(Protocol):
-    """An ImageSource or an ImageStream."""
+    """An ImageSource, an ImageStream or a TokenCache."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -95,8 +95,8 @@ def describe(source: Described) -> str:
     count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
     if not source.class_names:
         return f"{count} without classes"
-    number = len(source.class_names)
-    return f"{count} in {number} class{'es' * (number > 1)} by {source.labelled_by}: {shown(source.class_names)}"
+    number, by = len(source.class_names), f" by {source.labelled_by}" if source.labelled_by else ""
+    return f"{count} in {number} class{'es' * (number > 1)}{by}: {shown(source.class_names)}"
 
 
 def open_source(
@@ -130,15 +130,14 @@ def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_colu
     if label_column not in ("", NO_LABELS, FOLDER) or image_column:
         logger.warning("data %s: a folder of images has no columns; its subfolders are the classes", folder)
     entries = sorted(folder.iterdir())
-    if not any(not unwanted(entry.name) for entry in entries):
+    if not entries:
         raise ValueError(f"data {folder}: the folder is empty; {EXPECTED}")
     paths = list(walk_images(folder, passed, folder))
     if not paths:
-        hints = [entry for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
-        hint = ", ".join(entry.name for entry in hints)
-        raise ValueError(
-            f"data {folder}: holds no images" + (f"; did you mean its subfolder {hint}?" if hint else f"; {EXPECTED}")
-        )
+        tables = [entry.name for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
+        advice = f"did you mean its subfolder {', '.join(tables)}?" if tables else EXPECTED
+        others = f" (passed over {passed})" if passed.kinds else ""
+        raise ValueError(f"data {folder}: holds no images{others}; {advice}")
     owners = [class_of(file, folder) for file in paths]
     require_no_splits(owners, folder)
     if label_column == NO_LABELS:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from nextscale.data.archives import FOLDER, Layout, layout_of, streamed
+from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
 from nextscale.data.columns import (
     choose_image_column,
     choose_label_column,
@@ -24,7 +24,7 @@ from nextscale.data.columns import (
     label_in,
     undecoded,
 )
-from nextscale.data.decode import UnreadableImage, decode_rgb
+from nextscale.data.decode import UnreadableImage, read_image
 from nextscale.data.folders import PassedOver, table_files
 from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
@@ -125,17 +125,29 @@ def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
 
 
 def column_classes(feature: Any, column: str, files: list[str], spec: str, count: int) -> Classes:
-    """Classes of parquet files: declared, counted, or those that occur in the column. Raises ValueError."""
+    """Classes of parquet files: declared, counted, or those that occur in the column.
+
+    On disk the column is read, so that a wrong label is told before training. Raises ValueError.
+    """
+    declared, told = declared_names(feature), f"column {column!r}"
     text = getattr(feature, "dtype", "").endswith("string")
-    if not declared_names(feature) and count and not text:
-        return numbered(count)
-    if not declared_names(feature) and any("://" in file for file in files):
-        raise ValueError(f"data {spec}: labels of a stream have no names; give their number with --stream-classes")
+    known = Classes(declared) if declared else numbered(count) if count and not text else None
+    if any("://" in file for file in files):
+        if known is None:
+            raise ValueError(
+                f"data {spec}: a stream from the hub needs labels that are declared, or numbers with --stream-classes; "
+                f"{told} holds {'text' if text else 'numbers'}"
+            )
+        return known
     try:
-        known = classes_of(values_of(files, column), column=f"column {column!r}", declared=declared_names(feature))
+        if known is None:
+            known = classes_of(values_of(files, column), column=told, indices=column == CLS)
+            warn_of_oddities(known, spec, told)
+        else:
+            for row, value in enumerate(values_of(files, column)):
+                known.id(value, row=row, column=told)
     except ValueError as error:
         raise ValueError(f"data {spec}: {error}") from error
-    warn_of_oddities(known, spec, f"column {column!r}")
     return known
 
 
@@ -243,11 +255,9 @@ class StreamLoader:
         data, name = encoded(row[stream.image_column], f"image {number}", folder)
         label = NO_CLASS
         if stream.label_column:
-            value = (
-                row[stream.label_column] if stream.layout else label_in(row[stream.label_column], stream.label_column)
-            )
+            value = label_in(row[stream.label_column], stream.label_column)
             label = stream.classes.id(value, row=name, column=stream.labelled_by)
         generator = np.random.default_rng([self.seed, epoch, number])
-        image = decode_rgb(data, name=name)
+        image = read_image(data, name=name)
         pixels = random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
         return pixels, label, number

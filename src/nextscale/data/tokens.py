@@ -90,6 +90,14 @@ class TokenCache:
         return len(self.rows)
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.config.class_names
+
+    @property
+    def labelled_by(self) -> str:
+        return ""  # the cache does not tell where its images had their labels
+
+    @property
     def schedule(self) -> ScaleSchedule:
         return ScaleSchedule(self.config.scales)
 

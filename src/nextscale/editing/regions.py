@@ -15,6 +15,9 @@ CONTEXT = 1.5
 """Sides of the region as a multiple of the mask's box, where the image has the room."""
 
 
+Size = tuple[int, int]
+
+
 @dataclass(frozen=True)
 class Region:
     """A rectangle of an image; it may reach beyond the edges."""
@@ -23,6 +26,25 @@ class Region:
     left: int
     height: int
     width: int
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Rows and columns of a region that lies inside the image."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    def inside(self, image: Size) -> Region:
+        """What of it lies in an image of that size."""
+        top, left = min(max(0, self.top), image[0]), min(max(0, self.left), image[1])
+        bottom, right = min(self.top + self.height, image[0]), min(self.left + self.width, image[1])
+        return Region(top, left, max(0, bottom - top), max(0, right - left))
+
+    def seen_from(self, other: Region) -> Region:
+        """The same rectangle where the upper left corner of another is the origin."""
+        return Region(self.top - other.top, self.left - other.left, self.height, self.width)
 
     def cut(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """(..., H, W) -> (..., height, width), `fill` beyond the edges."""
@@ -52,30 +74,38 @@ class Region:
         return pasted
 
 
-def region_around(mask: Tensor, model: tuple[int, int]) -> Region:
+def region_around(mask: Tensor, model: Size) -> Region:
     """The region that a model of that size edits: the mask's (H, W) box, or all without one, and what is around it.
 
     It has the model's aspect, at least the model's size where the image has it, and lies inside the image unless the
     box is too long for that.
     """
     height, width = mask.shape
-    mask = mask if bool(mask.any()) else torch.ones_like(mask)
+    return region_of(bounds(mask) or Region(0, 0, height, width), (height, width), model)
+
+
+def bounds(mask: Tensor) -> Region | None:
+    """The box of what is not 0 in a mask (H, W)."""
     rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
+    if len(rows) == 0:
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    return Region(top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left)
+
+
+def region_of(box: Region, image: Size, model: Size) -> Region:
+    """The region around a box, as `region_around` has it."""
     aspect = model[0] / model[1]
-    inside = min(width, height / aspect)  # the widest region of this aspect in the image
-    wanted = max(CONTEXT * max(right - left, (bottom - top) / aspect), model[1])
-    least = max(right - left, (bottom - top) / aspect)  # what holds the box
-    across = max(min(wanted, inside), least)
-    size = max(1, round(across * aspect)), max(1, round(across))
-    size = max(size[0], bottom - top), max(size[1], right - left)
+    least = max(box.width, box.height / aspect)  # what holds the box
+    inside = min(image[1], image[0] / aspect)  # the widest region of this aspect in the image
+    across = max(min(max(CONTEXT * least, model[1]), inside), least)
+    size = max(1, round(across * aspect), box.height), max(1, round(across), box.width)
     return Region(
-        _placed((top + bottom) / 2, size[0], height), _placed((left + right) / 2, size[1], width), size[0], size[1]
+        placed(box.top + box.height / 2, size[0], image[0]), placed(box.left + box.width / 2, size[1], image[1]), *size
     )
 
 
-def _placed(middle: float, length: int, room: int) -> int:
+def placed(middle: float, length: int, room: int) -> int:
     """Where an interval starts that lies around `middle`, inside `room` where it fits."""
     if length >= room:
         return (room - length) // 2

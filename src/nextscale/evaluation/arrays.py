@@ -62,7 +62,7 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
     """The arrays of a file by name; that of an .npy is called "". Raises ValueError in one line."""
     found = {}
     with readable(path):
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
                 return {"": described(path, "", file, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:

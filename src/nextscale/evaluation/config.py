@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nextscale.config import require_at_least
+from nextscale.config import require_at_least, require_seed
 
 PROTOCOLS = {
     name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
@@ -18,7 +18,7 @@ class GenerationEvaluation:
     """Settings of `nextscale evaluate generation`."""
 
     data: str
-    "Real images (folder, parquet, WebDataset, hub id), or a guided-diffusion .npz file of images or statistics."
+    "Real images (folder, parquet, WebDataset, hub id), or an .npz or .npy file of images or statistics."
     label_column: str = ""
     "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
     image_column: str = ""
@@ -69,6 +69,7 @@ class GenerationEvaluation:
     def __post_init__(self) -> None:
         require_at_least(self, 2, "count")
         require_at_least(self, 1, "sets", "batch_size", "candidates")
+        require_seed(self.seed, count=self.count * self.sets)
         if self.protocol and self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is not known; expected one of {', '.join(PROTOCOLS)}")
         if self.npz and self.images.endswith(".npz"):
@@ -187,5 +188,6 @@ class RivalsEvaluation:
     def __post_init__(self) -> None:
         require_at_least(self, 2, "count", "tuning_count")
         require_at_least(self, 1, "sets", "rounds", "batch_size")
+        require_seed(self.seed, count=self.count * self.sets + self.tuning_count)
         if not self.time_batches or min(self.time_batches) < 1:
             raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")

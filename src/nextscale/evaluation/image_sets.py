@@ -1,7 +1,8 @@
 """Images to be measured: any `--data`, or arrays of them in .npz and .npy files, as the guided-diffusion evaluator's.
 
 Such a file holds one array of uint8, (N, H, W, 3), (N, 3, H, W) or grey, in an .npz called `arr_0`, with labels as
-`arr_1` where there are any; or statistics, `mu` (D,) and `sigma` (D, D); or both, as published reference batches do.
+`arr_1` or `labels` where there are any; or statistics, `mu` (D,) and `sigma` (D, D); or both, as published reference
+batches do.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from nextscale.files import complete_file
 
 logger = logging.getLogger("nextscale.evaluation")
 
-IMAGES, LABELS = "arr_0", "arr_1"
+IMAGES = "arr_0"
+LABELS = ("arr_1", "labels", "label")
 STATISTICS = {"mu", "sigma"}
 EXPECTED = "uint8 images (N, H, W, 3), (N, 3, H, W) or grey (N, H, W)"
 
@@ -57,7 +59,7 @@ ImageSet = ImageSource | ArrayImages
 
 def open_image_set(spec: str, **columns: str) -> ImageSet | StoredStatistics:
     """Images, or the statistics an .npz file holds instead; `columns` as `open_source` has them. Raises ValueError."""
-    return open_arrays(Path(spec)) if Path(spec).suffix in SUFFIXES else open_source(spec, **columns)
+    return open_arrays(Path(spec)) if Path(spec).suffix.lower() in SUFFIXES else open_source(spec, **columns)
 
 
 def open_images_alone(spec: str, **columns: str) -> ImageSet:
@@ -79,7 +81,11 @@ def open_arrays(path: Path) -> ArrayImages | StoredStatistics:
         held = ", ".join(f"{name} {array}".strip() for name, array in arrays.items())
         raise ValueError(f"{path}: holds {held or 'nothing'}; expected {IMAGES}, {EXPECTED}, or mu and sigma")
     shape, channels_first = image_layout(path, chosen)
-    labels, names = read_labels(path, arrays.get(LABELS), shape[0])
+    found = next((arrays[name] for name in LABELS if may_be_labels(arrays.get(name), shape[0])), None)
+    labels, names = (None, ()) if found is None else read_labels(path, found)
+    others = [name for name in arrays if arrays[name] not in (chosen, found) and name not in STATISTICS]
+    if others:
+        logger.info("%s: passed over beside its images: %s", path, ", ".join(f"{n} {arrays[n]}" for n in others))
     return ArrayImages(chosen, shape, channels_first, labels, names, statistics)
 
 
@@ -112,16 +118,16 @@ def image_layout(path: Path, array: StoredArray) -> tuple[tuple[int, int, int, i
     raise ValueError(f"{path}: {named} is {array}, expected {EXPECTED}")
 
 
-def read_labels(path: Path, array: StoredArray | None, count: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels of images and the classes' names, which are the numbers that occur."""
-    if array is None:
-        return None, ()
-    if array.shape != (count,) or array.dtype.kind not in "iu":
-        logger.info("%s: %s is %s, which is no label per image; passed over", path, LABELS, array)
-        return None, ()
+def may_be_labels(array: StoredArray | None, count: int) -> bool:
+    """Whether an array holds one whole number for each image."""
+    return array is not None and array.shape == (count,) and array.dtype.kind in "iu"
+
+
+def read_labels(path: Path, array: StoredArray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of images and the classes' names, which are the numbers that occur. Raises ValueError."""
     numbers, labels = np.unique(array.read(), return_inverse=True)
     if numbers[0] < 0:
-        raise ValueError(f"{path}: {LABELS} holds the label {numbers[0]}; expected numbers from 0")
+        raise ValueError(f"{path}: {array.name} holds the label {numbers[0]}; expected numbers from 0")
     return labels.astype(np.int64), tuple(map(str, numbers.tolist()))
 
 

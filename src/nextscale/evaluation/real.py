@@ -95,17 +95,19 @@ def cached(
         "indices": hashlib.sha256(indices.tobytes()).hexdigest(), "version": __version__,
     }  # fmt: skip
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    path = cache_folder() / "features" / f"{name}.safetensors"
+    folder = cache_folder()
+    path = folder and folder / "features" / f"{name}.safetensors"
     try:
-        features = load_features_file(path) if path.is_file() else None
+        if path is not None and path.is_file():
+            features = load_features_file(path)
+            logger.info("features of %d images, computed before: %s", len(indices), path)
+            return features
     except (ValueError, OSError) as error:
         logger.warning("%s; its features are computed anew", error)
-        features = None
-    if features is not None:
-        logger.info("features of %d images, computed before: %s", len(indices), path)
-        return features
     features = computed(network, images, size, indices, advance, exact)
     try:
+        if path is None:
+            raise ValueError("there is no home directory; XDG_CACHE_HOME may name another place")
         save_features_file(features, path)
     except ValueError as error:
         logger.warning("features are not kept: %s", error)
@@ -135,9 +137,10 @@ def computed(
     return features
 
 
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/nextscale, or ~/.cache/nextscale."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "nextscale"
+def cache_folder() -> Path | None:
+    """$XDG_CACHE_HOME/nextscale, or ~/.cache/nextscale; None without a home."""
+    place = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return None if place.startswith("~") else Path(place) / "nextscale"
 
 
 def save_features_file(features: FeatureSet, path: Path) -> None:

@@ -40,6 +40,7 @@ def usable_statistics(
     if problem:
         logger.info("%s: beside its images holds %s; they are passed over", stored.path, problem)
         return None
+    stored.require_of(network, size)  # which says where they are taken on trust
     logger.info("%s: the Frechet distance is to the statistics in it, all else to its images", stored.path)
     return stored.values
 

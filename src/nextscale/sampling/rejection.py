@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nextscale.config import TOP_SEED
 from nextscale.models.families import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
@@ -94,8 +95,8 @@ class Rejection:
             )
 
     def seeds(self, seed: int) -> list[int]:
-        """Seeds of an image's candidates, seed x candidates + j: no two images share one."""
-        return [seed * self.candidates + number for number in range(self.candidates)]
+        """Seeds of an image's candidates, seed x candidates + j: no two images share one. Huge ones wrap around."""
+        return [(seed * self.candidates + number) % (TOP_SEED + 1) for number in range(self.candidates)]
 
     def best(
         self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Model, tokenizer: VQVAE
@@ -134,6 +135,12 @@ class Drawn:
     scores: list[float] | None
 
 
+def require_classes(model: Model, wanted: Sequence[tuple[int, int]]) -> None:
+    """Raises ValueError where a label is no class."""
+    if any(label == model.config.unconditional for label, _ in wanted):
+        raise ValueError("rejection sampling judges how well an image shows its class; name classes")
+
+
 @torch.no_grad()
 def draw_best(
     model: Model,
@@ -148,8 +155,8 @@ def draw_best(
 
     Raises ValueError where there is no class to judge by.
     """
-    if rejection is not None and any(label == model.config.unconditional for label, _ in wanted):
-        raise ValueError("rejection sampling judges how well an image shows its class; name classes")
+    if rejection is not None:
+        require_classes(model, wanted)
     every = [(label, one) for label, seed in wanted for one in (rejection or Rejection()).seeds(seed)]
     packed: list[Tensor] = []
     accumulated: list[Tensor] = []

@@ -37,6 +37,8 @@ from nextscale.threads import POLICIES, share_the_processor
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
 """Times that a job is handed to a replica, where one dies under it."""
+STARTS = 3
+"""Failures to start, of all replicas together, after which the model counts as one that cannot be loaded."""
 SMALL = 400_000_000
 """Bytes of weights up to which a second copy on the same machine costs little."""
 UNLIMITED = 10_000
@@ -166,7 +168,7 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
         max_ongoing_requests=UNLIMITED,
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": waiting()}},
         health_check_period_s=2,
-        max_constructor_retry_count=1,
+        max_constructor_retry_count=STARTS,
         graceful_shutdown_timeout_s=settings.deadline,
     )(ImageModel)
     api = serve.deployment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -21,7 +22,9 @@ SOCKETS = "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
 LONGEST = 107 if sys.platform.startswith("linux") else 103
 """Bytes of a Unix socket's path."""
 PREFIX = "nextscale-"
-ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678")
+INNER = "r"
+"""Ray opens its folder to every user, so that it is one inside of a closed one."""
+ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678/{INNER}")
 
 
 @contextmanager
@@ -32,6 +35,7 @@ def private_ray() -> Iterator[None]:
     """
     os.environ.update(environment())
     folder = short_folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after Ray, which registers later, has ended the rest
     import ray
     from ray import serve  # which sets up its logging
 
@@ -40,15 +44,17 @@ def private_ray() -> Iterator[None]:
     with redirect_stdout(RaysWords()) as words:
         try:
             ray.init(
-                address="local", include_dashboard=False, _temp_dir=str(folder), log_to_driver=False,
+                address="local", include_dashboard=False, _temp_dir=str(folder / INNER), log_to_driver=False,
                 logging_level=logging.ERROR,
             )  # fmt: skip
             yield
+        except SystemExit:  # which Ray makes of SIGTERM while it starts
+            raise KeyboardInterrupt from None
         finally:
             words.muted = True  # that its processes end is no news any more
-            serve.shutdown()
+            if ray.is_initialized():
+                serve.shutdown()
             ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 class RaysWords(io.TextIOBase):
@@ -68,6 +74,8 @@ def environment() -> dict[str, str]:
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: no cluster, hence no address but the loopback's
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # none but ours is started, not even by a call after its end
+        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which aborts at SIGTERM, so that nothing is cleaned up
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),  # which would otherwise be kept in the home folder
     }

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from nextscale.server.private_ray import LOOPBACK, private_ray
@@ -24,6 +25,7 @@ def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK[0], po
     """Serve until SIGTERM or SIGINT; what was accepted by then is finished. Raises ValueError for a port in use."""
     port = require_free(host, port)
     require_precision(settings)
+    require_weights(settings)
     with private_ray():
         from ray import serve
 
@@ -97,6 +99,18 @@ def require_precision(settings: ServerSettings) -> None:
     from nextscale.runtime import resolve_device, resolve_generation_dtype
 
     resolve_generation_dtype(settings.precision, resolve_device(settings.device))
+
+
+def require_weights(settings: ServerSettings) -> None:
+    """Raises ValueError for a folder with damaged weights, which replicas would try to load again and again."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(Path(settings.model).rglob("*.safetensors")) if Path(settings.model).is_dir() else []:
+        try:
+            with safe_open(file, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{file}: not a readable safetensors file ({error})") from error
 
 
 def require_free(host: str, port: int) -> int:

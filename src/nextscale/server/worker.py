@@ -6,26 +6,27 @@ Shapes: B jobs, C latent channels, (h, w) latent grid.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
+from nextscale.editing.apply import EditStep
 from nextscale.models.families import kind_of
 from nextscale.nn.linear import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.sampling.next_scale import ScaleSample
+from nextscale.runtime import image_generator
 from nextscale.server.jobs import Edit, Job, ModelCard, Stage
 
 Item = TypeVar("Item")
 Wanted = Callable[[int], bool]
 """Whether a row of the group is still asked for."""
-Work = tuple[Iterable[GenerationStep | ScaleSample], list[int | None], Callable[[Tensor], Tensor]]
-"""Steps, the classes of the rows, and what makes an image (1, 3, H, W) of a row's accumulated map (1, C, h, w)."""
+Step = GenerationStep | EditStep
+Work = tuple[Iterable[Step], list[int | None], Callable[[Any, int], Image.Image]]
+"""Steps, the classes of the rows, and what makes a row's image of a step."""
 
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
@@ -55,31 +56,40 @@ def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Wanted) -> Iter
     if edit is not None and not (edit.mask > 0).any():
         yield [Stage(0, edit.image, True, None, len(jobs)) for _ in jobs]
         return
-    steps, labels, finish = edited(pipeline, jobs[0], edit) if edit is not None else generated(pipeline, jobs)
+    steps, labels, picture = edited(pipeline, jobs[0], edit) if edit is not None else generated(pipeline, jobs)
     for step, final in with_last(steps):
         stages: list[Stage | None] = [None] * len(jobs)
         for row, job in enumerate(jobs):
-            if wanted(row) and (final or step.scale in job.previews):
-                image = to_images(finish(step.accumulated[row : row + 1].to(pipeline.device)))[0]
-                stages[row] = Stage(step.scale, np.asarray(image), final, labels[row], len(jobs))
+            if wanted(row) and (final or (step.scale in job.previews and is_first(step))):
+                stages[row] = Stage(step.scale, np.asarray(picture(step, row)), final, labels[row], len(jobs))
         yield stages
         if not any(wanted(row) for row in range(len(jobs))):
             return
+
+
+def is_first(step: Step) -> bool:
+    """Whether a step is of the first region, or of the whole image: previews are as many as there are scales."""
+    return isinstance(step, GenerationStep) or step.region == 0
 
 
 def generated(pipeline: VARPipeline, jobs: Sequence[Job]) -> Work:
     """New images."""
     labels = [job.label if isinstance(job.label, int) else None for job in jobs]
     steps = pipeline.generate_steps(labels, seeds=[job.seed for job in jobs], config=jobs[0].sampling)
-    return steps, labels, pipeline.tokenizer.decode_features
+
+    def picture(step: GenerationStep, row: int) -> Image.Image:
+        features = step.accumulated[row : row + 1].to(pipeline.device)
+        return to_images(pipeline.tokenizer.decode_features(features))[0]
+
+    return steps, labels, picture
 
 
 def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> Work:
     """An image of which a part is made anew."""
     editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
-    label = pipeline.class_or_none(pipeline.edit_classes(job.label, *editor.known_part())[0])
-    sampling = editor.softened(job.sampling) if job.soften else job.sampling
-    return pipeline.edit_steps(editor, classes=[label], seeds=[job.seed], config=sampling), [label], editor.finish
+    ids = torch.tensor(pipeline.edit_classes(job.label, *editor.known_part())[:1], device=pipeline.device)
+    steps = editor.steps(ids, [image_generator(job.seed)], job.sampling, soften=job.soften)
+    return steps, [pipeline.class_or_none(int(ids[0]))], lambda step, row: step.images()[row]
 
 
 def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:

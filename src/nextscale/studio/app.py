@@ -20,6 +20,7 @@ from nextscale.studio.errors import told
 from nextscale.studio.generate import generate_tab
 from nextscale.studio.inspect_tab import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
+from nextscale.studio.place import take_files
 from nextscale.studio.scaling import scaling_tab
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
     """All tabs of the page."""
     model = desk.pipeline
     size = model.tokenizer.config.image_size
-    desk.take_files()
+    take_files(desk.folder)  # before components are made
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as page:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "
@@ -86,11 +87,13 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
 
 
 def run_studio(desk: Desk, *, host: str, port: int, open_browser: bool) -> None:
-    """Serve the page until stopped."""
-    page = open_page(desk, host=host, port=port, open_browser=open_browser)
-    log.info("the studio is at http://%s:%d; stop with Ctrl-C", host, port)
+    """Serve the page until stopped; the desk is closed in any case. Raises ValueError for a port in use."""
     try:
-        page.block_thread()
+        page = open_page(desk, host=host, port=port, open_browser=open_browser)
+        log.info("the studio is at http://%s:%d; stop with Ctrl-C", host, port)
+        try:
+            page.block_thread()
+        finally:
+            page.close()
     finally:
-        page.close()
         desk.close()

@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from nextscale.studio.desk import Desk
-from nextscale.studio.errors import one_line, tell
+from nextscale.studio.errors import Refused, lenient, one_line, tell
 from nextscale.studio.jobs import Job, Update, Visitor
 
 FOLLOWERS = 40
@@ -41,8 +41,10 @@ class Bench:
     ) -> None:
         """`start` runs `work(job, *inputs)`, whose updates are of `outputs`; `stop` ends it after the step at hand.
 
-        `kept` are updates that a page shows again whether there is a job or not.
+        `kept` are updates that a page shows again whether there is a job or not. What `status` says is said once the
+        page has loaded.
         """
+        ready, status.value = status.value, "Loading ..."
         label, outputs = str(start.value), [*outputs, status, start, *([stop] if stop else [])]
 
         def waiting(running: bool) -> Update:
@@ -55,7 +57,7 @@ class Bench:
                 if isinstance(news, int):
                     yield {status: f"Waiting: {news} job{'s' if news > 1 else ''} to go before this one."}
                 else:
-                    yield news
+                    yield news | waiting(True)
             if job.error:
                 tell(job.error)
                 yield {status: f"Not done: {job.error}."}
@@ -65,6 +67,9 @@ class Bench:
 
         def run(token: str | None, *values: Any) -> Iterator[Update]:
             try:
+                for value in values:
+                    if isinstance(value, Refused):
+                        raise ValueError(value.message)
                 job = self.desk.visitors.begin(token, tab, lambda job: work(job, *values))
             except ValueError as error:
                 tell(one_line(error))
@@ -79,10 +84,13 @@ class Bench:
 
         def restore(token: str | None) -> Iterator[Update]:
             visitor = self.desk.visitors.visitor(token)
-            yield {status: gr.skip()} | (kept(visitor) if kept else {})
-            if job := visitor.jobs.get(tab):
+            job = visitor.jobs.get(tab)
+            yield {status: gr.skip() if job else ready} | (kept(visitor) if kept else {})
+            if job:
                 yield from followed(job)
 
+        for component in inputs:
+            lenient(component)
         start.click(
             run, [self.token, *inputs], outputs, concurrency_limit=FOLLOWERS, api_name=tab.lower(),
             show_progress="hidden",

@@ -100,7 +100,7 @@ def compare_tab(bench: Bench) -> None:
     titles = [title_of(one) for one in (desk.rival, desk.pipeline)]
     with gr.Row(equal_height=True):
         name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class")
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+        seed = gr.Number(0, label="Seed")
     with gr.Row():
         start = gr.Button("Start both", variant="primary", elem_id="compare-start")
         stop = gr.Button("Stop", interactive=False)
@@ -113,8 +113,9 @@ def compare_tab(bench: Bench) -> None:
                 clocks.append(gr.Markdown(""))
 
     def work(job: Job, name: str, seed: float) -> Iterator[Update]:
-        for shown, said in race_live(desk, name, seed_of(seed, False)):
-            update: Update = dict(zip(clocks, said, strict=True)) | {status: f"{name}, seed {int(seed)}"}
+        used = seed_of(seed, False)
+        for shown, said in race_live(desk, name, used):
+            update: Update = dict(zip(clocks, said, strict=True)) | {status: f"{name}, seed {used}"}
             update |= {place: job.shown(one) for place, one in zip(pictures, shown, strict=True) if one}
             yield update
 

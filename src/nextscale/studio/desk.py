@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,20 +17,11 @@ from nextscale.files import complete_file
 from nextscale.pipeline import VARPipeline
 from nextscale.studio.jobs import Visitors
 from nextscale.studio.pace import SHARE
+from nextscale.studio.place import release_files, temporary_folder
 
 NO_CLASS = "(no class)"
 SETTINGS_KEY = "nextscale"
 """PNG text chunk with the settings that made the image, as JSON."""
-
-
-def temporary_folder() -> Path:
-    """A new folder for the files of a studio. Raises ValueError where none can be made."""
-    try:
-        return Path(tempfile.mkdtemp(prefix="nextscale-studio-"))
-    except OSError as error:
-        raise ValueError(
-            f"no temporary folder can be made ({' '.join(str(error).split())}); set TMPDIR to a writable folder"
-        ) from error
 
 
 @dataclass
@@ -52,10 +41,6 @@ class Desk:
     @cached_property
     def visitors(self) -> Visitors:
         return Visitors(self.folder)
-
-    def take_files(self) -> None:
-        """Have gradio keep uploads and its copies of files in the folder too. Before components are made."""
-        os.environ["GRADIO_TEMP_DIR"] = str(self.folder)
 
     @property
     def class_choices(self) -> list[str]:
@@ -79,8 +64,7 @@ class Desk:
         """Stop what runs, and remove all files."""
         self.visitors.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-        if os.environ.get("GRADIO_TEMP_DIR") == str(self.folder):
-            del os.environ["GRADIO_TEMP_DIR"]
+        release_files(self.folder)
 
 
 def seed_of(value: float | None, fresh: bool) -> int:

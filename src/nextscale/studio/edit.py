@@ -11,9 +11,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from nextscale.editing.apply import EditConfig
+from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
-from nextscale.pictures import to_images
 from nextscale.pipeline import AUTO
 from nextscale.studio.buttons import Bench
 from nextscale.studio.desk import Desk, seed_of
@@ -98,21 +97,28 @@ def edit_live(
             raise ValueError("nothing is painted: paint over what should be made anew, or choose the whole image")
         mask = canvas.mask if where == INPAINT else None
         editor = desk.pipeline.editor(canvas.image, mask, editing=editing)
-        preview, frames = RegionPreview(editor), []
-        step, seen, before = None, False, preview.before()
+        step, seen, preview, frames = None, False, None, []
         for step, seen in paced(desk.pipeline.edit_steps(editor, classes=label, seeds=seeds), desk.previews):
+            if preview is None or preview.editor is not step.editor:
+                preview, frames = RegionPreview(step.editor), []
             status = f"Scale {step.scale + 1} of {len(desk.pipeline.schedule)}"
+            status += f", part {step.region + 1} of {step.regions}" if step.regions > 1 else ""
             if seen:  # the first variation stands for all: each costs as much to decode as to sample
                 frames.append(preview.after(step.accumulated[:1]))
-                yield EditFrame(status, (before, frames[-1][0]), strip(frames))
+                yield EditFrame(status, (preview.before(), frames[-1][0]), strip(frames))
             else:
                 yield EditFrame(status)
-        assert step is not None
-        variations = preview.after(step.accumulated)
-        frames[-1 if seen else len(frames) :] = [variations[:1]]
+        assert step is not None and preview is not None
+        images = step.images()
+        for image in images:
+            keep(image)
+        if not seen:
+            frames.append(preview.after(step.accumulated[:1]))
+        if step.regions == 1:
+            before, variations = preview.before(), preview.after(step.accumulated)
+        else:
+            before, variations = fitted(canvas.image), [fitted(image) for image in images]
         pair, shown = (before, variations[0]), strip(frames)
-        for one in step.accumulated.split(1):  # one by one: each is as large as the photo
-            keep(to_images(editor.finish(one))[0])
     plural = "s" if count > 1 else ""
     status = f"{count} variation{plural}, seed {seed}, in {time.monotonic() - began:.2f} s"
     yield EditFrame(status, pair, shown, tuple(variations), files)
@@ -148,7 +154,7 @@ def edit_tab(bench: Bench) -> Easel:
             )  # fmt: skip
             count = gr.Slider(1, 8, value=2, step=1, label="Variations")
             with gr.Accordion("More", open=False):
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+                seed = gr.Number(0, label="Seed")
                 method = gr.Dropdown(list(METHODS), value=EditConfig().method, label="Method")
                 feather = gr.Slider(0, 32, value=EditConfig().feather, step=1, label="Feather, pixels")
             with gr.Row():

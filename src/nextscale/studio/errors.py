@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -25,6 +26,28 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
             return gr.skip()
 
     return call
+
+
+@dataclass(frozen=True)
+class Refused:
+    """In place of a value that a component did not take."""
+
+    message: str
+
+
+def lenient(component: Any) -> None:
+    """Have a component hand over what it does not take as `Refused`: raised, it would paint over all outputs."""
+    read = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except gr.Error as error:
+            return Refused(f"{component.label}: {error.message}".rstrip("."))
+        except Exception:  # an empty slider, a damaged picture
+            return Refused(f"{component.label}: this value cannot be used")
+
+    component.preprocess = preprocess
 
 
 def tell(message: str) -> None:

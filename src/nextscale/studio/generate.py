@@ -88,7 +88,7 @@ def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
             name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
             count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
             with gr.Row():
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=120)
+                seed = gr.Number(0, label="Seed", min_width=120)
                 fresh = gr.Checkbox(False, label="New seed each time", min_width=120)
             guidance = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
             with gr.Accordion("Sampling", open=False):

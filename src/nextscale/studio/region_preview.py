@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.editing.apply import Editor
+from nextscale.editing.apply import RegionEditor
 from nextscale.editing.composite import composite
 from nextscale.editing.regions import covered, resized
 from nextscale.pictures import to_images
@@ -17,10 +17,10 @@ from nextscale.studio.pictures import PREVIEW
 
 
 class RegionPreview:
-    """The edited region of an image at `most` pixels; the rest of the image is neither looked at nor shown."""
+    """An edited region of an image at `most` pixels; the rest of the image is neither looked at nor shown."""
 
     @torch.no_grad()
-    def __init__(self, editor: Editor, most: int = PREVIEW) -> None:
+    def __init__(self, editor: RegionEditor, most: int = PREVIEW) -> None:
         region, (height, width) = editor.region, editor.image.shape[-2:]
         self.editor = editor
         self.share = min(1.0, most / max(region.height, region.width))
@@ -40,9 +40,10 @@ class RegionPreview:
     @torch.no_grad()
     def after(self, accumulated: Tensor) -> list[Image.Image]:
         """The region as it is with what was accumulated, (B, C, h, w)."""
-        generated = resized(self.editor.tokenizer.decode_each(accumulated), self.size)
+        generated = resized(self.editor.tokenizer.decode_each(accumulated.to(self._before.device)), self.size)
         feather = round(self.editor.config.feather * self.share)
-        return self._shown(composite(self._before, generated, self._hole, feather=feather))
+        before = self._before[: len(generated)]  # one for all, or one for each
+        return self._shown(composite(before, generated, self._hole, feather=feather))
 
     def _shown(self, images: Tensor) -> list[Image.Image]:
         return to_images(images[..., self._rows, self._columns])

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from PIL import Image, ImageOps
+from PIL import Image
 
+from nextscale.data.decode import read_image
 from nextscale.studio.errors import one_line, tell
 
 MOST_PIXELS = 25_000_000
@@ -44,13 +45,4 @@ def tell_unreadable(component: gr.Image) -> None:
 def uploaded(source: str | Image.Image) -> Image.Image:
     """An upload as RGB. Raises ValueError for one that cannot be read or is too large."""
     name = Path(source).name if isinstance(source, str) else "image"
-    try:
-        image = Image.open(source) if isinstance(source, str) else source
-        if image.width * image.height > MOST_PIXELS:
-            raise ValueError(f"{name}: has {image.width} x {image.height} pixels; at most {MOST_PIXELS:,} are taken")
-        image = ImageOps.exif_transpose(image).convert("RGBA")
-    except ValueError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{name}: not an image file") from error
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return read_image(source, name=name, most_pixels=MOST_PIXELS)

@@ -21,13 +21,9 @@ from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.loop import LoopConfig
+from nextscale.training.config import LoopConfig
 from nextscale.training.objective import Objective, mean_figures
 from nextscale.training.split import spread
-
-
-def class_names(source: TokenCache | ImageSource | ImageStream) -> tuple[str, ...]:
-    return source.config.class_names if isinstance(source, TokenCache) else source.class_names
 
 
 def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tensor | None:

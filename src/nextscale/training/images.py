@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from pathlib import Path
 from typing import Any
 
 from nextscale.config import read_json
 from nextscale.data.loader import ImageBatch, ImageLoader, require_readable
-from nextscale.data.source import ImageSource, describe, open_source, shown
+from nextscale.data.source import ImageSource, describe, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
 from nextscale.runtime import Processes
-from nextscale.training.loop import LoopConfig
+from nextscale.training.config import LoopConfig
 from nextscale.training.run import RunFolder
 from nextscale.training.split import set_aside
 
@@ -21,10 +21,9 @@ from nextscale.training.split import set_aside
 def open_images(config: LoopConfig) -> ImageSource | ImageStream:
     """The training images. Raises ValueError when they cannot be read."""
     if config.stream:
-        source: ImageSource | ImageStream = open_stream(config.data, classes=config.stream_classes, **columns(config))
-    else:
-        source = open_source(config.data, **columns(config))
-        require_readable(source, limit=config.limit)
+        return open_stream(config.data, classes=config.stream_classes, **columns(config))
+    source = open_source(config.data, **columns(config))
+    require_readable(source, limit=config.limit)
     return source
 
 
@@ -43,18 +42,11 @@ def images_apart(
     return images, aside
 
 
-def described(
-    images: TokenCache | ImageSource | ImageStream, aside: TokenCache | ImageSource | None, config: LoopConfig
-) -> str:
-    """What a run trains on, in a line."""
-    if isinstance(images, TokenCache):
-        names = images.config.class_names
-        what = f"{len(images)} images" + (f" in {len(names)} classes: {shown(names)}" if names else " without classes")
-    else:
-        what = describe(images)
-    line = f"trains on {what}; in {config.precision}"
+def described(source: TokenCache | ImageSource | ImageStream, aside: Sized | None, config: LoopConfig) -> str:
+    """What a run trains and is measured on, and in which precision: the line that it begins with."""
+    line = f"trains on {describe(source)}; computes in {config.precision}"
     if aside is not None and not config.heldout:
-        line += f"; no --heldout: {len(aside)} other images are set aside to measure on"
+        line += f"; without --heldout, {len(aside)} of the images are set aside to measure on"
     return line
 
 

@@ -20,15 +20,15 @@ from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
 from nextscale.files import write_json
-from nextscale.training.loop import LoopConfig
+from nextscale.training.config import LoopConfig
 
 logger = logging.getLogger("nextscale.training")
 
 Settings = TypeVar("Settings", bound=LoopConfig)
 MAY_CHANGE = frozenset((
-    "data", "heldout", "heldout_images", "decoded_images", "tokenizer", "perceptual_weights", "out", "device",
-    "keep", "checkpoint_every", "log_every", "sample_every", "compile", "export", "limit", "accumulate",
-    "checkpointing", "guidance", "top_k", "top_p",
+    "data", "label_column", "image_column", "heldout", "heldout_images", "decoded_images", "tokenizer",
+    "perceptual_weights", "out", "device", "keep", "checkpoint_every", "log_every", "sample_every", "compile",
+    "export", "limit", "accumulate", "checkpointing", "guidance", "top_k", "top_p",
 ))  # fmt: skip
 """Settings that may differ between a run and its continuation: they do not change what is learned, or identities
 tell whether they do."""

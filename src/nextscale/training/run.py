@@ -22,8 +22,8 @@ import torch
 from nextscale.checkpoint import load_config, save_torch
 from nextscale.files import complete_file, unwritable
 from nextscale.runtime import Processes
+from nextscale.training.config import LoopConfig
 from nextscale.training.distributed import wait_for_all
-from nextscale.training.loop import LoopConfig
 from nextscale.training.metrics import LOG
 from nextscale.training.record import Record, read_record, require_same_inputs, require_same_settings, write_record
 

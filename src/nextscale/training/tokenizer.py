@@ -121,7 +121,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
 
     main_decides(begin, processes)  # everything that can be refused has been
     if processes.is_main:
-        logger.info(described(images, heldout, config))
+        logger.info(described(source, heldout, config))
     first = 0
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, device)
     state = run.load_checkpoint() if before is not None else None

@@ -37,7 +37,7 @@ from nextscale.runtime import PRECISIONS, autocast, resolve_device
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import TransformerTraining
 from nextscale.training.distributed import any_process, gradients_at_the_end, launched, main_decides, wrap
-from nextscale.training.heldout import class_names, class_places, describe, describe_heldout, measure, spread_tokens
+from nextscale.training.heldout import class_places, describe, describe_heldout, measure, spread_tokens
 from nextscale.training.images import described, image_batches, load_position, open_images, save_position
 from nextscale.training.loop import (
     Journal,
@@ -81,8 +81,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
         raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
     source = open_tokens_or_images(config, tokenizer)
     samples, heldout = samples_apart(source, config, tokenizer)
-    names = class_names(source)
-    places = None if heldout is None else class_places(class_names(heldout), names, config.heldout)
+    names = source.class_names
+    places = None if heldout is None else class_places(heldout.class_names, names, config.heldout)
     sharded = config.parallel == "fsdp" and processes.world > 1
     stored = start = None
     if config.init_from and before is not None and run.checkpoints(sharded=sharded):
@@ -119,7 +119,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
     main_decides(begin, processes)  # everything that can be refused has been
     if processes.is_main:
-        logger.info(described(samples, heldout, config))
+        logger.info(described(source, heldout, config))
     first = 0
     if before is not None and sharded:
         first = run.load_sharded(lambda folder: load_sharded(updater, folder))

@@ -1,0 +1,174 @@
+"""Regions of holes near and far, and canvases that they are put into."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nextscale.editing.canvas import Canvas
+from nextscale.editing.masks import mask_of_boxes
+from nextscale.editing.plan import MOST_REGIONS, pieces, plan, regions_of, widest_gap
+from nextscale.editing.regions import Region, region_around
+from nextscale.pipeline import VARPipeline
+
+MODEL = (64, 64)
+
+
+def holes(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> torch.Tensor:
+    return mask_of_boxes(boxes, size)
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=40)
+def test_an_image_of_the_models_size_has_one_region(height: int, width: int, seed: int) -> None:
+    mask = (torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < 0.02).float()
+    regions = plan(mask, MODEL)
+    if max(height, width) <= 2 * min(height, width):
+        assert regions == [region_around(mask, MODEL)]
+
+
+def test_holes_near_each_other_share_a_region() -> None:
+    mask = holes((900, 1200), (500, 400, 560, 460), (600, 430, 640, 480))
+    assert plan(mask, MODEL) == [region_around(mask, MODEL)]
+
+
+@pytest.mark.parametrize(
+    ("size", "boxes"),
+    [
+        ((500, 8000), [(7850, 100, 7950, 220), (20, 200, 120, 300)]),
+        ((8000, 500), [(7, 7700, 57, 7760), (400, 0, 450, 50)]),
+        ((3000, 3000), [(10, 10, 70, 70), (2900, 10, 2950, 60), (10, 2900, 50, 2940), (2900, 2900, 2930, 2930)]),
+        ((400, 6000), [(number * 600, 100, number * 600 + 60 - number, 160) for number in range(10)]),
+    ],
+)
+def test_holes_far_apart_have_regions_of_their_own(
+    size: tuple[int, int], boxes: list[tuple[int, int, int, int]]
+) -> None:
+    regions = plan(holes(size, *boxes), MODEL)
+    assert regions == [region_around(holes(size, box), MODEL) for box in boxes], "the largest hole's first"
+    assert max(region.area for region in regions) <= 180 * 180
+
+
+def test_a_pair_and_a_hole_far_from_it_have_two_regions() -> None:
+    pair, far = [(500, 400, 560, 460), (600, 430, 640, 480)], (2000, 400, 2040, 440)
+    regions = plan(holes((900, 2400), *pair, far), MODEL)
+    assert regions == [region_around(holes((900, 2400), *boxes), MODEL) for boxes in (pair, [far])]
+
+
+def test_very_many_holes_share_a_region() -> None:
+    boxes = [(x, y, x + 4, y + 4) for x in range(0, 1000, 200) for y in range(0, 1000, 200)]
+    assert len(boxes) > MOST_REGIONS
+    mask = holes((1000, 1000), *boxes)
+    assert plan(mask, MODEL) == [region_around(mask, MODEL)]
+
+
+@pytest.mark.parametrize(
+    ("size", "box", "most"),
+    [
+        ((500, 8000), (100, 240, 7900, 260), 500),
+        ((500, 8000), (0, 0, 8000, 500), 500),
+        ((8000, 500), (240, 50, 260, 8000), 500),
+        ((1, 40_000), (0, 0, 40_000, 1), 1024),
+        ((1, 2000), (0, 0, 2000, 1), 64),
+        ((70, 2000), (0, 0, 2000, 70), 70),
+    ],
+)
+def test_a_hole_longer_than_the_image_allows_is_gone_through_in_steps(
+    size: tuple[int, int], box: tuple[int, int, int, int], most: int
+) -> None:
+    regions = plan(holes(size, box), MODEL)
+    assert max(max(region.height, region.width) for region in regions) <= most
+    assert 2 <= len(regions) <= 100
+    for before, after in itertools.pairwise(regions):
+        shared = max(after.left - before.left, after.top - before.top)
+        assert 0 < shared <= after.width // 2, "half of what each sees was seen by the one before"
+    made = sum((paste(size, region, hole) for region, hole in pieces(holes(size, box), regions)), torch.zeros(size))
+    assert torch.equal(made, holes(size, box)), "all of the hole is made anew, once"
+
+
+def paste(size: tuple[int, int], region: Region, hole: torch.Tensor) -> torch.Tensor:
+    return region.inside(size).seen_from(Region(0, 0, *size)).paste(torch.zeros(size), hole)
+
+
+@given(st.integers(1, 300), st.integers(1, 3000), st.integers(0, 2**31), st.integers(1, 5))
+@settings(deadline=None, max_examples=60)
+def test_any_mask_is_made_anew_once_by_bounded_regions(height: int, width: int, seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = torch.zeros(height, width)
+    for _ in range(count):
+        top, left = rng.integers(0, height), rng.integers(0, width)
+        mask[top : top + rng.integers(1, 90), left : left + rng.integers(1, 900)] = float(rng.random()) / 2 + 0.5
+    regions = plan(mask, MODEL)
+    todo = pieces(mask, regions)
+    assert torch.equal(sum((paste((height, width), *one) for one in todo), torch.zeros(height, width)), mask)
+    for region in regions:
+        assert region.height <= max(2 * height, 64) and region.width <= max(2 * width, 64)
+
+
+def test_an_empty_mask_has_one_bounded_region() -> None:
+    assert plan(torch.zeros(500, 8000), MODEL) == regions_of(Region(0, 0, 500, 8000), (500, 8000), MODEL)[:1]
+    ((region, hole),) = pieces(torch.zeros(30, 40), plan(torch.zeros(30, 40), MODEL))
+    assert region == region_around(torch.zeros(30, 40), MODEL) and hole.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("filled", "gap"),
+    [([1, 0, 0, 1, 0, 1], (2, 1)), ([1, 1], (0, 0)), ([1], (0, 0)), ([0, 0], (0, 0)), ([0, 1, 0, 1, 0, 0], (1, 2))],
+)
+def test_widest_gaps(filled: list[int], gap: tuple[int, int]) -> None:
+    assert widest_gap(torch.tensor(filled).bool()) == gap
+
+
+def test_a_canvas_keeps_what_no_part_covers_to_the_bit() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    canvas = Canvas.of(Image.fromarray(pixels))
+    assert [image.tobytes() for image in canvas.images()] == [pixels.tobytes()]
+    parts = torch.rand(2, 3, 3, 4) * 2 - 1
+    first = canvas.put(Region(1, 2, 3, 4), parts)
+    both = first.put(Region(3, 5, 2, 3), torch.ones(1, 3, 2, 3))
+    cut = both.cut(Region(2, 4, 3, 3))
+    assert cut.shape == (2, 3, 3, 3)
+    assert torch.equal(cut[:, :, 0, :2], parts[:, :, 1, 2:]), "floats, not rounded to bytes"
+    assert (cut[:, :, 1:, 1:] == 1).all(), "later parts lie over earlier ones"
+    for row, image in enumerate(both.images()):
+        shown = np.asarray(image)
+        untouched = np.ones((6, 9), bool)
+        untouched[1:4, 2:6] = untouched[3:5, 5:8] = False
+        assert np.array_equal(shown[untouched], pixels[untouched]) and (shown[3:5, 5:8] == 255).all()
+        assert both.variation(row).images()[0].tobytes() == image.tobytes()
+    assert len(canvas.cut(Region(0, 0, 2, 2))) == len(first.cut(Region(0, 0, 1, 2))) == 1
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most numbers that a tensor held."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        sizes = [leaf.untyped_storage().nbytes() for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.most = max([self.most, *sizes])
+        return result
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(20, 20, 30, 30), (960, 80, 975, 90)], [(500, 50, 510, 60)], [(10, 50, 990, 52)], None,
+    ],
+)  # fmt: skip
+def test_memory_follows_the_holes_not_the_images_shape(pipeline: VARPipeline, boxes: Any) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 1000, 3), dtype=np.uint8))
+    with Largest() as seen:
+        pipeline.inpaint(image, boxes, classes="red")
+    mask = 4 * 100 * 1000
+    assert seen.most <= mask, "no tensor is larger than the mask: never the whole image, nor a square around it"
