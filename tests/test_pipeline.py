@@ -5,6 +5,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.models.var import VAR, VARConfig
+from nextscale.nn.linear import PackedLinear, QuantizedLinear, pack_linears
 from nextscale.presets import SCALES_512
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import CLASS_NAMES, make_pipeline
@@ -135,6 +136,16 @@ def test_compiled_pipelines_give_the_same_tokens(dtype: torch.dtype) -> None:
         found = compiled.generate([0, 1], seeds=seeds)
         assert torch.equal(found.tokens.packed, expected.tokens.packed)
         assert [image.tobytes() for image in found.images] == [image.tobytes() for image in expected.images]
+
+
+def test_no_packed_weights_reach_the_compiler() -> None:
+    """It refuses them, as they are no constants of its graph; int8 layers hold nothing else."""
+    pipeline = make_pipeline().to(CPU, torch.float32)
+    pipeline.compile(backend="eager")
+    assert not any(isinstance(module, PackedLinear) for module in pipeline.transformer.modules())
+    pack_linears(pipeline.transformer.blocks, QuantizedLinear)
+    with pytest.raises(ValueError, match="int8 has kernels of its own, which are not compiled"):
+        pipeline.compile(backend="eager")
 
 
 def test_the_default_batch_bounds_keys_and_values() -> None:

@@ -118,11 +118,14 @@ class GenerationPipeline:
         """Compile the transformer's steps (one graph per scale) and the decoder; `options` go to torch.compile.
 
         The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
-        the same and nothing is gained.
+        the same and nothing is gained. Raises ValueError for other families and for int8.
         """
         kind = kind_of(self.transformer.config)
         if kind.kind != "var":
             raise ValueError(f"only next-scale prediction is compiled for generation; this model is {kind.title}")
+        if any(isinstance(module, QuantizedLinear) for module in self.transformer.modules()):
+            raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
+        unpack_linears(self.transformer)  # the compiler refuses packed weights: they are no constants of its graph
         limit = len(self.schedule) * COMPILED_BATCH_SIZES
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)
         assert isinstance(self.transformer, VAR)
