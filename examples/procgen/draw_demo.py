@@ -11,7 +11,7 @@ import cyclopts
 from PIL import Image
 
 from nextscale import VARPipeline
-from nextscale.pictures import grid, save_image
+from nextscale.pictures import grid, save_image, sheet
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -21,7 +21,7 @@ def main(*, model: str = "demo", out: Path = IMAGES, enlarge: int = 2) -> None:
     pipeline = VARPipeline.from_pretrained(model, dtype="fp32")
     classes = list(range(len(pipeline.class_names)))
     images = pipeline.generate(classes, seeds=range(len(classes))).images
-    save_image(enlarged(grid(images, columns=8), enlarge), out / "demo-grid.png")
+    save_image(sheet(images, pipeline.class_names, columns=4), out / "demo-grid.png")
     shown = ["bigfish", "coinrun", "maze", "starpilot"]
     stages = [step.preview() for step in pipeline.generate_steps(shown, seeds=range(len(shown)))]
     strips = [stage[image] for image in range(len(shown)) for stage in stages]
