@@ -3,8 +3,10 @@
 import re
 import shlex
 import shutil
+import subprocess
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,17 @@ def test_only_what_is_listed_is_packed() -> None:
 def test_a_source_distribution_holds_none_of_the_users_files(tmp_path: Path, monkeypatch) -> None:
     sdist = pytest.importorskip("hatchling.builders.sdist", reason="hatchling is not installed")
     project = tmp_path / "project"
-    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile"):
+    ours = ("src/nextscale/__init__.py", "tests/test_it.py")
+    theirs = ("my-images/cat.png", "out/run/x.png", "notes.txt", "docs/my [1] photo!.png", "src/nextscale/mine/x.png")
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "Makefile", "hatch_build.py"):
         (project / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, project / name)
-    for name in ("src/nextscale/__init__.py", "tests/test_it.py", "my-images/cat.png", "out/run/x.png", "notes.txt"):
+    for name in ours:
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text("")
+    for command in (["init"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=project, check=True, capture_output=True)
+    for name in theirs:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("")
     monkeypatch.chdir(project)
@@ -37,7 +46,13 @@ def test_a_source_distribution_holds_none_of_the_users_files(tmp_path: Path, mon
     with tarfile.open(made) as packed:
         names = {name.split("/", 1)[1] for name in packed.getnames()}
     assert {"src/nextscale/__init__.py", "tests/test_it.py", "README.md"} < names
-    assert not {name for name in names if name.startswith(("my-images", "out", "notes"))}
+    assert not names & set(theirs)
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    made = next(wheel.WheelBuilder(str(project)).build(directory=str(tmp_path / "dist"), versions=["standard"]))
+    with zipfile.ZipFile(made) as packed:
+        names = set(packed.namelist())
+    assert "nextscale/__init__.py" in names
+    assert "nextscale/mine/x.png" not in names
 
 
 def test_metadata_names_the_version_that_is_tested() -> None:
