@@ -3,7 +3,7 @@
     python benchmarks/busy.py
 
 The other process multiplies matrices with as many threads as there are cores, in the many short parallel regions of a
-training. `nextscale generate` lets its threads sleep while they wait; beside it the same command with threads that
+training. `nextscale generate` lets threads that wait soon sleep; beside it the same command with threads that
 spin, as torch's OpenMP does by default. Whole commands, imports included; rounds are interleaved, medians are shown.
 """
 
@@ -26,6 +26,8 @@ from rich.table import Table
 from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.progress import Progress
+from nextscale.threads import POLICIES
+from nextscale.threads import WAITING as OURS
 
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
 """What GNU's OpenMP does where nothing is said."""
@@ -46,7 +48,7 @@ class Neighbour(AbstractContextManager["Neighbour"]):
     """The other process, at work from entering on."""
 
     def __init__(self, waiting: str) -> None:
-        self.environment = clean() | ({"OMP_WAIT_POLICY": "PASSIVE"} if waiting == "sleeping" else SPINNING)
+        self.environment = clean() | (OURS if waiting == "sleeping" else SPINNING)
 
     def __enter__(self) -> Neighbour:
         command = [sys.executable, "-c", NEIGHBOUR]
@@ -64,7 +66,7 @@ class Neighbour(AbstractContextManager["Neighbour"]):
 
 def clean() -> dict[str, str]:
     """The environment without anything that says how threads wait."""
-    return {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
+    return {k: v for k, v in os.environ.items() if k not in POLICIES}
 
 
 def seconds(waiting: str, count: int, out: Path) -> float:
