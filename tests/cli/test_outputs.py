@@ -54,6 +54,33 @@ def test_what_the_user_changed_or_put_there_stays(model_folder: Path, tmp_path: 
     assert "mine.png" not in said
 
 
+@pytest.mark.parametrize("name", ["000000.png", "grid.png"])
+def test_pictures_that_no_run_left_there_are_not_written_over(
+    model_folder: Path, tmp_path: Path, capsys, name: str
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    toy_image(0, 0).save(photos / name)
+    before = (photos / name).read_bytes()
+    model, out = ["--model", str(model_folder)], ["--out", str(photos)]
+    for command in (["generate", *model, "--count", "1", *out], ["reconstruct", str(photos), *model, *out]):
+        assert main(command) == 2
+        assert f"photos: holds {name}, which no earlier run left there" in capsys.readouterr().err
+        assert [path.name for path in photos.iterdir()] == [name]
+    assert (photos / name).read_bytes() == before
+
+
+def test_a_picture_that_was_changed_is_not_written_over(model_folder: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    generated(model_folder, out, 2)
+    generated(model_folder, out, 2)  # unchanged ones are
+    toy_image(0, 0).save(out / "000001.png")
+    before = (out / "000001.png").read_bytes()
+    assert main(["generate", "--model", str(model_folder), "--count", "2", "--out", str(out)]) == 2
+    assert "holds 000001.png" in capsys.readouterr().err
+    assert (out / "000001.png").read_bytes() == before
+
+
 @pytest.mark.parametrize("content", ["not json\n", "[1]\n", '{"file": "a"}\n', "\n"])
 def test_a_manifest_that_says_nothing_removes_nothing(model_folder: Path, tmp_path: Path, content: str) -> None:
     out = tmp_path / "out"

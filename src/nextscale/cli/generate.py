@@ -69,7 +69,7 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.runtime import retain_freed_memory
 
     began = time.monotonic()
-    with results_folder(Path(options.out)) as folder:
+    with results_folder(Path(options.out), options.count) as folder:
         from nextscale.pipeline import VARPipeline
 
         pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)

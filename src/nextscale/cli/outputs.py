@@ -11,22 +11,23 @@ from typing import Any
 
 from nextscale.files import complete_folder
 
-MANIFEST = "manifest.jsonl"
+GRID, MANIFEST = "grid.png", "manifest.jsonl"
 
 
 @contextmanager
-def results_folder(out: Path) -> Iterator[Path]:
-    """`complete_folder`, without what an earlier run left there and this one does not make.
+def results_folder(out: Path, most: int) -> Iterator[Path]:
+    """`complete_folder` for up to `most` pictures, without what an earlier run left and this one does not make.
 
-    Files of the earlier run are those that its manifest lists with the hash that they still have; they are removed.
-    Others stay, and pictures numbered as ours are named.
+    Files of the earlier run are those that its manifest lists with the hash that they still have; they are replaced or
+    removed. Others stay: where this run would write over one, ValueError says so at the start.
     """
     before = listed(out)
+    require_ours(out, before, most)
     with complete_folder(out) as folder:
         yield folder
     now = listed(out)
     stale = [out / name for name in before if name not in now]
-    gone = [path for path in stale if path.is_file() and file_hash(path) == before[path.name]]
+    gone = [path for path in stale if is_unchanged(path, before)]
     for path in gone:
         path.unlink()
     if gone:
@@ -34,6 +35,25 @@ def results_folder(out: Path) -> Iterator[Path]:
     strange = sorted(path.name for path in out.glob("[0-9]" * 6 + ".png") if path.name not in now)
     if strange:
         print(f"left alone, but not of this run: {named(strange)}")
+
+
+def require_ours(out: Path, before: dict[str, str], most: int) -> None:
+    """Raises ValueError where a picture that is to be written is there already and not of the run before."""
+    numbers = (f"{number:06d}.png" for number in range(most))
+    foreign = [
+        name for name in numbers if (out / name).exists() and not (name in before and is_unchanged(out / name, before))
+    ]
+    foreign += [GRID] if not before and (out / GRID).exists() else []
+    if foreign:
+        raise ValueError(
+            f"{out}: holds {named(foreign)}, which no earlier run left there as it is now; choose another --out, or "
+            "move it away"
+        )
+
+
+def is_unchanged(path: Path, before: dict[str, str]) -> bool:
+    """Whether a file is as the manifest of the run before has it."""
+    return path.is_file() and file_hash(path) == before[path.name]
 
 
 def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:

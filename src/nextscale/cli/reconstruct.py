@@ -48,7 +48,7 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
     """
     options = settle(ReconstructOptions, given, file=config)
     paths = image_files(images)
-    with results_folder(Path(options.out)) as folder:
+    with results_folder(Path(options.out), len(paths)) as folder:
         from nextscale.catalogue import find_model
         from nextscale.data.source import ImageSource
         from nextscale.runtime import resolve_device, resolve_dtype
