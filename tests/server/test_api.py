@@ -195,6 +195,7 @@ def test_wrong_uploads_are_told_in_one_line(pipeline: VARPipeline) -> None:
         ({"image": good}, {}, "give either, or keep_scales"),
         ({"image": good}, {"keep_scales": "5"}, "the model has 4 scales"),
         ({"image": good, "mask": png(Image.new("L", (16, 9)))}, {}, "give a mask of the image's size"),
+        ({"image": good, "mask": png(Image.new("L", (16, 16)))}, {}, "keeps everything, so that nothing would change"),
         ({"mask": whole}, {}, "image"),
         ({"image": b"%!PS-Adobe-3.0 EPSF-3.0", "mask": whole}, {}, "not a PNG, JPEG or WebP image"),
     ]

@@ -45,6 +45,8 @@ async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettin
                 "all of the image on its own composition"
             )
         mask = np.ones(size, dtype=np.float32)
+    if not mask.any():
+        raise ValueError("mask: keeps everything, so that nothing would change; white or transparent is made anew")
     if wanted.keep_scales > card.scales:
         raise ValueError(f"keep_scales: the model has {card.scales} scales, got {wanted.keep_scales}")
     auto = wanted.prompt.strip().lower() == AUTO and wanted.prompt.strip() not in card.class_names

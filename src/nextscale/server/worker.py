@@ -53,9 +53,6 @@ def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Wanted) -> Iter
     All jobs have the first one's key. Images are finished one by one, so that none depends on the others.
     """
     edit = jobs[0].edit
-    if edit is not None and not (edit.mask > 0).any():
-        yield [Stage(0, edit.image, True, None, len(jobs)) for _ in jobs]
-        return
     steps, labels, picture = edited(pipeline, jobs[0], edit) if edit is not None else generated(pipeline, jobs)
     for step, final in with_last(steps):
         stages: list[Stage | None] = [None] * len(jobs)
