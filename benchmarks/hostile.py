@@ -116,7 +116,7 @@ def handmade(rng: random.Random) -> Iterator[Sent]:
         yield generation({"prompt": rng.choice(NAMES)})
         yield generation({"prompt": "0", "model": rng.choice(NAMES)})
         yield generation({"prompt": "0", "size": rng.choice(["1x1", "99999999x9", "-1x-1", "axb"])})
-        yield generation({"prompt": "0", "n": rng.choice([0, -1, 11, 10**30, 1.5, "many", [1], None])})
+        yield generation({"prompt": "0", "n": rng.choice([0, -1, 11, 10**30, 1.5, "many", [1], {}])})
         yield generation({"prompt": "0", "seed": rng.choice([-1, 2**64, 1e300, "x", {}])})
         yield generation({"prompt": "0", "top_p": rng.choice([-1, 1.1, "x"]), "guidance": rng.choice([1e9, "x"])})
         yield generation({"prompt": rng.choice([{}, [], 10**9, -1, True, None, "x" * 10_000])})
