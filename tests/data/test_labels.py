@@ -120,7 +120,7 @@ def test_the_data_is_described_in_a_line(tmp_path: Path, image_folder: Callable[
     assert describe(open_stream(str(many))).startswith("a stream of images in 20 classes by column 'label'")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.one_of(st.integers(0, 50), st.sampled_from(["7", "07", "cat", "Cat"])), min_size=1, max_size=20))
 def test_every_label_finds_its_name(labels: list[int | str]) -> None:
     ids, classes = read_labels(labels, where="x", column="y")

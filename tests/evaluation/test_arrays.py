@@ -134,7 +134,7 @@ def written(kind: str) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["images", "stored", "statistics", "npy"])
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_refused_in_one_line_or_read(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     content = bytearray(written(kind))
