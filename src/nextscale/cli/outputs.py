@@ -40,9 +40,7 @@ def results_folder(out: Path, most: int) -> Iterator[Path]:
 def require_ours(out: Path, before: dict[str, str], most: int) -> None:
     """Raises ValueError where a picture that is to be written is there already and not of the run before."""
     numbers = (f"{number:06d}.png" for number in range(most))
-    foreign = [
-        name for name in numbers if (out / name).exists() and not (name in before and is_unchanged(out / name, before))
-    ]
+    foreign = [name for name in numbers if (out / name).exists() and not is_unchanged(out / name, before)]
     foreign += [GRID] if not before and (out / GRID).exists() else []
     if foreign:
         raise ValueError(
@@ -52,8 +50,8 @@ def require_ours(out: Path, before: dict[str, str], most: int) -> None:
 
 
 def is_unchanged(path: Path, before: dict[str, str]) -> bool:
-    """Whether a file is as the manifest of the run before has it."""
-    return path.is_file() and file_hash(path) == before[path.name]
+    """Whether a file is in the manifest of the run before, and as it has it."""
+    return path.name in before and path.is_file() and file_hash(path) == before[path.name]
 
 
 def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
