@@ -9,6 +9,7 @@ Frechet distance, the images of the class means, and the images whose class is t
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ import torch
 from rich.table import Table
 
 from nextscale import VARPipeline
+from nextscale.classes import match_classes
 from nextscale.cli.tables import print_table
 from nextscale.data.loader import iterate_images, to_float
 from nextscale.data.source import ImageSource, open_source
@@ -51,7 +53,7 @@ def main(
     """Measure a model against held-out images; settings left out are the model's defaults."""
     device = resolve_device()
     pipeline = VARPipeline.from_pretrained(model, device=device, dtype=precision)
-    source = open_source(data)
+    source = open_matched(data, pipeline)
     network = FeatureNetwork(backbone, weights=weights).to(device)
     classes = pipeline.transformer.config.classes
     reference, other, told, means_from = split(source, classes, (frechet_images, frechet_images, accuracy_images, None))
@@ -108,6 +110,14 @@ def main(
     report(results)
     if json:
         write_json(Path(json), results)
+
+
+def open_matched(data: str, pipeline: VARPipeline) -> ImageSource:
+    """Images whose labels are the model's ids of the classes of the same names. Raises ValueError."""
+    source = open_source(data)
+    classes = pipeline.transformer.config.classes
+    ids = match_classes(source.class_names, pipeline.config.class_names, where=f"data {data}", classes=classes)
+    return replace(source, labels=np.asarray(ids)[np.asarray(source.labels)])
 
 
 def split(source: ImageSource, classes: int, sizes: tuple[int | None, ...]) -> list[np.ndarray]:

@@ -26,10 +26,9 @@ from PIL import Image, ImageDraw
 from rich.table import Table
 from torch import Tensor
 
-from demo_model import load, split
+from demo_model import load, open_matched, split
 from nextscale import VARPipeline
 from nextscale.cli.tables import print_table
-from nextscale.data.source import open_source
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.composite import composite
 from nextscale.editing.hooks import METHODS
@@ -112,7 +111,7 @@ def main(
     retain_freed_memory()
     pipeline = VARPipeline.from_pretrained(model, dtype=precision)
     network, distance = FeatureNetwork("mobilenet_v2"), PerceptualDistance("mobilenet_v2")
-    source = open_source(data)
+    source = open_matched(data, pipeline)
     known = pipeline.transformer.config.classes
     reference, floor, chosen, rest = split(source, known, (count, count, count, None))
     truth = FeatureStatistics.of(network.extract(load(pipeline, source, reference)))

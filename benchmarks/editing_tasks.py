@@ -20,10 +20,9 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from demo_model import load, split
+from demo_model import load, open_matched, split
 from nextscale import VARPipeline
 from nextscale.cli.tables import print_table
-from nextscale.data.source import open_source
 from nextscale.editing.config import EditConfig
 from nextscale.evaluation.classification import class_means
 from nextscale.evaluation.features import FeatureNetwork
@@ -46,7 +45,7 @@ def main(
     retain_freed_memory()
     pipeline = VARPipeline.from_pretrained(model, dtype=precision)
     network = FeatureNetwork("mobilenet_v2")
-    source = open_source(data)
+    source = open_matched(data, pipeline)
     known = pipeline.transformer.config.classes
     chosen, rest = split(source, known, (cases - cases % known, None))
     labels = np.asarray(source.labels)
