@@ -60,7 +60,7 @@ def test_one_line_says_what_to_install(
         arguments[arguments.index("DIT")] = str(tmp_path / "dit")
         kind = family("dit")
         config = kind.config(depth=1, heads=1, scales=((4, 4),), latent_channels=8, classes=3)
-        model, described = kind.model(config), ModelConfig(kind="dit", class_names=CLASS_NAMES)  # pyright: ignore
+        model, described = kind.network(config), ModelConfig(kind="dit", class_names=CLASS_NAMES)
         VARPipeline(make_tokenizer(scales=((4, 4),)), model, described).save_pretrained(tmp_path / "dit")
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)

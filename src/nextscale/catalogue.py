@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
-from nextscale.families.table import Model
 from nextscale.families.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
@@ -52,7 +51,7 @@ class StoredModel(Protocol):
 
     def tokenizer(self) -> VQVAE: ...
 
-    def transformer(self) -> Model: ...
+    def transformer(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class FolderModel:
     def tokenizer(self) -> VQVAE:
         return load_tokenizer(self.folder)
 
-    def transformer(self) -> Model:
+    def transformer(self) -> Any:
         return load_transformer(self.folder)
 
 

@@ -15,6 +15,9 @@ logger = logging.getLogger("nextscale.classes")
 UNMATCHED = -1
 """Id of a class that the other set does not have; `NO_CLASS` as a label."""
 
+ClassLike = str | int | None
+"""A class by name or id; None is the unconditional class."""
+
 
 @cache
 def imagenet_names() -> tuple[str, ...]:
@@ -47,6 +50,29 @@ def find_class(wanted: str, names: Sequence[str]) -> int:
     near = close_names(wanted, names)
     hint = f"did you mean {', '.join(near)}?" if near else f"known are {', '.join(names[:20])}"
     raise ValueError(f"class {wanted!r} is not known; {hint}")
+
+
+def class_ids(
+    classes: Sequence[ClassLike] | ClassLike, names: Sequence[str], count: int, *, unconditional: int
+) -> list[int]:
+    """Ids of names, ids or None (unconditional) among `count` classes. Raises ValueError with near matches."""
+    if classes is None or isinstance(classes, (str, int)):
+        classes = [classes]
+    if len(classes) == 0:
+        raise ValueError("no classes given; name at least one, or None for unconditional")
+    found = []
+    for name in classes:
+        if name is None:
+            found.append(unconditional)
+        elif isinstance(name, str) and not re.fullmatch(r"\s*-?\d+\s*", name):
+            found.append(find_class(name, names))
+        elif isinstance(name, str) and name.strip() in names:  # a class may be called "7"
+            found.append(list(names).index(name.strip()))
+        elif 0 <= int(name) < count:
+            found.append(int(name))
+        else:
+            raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
+    return found
 
 
 def close_names(wanted: str, names: Sequence[str]) -> list[str]:

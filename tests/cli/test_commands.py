@@ -232,7 +232,7 @@ def test_importing_and_help_are_light() -> None:
 def test_convert_writes_generation_defaults(tmp_path: Path, capsys) -> None:
     kind = family("dit")
     config = kind.config(depth=1, heads=1, scales=((4, 4),), latent_channels=8, classes=3)
-    model = kind.model(config)  # pyright: ignore[reportArgumentType]
+    model = kind.network(config)
     model.initialise()
     described = ModelConfig(kind="dit", class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
     VARPipeline(make_tokenizer(scales=((4, 4),)), model, described).save_pretrained(tmp_path / "dit")

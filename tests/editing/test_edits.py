@@ -14,14 +14,15 @@ from nextscale.data.decode import read_image
 from nextscale.data.loader import to_float
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.config import EditConfig
-from nextscale.editing.hooks import METHODS, EvidenceHook, Together
+from nextscale.editing.hooks import METHODS, EvidenceHook
 from nextscale.editing.masks import mask_of_boxes
 from nextscale.editing.outpaint import Expansion, parse_expansion, window_size, windows
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling.next_scale import SamplingConfig, sample_scales
+from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.rejection import Candidates, Rejection
+from nextscale.sampling.step import HookChain, SamplingConfig
 from toys import toy_image
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -129,7 +130,7 @@ def test_the_variance_is_that_of_what_is_kept(pipeline: VARPipeline) -> None:
 def test_a_hook_keeps_nothing_of_its_last_run(pipeline: VARPipeline, method: str, smooth: bool) -> None:
     kept = torch.zeros(1, 1, 4, 4)
     kept[..., :2] = 1
-    hook = Together(METHODS[method](pipeline.tokenizer, pixels(toy_image(0, 0)), kept))
+    hook = HookChain(METHODS[method](pipeline.tokenizer, pixels(toy_image(0, 0)), kept))
 
     def run(seed: int) -> torch.Tensor:
         *_, last = pipeline.generate_steps(["red"], seeds=[seed], hook=hook, smooth=smooth, temperature=4.0, top_k=0)

@@ -23,7 +23,7 @@ def test_two_kinds_side_by_side(
     monkeypatch.setattr(generation, "load_features", SmallFeatures)
     make_pipeline().save_pretrained(tmp_path / "var")
     one = family("raster")
-    raster = one.model(one.config(depth=2, scales=((4, 4),), codebook_size=32, latent_channels=8, classes=3))  # pyright: ignore
+    raster = one.network(one.config(depth=2, scales=((4, 4),), codebook_size=32, latent_channels=8, classes=3))
     raster.initialise()
     config = ModelConfig(kind="raster", class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
     VARPipeline(make_tokenizer(scales=((4, 4),)), raster, config).save_pretrained(tmp_path / "raster")

@@ -17,7 +17,7 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.evaluation.attention import attention_shares
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
 from nextscale.studio.app import run_studio
@@ -288,4 +288,4 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     (desk,) = opened
     desk.close()
     assert desk.rival is not None
-    assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
+    assert [family_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nextscale.families.var import VAR
 from nextscale.nn.attention import SelfAttention
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.teacher_forcing import teacher_inputs
+from nextscale.sampling.likelihood import teacher_inputs
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 
 
@@ -33,7 +33,7 @@ def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyra
 
     hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]
     try:
-        model(teacher_inputs(model.config, quantizer, tokens.to(model.device)), classes.to(model.device))
+        model(teacher_inputs(model, quantizer, tokens.to(model.device)), classes.to(model.device))
     finally:
         for hook in hooks:
             hook.remove()

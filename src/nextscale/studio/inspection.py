@@ -54,7 +54,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     if label is None:
         unconditional = pipeline.transformer.config.unconditional
         found = pipeline.class_log_likelihoods(tokens)[0] if 0 < unconditional <= 100 else torch.empty(0)
-        label = int(found.argmax()) if len(found) else unconditional
+        label = int(found.argmax()) if len(found) else int(unconditional)
     likelihood = pipeline.log_likelihood(tokens, [pipeline.class_or_none(label)])[0].cpu()
     norms = [float(rest.square().mean().sqrt()) for rest in left]
     return Inspection(Image.fromarray(cropped), tokens, stages, norms, likelihood, label)
