@@ -26,10 +26,10 @@ from nextscale.cli.tables import print_table
 from nextscale.evaluation.full_size import entrants as full_size
 from nextscale.evaluation.full_size import memory_rate, random_pipeline
 from nextscale.evaluation.roofline import passes
+from nextscale.families.raster import Raster
+from nextscale.families.rq import RQTransformer
 from nextscale.files import write_json
-from nextscale.models.raster import Raster
-from nextscale.models.rq import RQTransformer
-from nextscale.nn.linear import PackedLinear
+from nextscale.nn.packed import PackedLinear
 from nextscale.runtime import retain_freed_memory
 
 CPU = torch.device("cpu")

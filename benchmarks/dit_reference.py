@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.evaluation.full_size import entrants, random_pipeline
+from nextscale.families.dit import DiT, DiTConfig
 from nextscale.files import write_json
-from nextscale.models.dit import DiT, DiTConfig
-from nextscale.nn.attention import HEAD_WIDTH
+from nextscale.nn import HEAD_WIDTH
 from nextscale.runtime import retain_freed_memory
 
 CPU = torch.device("cpu")

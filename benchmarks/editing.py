@@ -38,12 +38,12 @@ from nextscale.evaluation.features import FeatureNetwork
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.reconstruction import rounded
 from nextscale.files import write_json
+from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import grid, save_image, to_images
 from nextscale.progress import Progress
 from nextscale.runtime import image_generator, retain_freed_memory
 from nextscale.sampling.next_scale import SamplingConfig, sample_scales
 from nextscale.tokenizer.residual import downsample
-from nextscale.training.perceptual import PerceptualDistance
 
 Masks = Callable[[range, int], Tensor]
 BOUNDS = ("mean", "copy")

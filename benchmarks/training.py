@@ -33,9 +33,9 @@ from torch import Tensor, nn
 from nextscale.checkpoint import assigned
 from nextscale.cli.tables import print_table
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
+from nextscale.families.var import VAR
 from nextscale.files import write_json
-from nextscale.models.transformer import no_decay
-from nextscale.models.var import VAR
+from nextscale.nn.transformer import no_decay
 from nextscale.official import tokenizer_from_official, transformer_from_official
 from nextscale.official_files import read_part
 from nextscale.pyramid import ScaleSchedule, TokenPyramid

@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy process: tw
 import pytest
 from hypothesis import settings
 
-from nextscale.models.var import VAR
+from nextscale.families.var import VAR
 from nextscale.pipeline import VARPipeline
 from nextscale.tokenizer.vqvae import VQVAE
 from toys import CLASS_NAMES, make_pipeline, make_tokenizer, make_transformer, toy_image

@@ -7,7 +7,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.catalogue import BUNDLED, find_model
-from nextscale.models.families import kind_of
+from nextscale.families.table import kind_of
 from nextscale.official import OFFICIAL_FILES, OFFICIAL_TOKENIZER, save_official
 from toys import make_pipeline, make_tokenizer, make_transformer
 

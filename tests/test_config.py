@@ -20,7 +20,7 @@ from nextscale.config import (
     require_share,
     to_dict,
 )
-from nextscale.models.var import VARConfig
+from nextscale.families.var import VARConfig
 from nextscale.presets import (
     named,
     tokenizer_presets,

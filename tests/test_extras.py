@@ -11,7 +11,7 @@ from nextscale.checkpoint import ModelConfig
 from nextscale.cli import app, main
 from nextscale.evaluation import plots
 from nextscale.extras import EXTRAS
-from nextscale.models.families import family
+from nextscale.families.table import family
 from nextscale.pipeline import VARPipeline
 from toys import CLASS_NAMES, make_tokenizer
 

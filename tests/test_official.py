@@ -8,7 +8,7 @@ import torch
 
 from nextscale import ScaleSchedule, VARPipeline
 from nextscale.checkpoint import ModelConfig, assigned
-from nextscale.models.var import VAR
+from nextscale.families.var import VAR
 from nextscale.official import (
     tokenizer_from_official,
     tokenizer_to_official,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
-from nextscale.models.var import VAR, VARConfig
-from nextscale.nn.linear import PackedLinear, QuantizedLinear, pack_linears
+from nextscale.families.var import VAR, VARConfig
+from nextscale.nn.packed import PackedLinear, QuantizedLinear, pack_linears
 from nextscale.presets import SCALES_512
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import CLASS_NAMES, make_pipeline

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
-from nextscale.models.var import VAR, VARConfig
+from nextscale.families.var import VAR, VARConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig

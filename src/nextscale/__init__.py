@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from nextscale.moved import MovedModules
 
 if TYPE_CHECKING:
     from nextscale.pipeline import VARPipeline
@@ -17,6 +20,8 @@ _HOMES = {
     "ScaleSchedule": "nextscale.pyramid",
     "TokenPyramid": "nextscale.pyramid",
 }
+
+sys.meta_path.append(MovedModules())
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
-from nextscale.models.families import Model
-from nextscale.models.var import VAR
+from nextscale.families.table import Model
+from nextscale.families.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
     OFFICIAL_REPOSITORY,

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
+from nextscale.families.table import Model, family
 from nextscale.files import complete_folder, write_json
-from nextscale.models.families import Model, family
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)

@@ -16,9 +16,9 @@ from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import find_class
 from nextscale.config import require_known, with_settings
-from nextscale.models.families import Model, kind_of
-from nextscale.models.var import VAR
-from nextscale.nn.linear import QuantizedLinear, can_pack, count_parameters, int8_range, pack_linears, unpack_linears
+from nextscale.families.table import Model, kind_of
+from nextscale.families.var import VAR
+from nextscale.nn.packed import QuantizedLinear, can_pack, count_parameters, int8_range, pack_linears, unpack_linears
 from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import ClassLike, Generation, GenerationStep

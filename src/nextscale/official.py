@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from nextscale.checkpoint import save_torch
-from nextscale.models.var import VAR, VARConfig
-from nextscale.nn.attention import HEAD_WIDTH
+from nextscale.families.var import VAR, VARConfig
+from nextscale.nn import HEAD_WIDTH
 from nextscale.official_files import State
 from nextscale.presets import SCALES_512
 from nextscale.pyramid import ScaleSchedule

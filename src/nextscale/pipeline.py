@@ -25,9 +25,9 @@ from nextscale.editing.draw import draw_edits, draw_in_turn
 from nextscale.editing.masks import Box, MaskLike, mask_of_boxes, read_mask
 from nextscale.editing.outpaint import Expansion
 from nextscale.editing.regions import resized
+from nextscale.families.table import kind_of
+from nextscale.families.var import VAR
 from nextscale.generation import PARAMETERS, SAMPLING_SETTINGS, GenerationPipeline
-from nextscale.models.families import kind_of
-from nextscale.models.var import VAR
 from nextscale.pyramid import TokenPyramid
 from nextscale.results import ClassLike, Generation
 from nextscale.runtime import image_generator

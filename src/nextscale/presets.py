@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nextscale.config import from_dict
-from nextscale.models.config import VARConfig, architecture
+from nextscale.families.config import VARConfig, architecture
 from nextscale.tokenizer.config import VQVAEConfig
 
 SCALES_512 = tuple((side, side) for side in (1, 2, 3, 4, 6, 9, 13, 18, 24, 32))

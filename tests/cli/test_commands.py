@@ -16,7 +16,7 @@ from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
 from nextscale.cli import main
-from nextscale.models.families import family
+from nextscale.families.table import family
 from nextscale.pipeline import VARPipeline
 from toys import CLASS_NAMES, make_pipeline, make_tokenizer
 

@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextscale.evaluation.cost import decoder_flops, generation_flops, sampling_steps, training_flops
-from nextscale.models.families import FAMILIES, family
+from nextscale.families.table import FAMILIES, family
 from nextscale.runtime import image_generator
 from nextscale.sampling.families import sample_model
 from nextscale.sampling.next_scale import SamplingConfig

@@ -9,7 +9,7 @@ import torch
 
 from nextscale.cli import main
 from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, parts_of, random_pipeline, timed
-from nextscale.models.families import family
+from nextscale.families.table import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
 

@@ -21,7 +21,7 @@ from nextscale.evaluation.reconstruction import (
     psnr,
     structural_similarity,
 )
-from nextscale.training.perceptual import PerceptualDistance
+from nextscale.nn.perceptual import PerceptualDistance
 
 Make = Callable[..., Path]
 

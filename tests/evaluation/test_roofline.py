@@ -4,7 +4,7 @@ import pytest
 
 from nextscale.evaluation.cost import pass_flops
 from nextscale.evaluation.roofline import Pass, passes, roofline
-from nextscale.models.families import family
+from nextscale.families.table import family
 from nextscale.tokenizer.vqvae import VQVAEConfig
 
 SCALES = {"var": ((1, 1), (2, 2), (4, 4)), "rq": ((4, 4),) * 3}

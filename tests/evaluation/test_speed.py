@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nextscale.evaluation.cost import generation_flops
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.evaluation.speed import Stopwatch, gemm_rate, measure_speed, time_generation
-from nextscale.models.var import VARConfig
+from nextscale.families.var import VARConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import make_pipeline
 

@@ -5,16 +5,9 @@ import math
 import pytest
 import torch
 
-from nextscale.nn import attention
-from nextscale.nn.attention import (
-    HEAD_WIDTH,
-    GroupedAttention,
-    KeyValueCache,
-    SelfAttention,
-    UnitHeads,
-    attend_in_groups,
-    unit_heads,
-)
+from nextscale.nn import HEAD_WIDTH, attention
+from nextscale.nn.attention import KeyValueCache, SelfAttention, attend_in_groups, unit_heads
+from nextscale.nn.cpu import GroupedAttention, UnitHeads
 
 
 def reference(module: SelfAttention, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -112,7 +105,7 @@ def test_bf16_gradients_are_as_near_to_float32_as_those_of_autograd(
         return torch.cat([p.grad.flatten() / p.grad.norm() for p in module.parameters() if p.grad is not None])
 
     exact, ours = gradients(torch.float32), gradients(torch.bfloat16)
-    monkeypatch.setattr(attention, "by_hand", lambda tensor: False)
+    monkeypatch.setattr(attention, "use_cpu_backward", lambda tensor: False)
     torch.testing.assert_close(gradients(torch.float32), exact, atol=1e-6, rtol=1e-4)
     theirs = gradients(torch.bfloat16)
     assert 0 < (ours - exact).norm() < 1.25 * (theirs - exact).norm()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torchvision.models import get_model
 
-from nextscale.evaluation.judges import classifier_of, load_judge, load_rejection
-from nextscale.nn.backbone import imagenet_normalised
+from nextscale.nn.perceptual import imagenet_normalised
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.judges import classifier_of, load_judge, load_rejection
 from nextscale.sampling.likelihood import token_log_probabilities
 from nextscale.sampling.rejection import Candidates, Rejection
 

@@ -17,7 +17,7 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.evaluation.attention import attention_shares
-from nextscale.models.families import kind_of
+from nextscale.families.table import kind_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
 from nextscale.studio.app import run_studio

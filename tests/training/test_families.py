@@ -8,7 +8,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.cli import main
-from nextscale.models.families import FAMILIES, kind_of
+from nextscale.families.table import FAMILIES, kind_of
 from toys import make_pipeline, make_tokenizer
 
 Make = Callable[..., Path]

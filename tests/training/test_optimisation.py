@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nextscale import ScaleSchedule
-from nextscale.models.transformer import no_decay
+from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.nn.transformer import no_decay
 from nextscale.training.objective import AutoregressiveObjective, drop_classes, mean_figures, token_figures
 from nextscale.training.optimisation import (
     OptimiserConfig,
@@ -16,7 +17,6 @@ from nextscale.training.optimisation import (
     set_schedule,
     weight_decay,
 )
-from nextscale.training.perceptual import PerceptualDistance
 from toys import make_tokenizer, make_transformer, transformer_config
 
 

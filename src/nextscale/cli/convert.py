@@ -66,7 +66,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     options = settle(ConvertOptions, given, file=config)
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import save_model
-    from nextscale.models.var import VAR
+    from nextscale.families.var import VAR
     from nextscale.official import save_official
     from nextscale.runtime import PRECISIONS
 

@@ -149,8 +149,8 @@ def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
 
 def change(image: str, options: InpaintOptions) -> None:
     """In-painting with the mask, the boxes or everything."""
-    from nextscale.evaluation.judges import load_rejection
     from nextscale.pictures import save_image
+    from nextscale.sampling.judges import load_rejection
 
     picture, pipeline = opened(image), loaded(options)
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)

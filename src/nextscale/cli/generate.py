@@ -89,9 +89,9 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
 
 def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
     """Generate batch by batch into a folder; returns the manifest's entries."""
-    from nextscale.evaluation.judges import load_rejection
     from nextscale.pictures import sheet
     from nextscale.progress import Progress
+    from nextscale.sampling.judges import load_rejection
 
     sampling = pipeline.sampling(**options.sampling())
     settings = asdict(sampling) | {"precision": pipeline.precision}

@@ -39,7 +39,7 @@ def describe(model: str) -> dict[str, Any]:
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
     from nextscale.evaluation.cost import sampling_steps
-    from nextscale.nn.linear import count_parameters
+    from nextscale.nn.packed import count_parameters
 
     stored = find_model(model)
     config, tokenizer = stored.config(), stored.tokenizer()

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from nextscale.cli.following import command_line, tell_next
 from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential
-from nextscale.models.config import TITLES
+from nextscale.families.config import TITLES
 from nextscale.presets import (
     family_presets,
     named,

@@ -21,7 +21,7 @@ from nextscale.editing.masks import filled
 from nextscale.editing.outpaint import Expansion, window_size, windows
 from nextscale.editing.plan import pieces, plan
 from nextscale.editing.regions import Region, covered, resized
-from nextscale.models.var import VAR
+from nextscale.families.var import VAR
 from nextscale.sampling.likelihood import class_log_likelihoods
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
 from nextscale.tokenizer.residual import downsample

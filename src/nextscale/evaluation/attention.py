@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nextscale.models.var import VAR
+from nextscale.families.var import VAR
 from nextscale.nn.attention import SelfAttention
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.teacher_forcing import teacher_inputs

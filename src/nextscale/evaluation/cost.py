@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nextscale.models.dit import FREQUENCIES, DiTConfig
-from nextscale.models.maskgit import MaskGITConfig
-from nextscale.models.rq import RQConfig
-from nextscale.models.transformer import TransformerConfig
-from nextscale.nn.attention import HEAD_WIDTH
+from nextscale.families.dit import FREQUENCIES, DiTConfig
+from nextscale.families.maskgit import MaskGITConfig
+from nextscale.families.rq import RQConfig
+from nextscale.nn import HEAD_WIDTH
+from nextscale.nn.transformer import TransformerConfig
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 

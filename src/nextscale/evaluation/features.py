@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nextscale.data.loader import to_uint8
 from nextscale.extras import require
-from nextscale.nn.backbone import imagenet_normalised, load_backbone
+from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 
 HEADS = ("classifier", "fc", "head", "heads")
 """Names torchvision gives the last layers of its classifiers."""

@@ -16,12 +16,12 @@ from nextscale.checkpoint import ModelConfig
 from nextscale.evaluation.cost import generation_flops, pass_flops, sampling_steps
 from nextscale.evaluation.roofline import roofline
 from nextscale.evaluation.speed import gemm_rate
-from nextscale.models.dit import DiTConfig
-from nextscale.models.families import family
-from nextscale.models.raster import RasterConfig
-from nextscale.models.rq import RQConfig
-from nextscale.models.transformer import TransformerConfig
-from nextscale.nn.linear import count_parameters
+from nextscale.families.dit import DiTConfig
+from nextscale.families.raster import RasterConfig
+from nextscale.families.rq import RQConfig
+from nextscale.families.table import family
+from nextscale.nn.packed import count_parameters
+from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce

@@ -32,7 +32,6 @@ from nextscale.evaluation.image_sets import (
     open_images_alone,
     write_npz_images,
 )
-from nextscale.evaluation.judges import ClassifierJudge, load_rejection
 from nextscale.evaluation.real import RealImages, balanced_order, cached, real_features
 from nextscale.evaluation.reference import about_classes, about_reference, relabelled, usable_statistics
 from nextscale.evaluation.sampled import Draws, claim, draw_features, kept_image, sample_path, shown_numbers
@@ -42,6 +41,7 @@ from nextscale.pictures import save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes, resolve_device
+from nextscale.sampling.judges import ClassifierJudge, load_rejection
 
 logger = logging.getLogger("nextscale.evaluation")
 

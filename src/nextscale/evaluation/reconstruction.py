@@ -41,7 +41,7 @@ def evaluate_reconstruction(
     Reconstructions are rounded to 8 bits, as PNG files hold them. `progress` makes a function that is told how far
     a stage is. Raises ValueError.
     """
-    from nextscale.training.perceptual import PerceptualDistance
+    from nextscale.nn.perceptual import PerceptualDistance
 
     images = open_images_alone(config.data, label_column=config.label_column, image_column=config.image_column)
     device = resolve_device(config.device)

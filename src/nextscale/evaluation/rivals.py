@@ -20,9 +20,9 @@ from nextscale.evaluation.cost import generation_flops, sampling_steps, training
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.published import IMAGENET_256
 from nextscale.evaluation.sweep import sweep_generation
+from nextscale.families.table import kind_of
 from nextscale.files import write_json
-from nextscale.models.families import kind_of
-from nextscale.nn.linear import count_parameters
+from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent

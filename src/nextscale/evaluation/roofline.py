@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nextscale.evaluation.cost import decoder_flops, sampling_steps
-from nextscale.models.dit import DiTConfig
-from nextscale.models.maskgit import MaskGITConfig
-from nextscale.models.rq import RQConfig
-from nextscale.models.transformer import TransformerConfig
-from nextscale.nn.attention import HEAD_WIDTH
+from nextscale.families.dit import DiTConfig
+from nextscale.families.maskgit import MaskGITConfig
+from nextscale.families.rq import RQConfig
+from nextscale.nn import HEAD_WIDTH
+from nextscale.nn.transformer import TransformerConfig
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAEConfig
 

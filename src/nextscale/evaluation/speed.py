@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from nextscale.evaluation.cost import generation_flops
 from nextscale.evaluation.memory import peak_memory, reset_peak_memory
-from nextscale.models.var import VAR
-from nextscale.nn.linear import Linear, can_pack, pack_linears
+from nextscale.families.var import VAR
+from nextscale.nn.linear import Linear
+from nextscale.nn.packed import can_pack, pack_linears
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.next_scale import SamplingHook
 

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.nn import HEAD_WIDTH
+from nextscale.nn.cpu import Group, grouped_attention, unit_heads_and_values, use_cpu_backward
 from nextscale.nn.linear import Linear
-
-Group = tuple[slice, Tensor | None]
-"""Positions of a run of queries, and where they see keys up to its end, (l, end) bool; None is everywhere."""
 
 MAX_LOG_SCALE = math.log(100)
 
@@ -47,11 +44,6 @@ class KeyValueCache:
         self.end += length
 
 
-def by_hand(tensor: Tensor) -> bool:
-    """Whether our own gradients are used: in training on CPU, where autograd's cost many passes over memory."""
-    return tensor.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
-
-
 def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:
     """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
 
@@ -70,11 +62,11 @@ def attend_in_groups(
 ) -> Tensor:
     """Block-wise causal attention -> (B, H, L, D): each group's queries against the keys up to its end.
 
-    Nothing is computed that the mask would throw away but inside groups of several scales.
+    Keys behind a group's end, which the mask would throw away, are left out of the products.
     """
-    if by_hand(query_BHLD):
+    if use_cpu_backward(query_BHLD):
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
-        return GroupedAttention.apply(query_BHLD, key_BHLD, value_BHLD, groups)  # pyright: ignore[reportReturnType]
+        return grouped_attention(query_BHLD, key_BHLD, value_BHLD, groups)
     parts = [
         attend(query_BHLD[:, :, span], key_BHLD[:, :, : span.stop], value_BHLD[:, :, : span.stop], mask_LS, scale)
         for span, mask_LS in groups
@@ -82,83 +74,10 @@ def attend_in_groups(
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-class GroupedAttention(torch.autograd.Function):
-    """`attend_in_groups` with gradients on CPU, where torch's fused kernel is slow backwards.
-
-    Autograd over slices of keys and values would fill, copy and add whole tensors for each group; here a group's
-    gradients are added where they belong. Products are in the inputs' type; each softmax is computed in float32.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group]) -> Tensor:
-        """Queries come scaled."""
-        query, key, value = (tensor.contiguous() for tensor in (query_BHLD, key_BHLD, value_BHLD))
-        mixed = torch.empty_like(query)
-        shares = []
-        for span, mask_LS in groups:
-            scores_BHLS = query[:, :, span] @ key[:, :, : span.stop].transpose(-2, -1)
-            if mask_LS is not None:
-                scores_BHLS.masked_fill_(~mask_LS, -torch.inf)
-            shares.append(scores_BHLS.softmax(dim=-1))
-            mixed[:, :, span] = shares[-1] @ value[:, :, : span.stop]
-        ctx.spans = [span for span, _ in groups]
-        ctx.save_for_backward(query, key, value, *shares)
-        return mixed
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Gradients of queries, keys and values."""
-        query, key, value, *shares = ctx.saved_tensors
-        given = gradients[0].contiguous()
-        to_query = torch.empty_like(query)
-        to_key, to_value = torch.zeros_like(key), torch.zeros_like(value)
-        for span, shares_BHLS in reversed(list(zip(ctx.spans, shares, strict=True))):
-            seen, mine = slice(0, span.stop), given[:, :, span]
-            to_value[:, :, seen] += shares_BHLS.transpose(-2, -1) @ mine
-            to_shares_BHLS = mine @ value[:, :, seen].transpose(-2, -1)
-            to_scores_BHLS = torch.ops.aten._softmax_backward_data(to_shares_BHLS, shares_BHLS, -1, query.dtype)
-            to_query[:, :, span] = to_scores_BHLS @ key[:, :, seen]
-            to_key[:, :, seen] += to_scores_BHLS.transpose(-2, -1) @ query[:, :, span]
-        return to_query, to_key, to_value, None
-
-
 def unit_heads(qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor]:
     """Queries of length `factor_H11` and keys of length 1, each (B, H, L, D) in float32 (QK normalisation)."""
     query, key = F.normalize(qkv_BL3HD[:, :, :2].float(), dim=-1).permute(2, 0, 3, 1, 4)
     return query * factor_H11, key
-
-
-class UnitHeads(torch.autograd.Function):
-    """`unit_heads` and the values, laid out for products and rounded to the inputs' type, with gradients by hand."""
-
-    @staticmethod
-    def forward(ctx: Any, qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        norms = torch.linalg.vector_norm(qkv_BL3HD[:, :, :2], dim=-1, keepdim=True, dtype=factor_H11.dtype)
-        norms.clamp_min_(1e-12)
-        ctx.save_for_backward(qkv_BL3HD, norms, factor_H11)
-        lengths = factor_H11.view(-1, 1), 1.0
-        query, key = (
-            (qkv_BL3HD[:, :, i] * (length / norms[:, :, i])).to(qkv_BL3HD.dtype).transpose(1, 2).contiguous()
-            for i, length in enumerate(lengths)
-        )
-        return query, key, qkv_BL3HD[:, :, 2].transpose(1, 2).contiguous()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
-        """With u = x / |x|: d(f u)/dx = f / |x| (1 - u u^T), and d(f u)/df = u."""
-        qkv_BL3HD, norms, factor_H11 = ctx.saved_tensors
-        to_qkv = torch.empty_like(qkv_BL3HD)
-        to_qkv[:, :, 2] = gradients[2].transpose(1, 2)
-        to_factor = torch.zeros_like(factor_H11)
-        for i, given_BHLD in enumerate(gradients[:2]):
-            given, vectors, norm = given_BHLD.transpose(1, 2), qkv_BL3HD[:, :, i], norms[:, :, i]
-            along = torch.mul(given.to(norm.dtype), vectors).sum(dim=-1, keepdim=True) / norm
-            length: Tensor | float = 1.0
-            if i == 0:
-                to_factor = along.sum(dim=(0, 1)).view_as(factor_H11)
-                length = factor_H11.view(-1, 1)
-            to_qkv[:, :, i] = given * (length / norm) - vectors * (along * length / norm.square())
-        return to_qkv, to_factor
 
 
 class SelfAttention(nn.Module):
@@ -187,8 +106,8 @@ class SelfAttention(nn.Module):
         if self.log_scale is None:
             return query, key, value, 0.25 / math.sqrt(HEAD_WIDTH)
         factor_H11 = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
-        if by_hand(qkv):
-            query, key, value = UnitHeads.apply(qkv, factor_H11)  # pyright: ignore[reportGeneralTypeIssues]
+        if use_cpu_backward(qkv):
+            query, key, value = unit_heads_and_values(qkv, factor_H11)
         else:
             query, key = unit_heads(qkv, factor_H11)
         return query.to(value.dtype), key, value, 1.0

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.nn.attention import HEAD_WIDTH, Group, KeyValueCache, SelfAttention
+from nextscale.nn import HEAD_WIDTH
+from nextscale.nn.attention import KeyValueCache, SelfAttention
+from nextscale.nn.cpu import Group
 from nextscale.nn.linear import Linear
 
 ROWS = 6
@@ -39,7 +41,7 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear x4 with GELU (tanh), Linear. The place between them was the activation's: weights keep their names."""
+    """Linear x4 with GELU (tanh), Linear. The empty layer between them keeps the weights' names, `0` and `2`."""
 
     def __init__(self, width: int) -> None:
         super().__init__(Linear(width, 4 * width, gelu=True), nn.Identity(), Linear(4 * width, width))

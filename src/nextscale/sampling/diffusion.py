@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nextscale.extras import require
-from nextscale.models.dit import DiT, DiTConfig
+from nextscale.families.dit import DiT, DiTConfig
 from nextscale.sampling.filters import Guidance
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample
 from nextscale.tokenizer.quantizer import ResidualQuantizer

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nextscale.models.dit import DiT
-from nextscale.models.families import Model
-from nextscale.models.maskgit import MaskGIT
-from nextscale.models.raster import Raster
-from nextscale.models.rq import RQTransformer
+from nextscale.families.dit import DiT
+from nextscale.families.maskgit import MaskGIT
+from nextscale.families.raster import Raster
+from nextscale.families.rq import RQTransformer
+from nextscale.families.table import Model
 from nextscale.sampling.diffusion import sample_diffusion
 from nextscale.sampling.masked import sample_masked
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales

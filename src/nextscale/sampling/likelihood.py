@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.models.families import Model
+from nextscale.families.table import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.filters import Guidance
 from nextscale.sampling.teacher_forcing import teacher_inputs

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nextscale.models.maskgit import MaskGIT, masked_share
+from nextscale.families.maskgit import MaskGIT, masked_share
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
 from nextscale.sampling.filters import Guidance, tempered

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextscale.models.var import VAR
+from nextscale.families.var import VAR
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
 from nextscale.sampling.filters import Guidance, filter_logits, guidance_ramp, tempered

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nextscale.config import TOP_SEED
-from nextscale.models.families import Model
+from nextscale.families.table import Model
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import paired_log_probabilities

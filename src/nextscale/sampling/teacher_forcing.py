@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nextscale.models.raster import RasterConfig
-from nextscale.models.rq import RQConfig
-from nextscale.models.transformer import TransformerConfig
-from nextscale.models.var import VARConfig
+from nextscale.families.raster import RasterConfig
+from nextscale.families.rq import RQConfig
+from nextscale.families.var import VARConfig
+from nextscale.nn.transformer import TransformerConfig
 from nextscale.pyramid import TokenPyramid
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.residual import flatten_map

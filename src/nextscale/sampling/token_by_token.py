@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from nextscale.models.raster import Raster
-from nextscale.models.rq import RQTransformer
+from nextscale.families.raster import Raster
+from nextscale.families.rq import RQTransformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import draw, gumbel_noise
 from nextscale.sampling.filters import Guidance, tempered

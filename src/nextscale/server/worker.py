@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from nextscale.editing.apply import EditStep
-from nextscale.models.families import kind_of
-from nextscale.nn.linear import count_parameters
+from nextscale.families.table import kind_of
+from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep

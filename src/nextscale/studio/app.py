@@ -11,7 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.models.families import kind_of
+from nextscale.families.table import kind_of
 from nextscale.studio.buttons import Bench
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk

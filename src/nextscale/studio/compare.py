@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.models.families import kind_of
-from nextscale.nn.linear import count_parameters
+from nextscale.families.table import kind_of
+from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
 from nextscale.studio.buttons import Bench

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.models.config import VARConfig
+from nextscale.families.config import VARConfig
 from nextscale.presets import tokenizer_presets, transformer_presets
 from nextscale.tokenizer.config import VQVAEConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nextscale.models.config import DiTConfig, MaskGITConfig, RasterConfig, RQConfig
+from nextscale.families.config import DiTConfig, MaskGITConfig, RasterConfig, RQConfig
 from nextscale.presets import family_presets
 from nextscale.training.config import TransformerTraining
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.checkpoint import assigned
-from nextscale.models.dit import DiTConfig
-from nextscale.models.families import Model, kind_of
-from nextscale.models.maskgit import MaskGITConfig
-from nextscale.models.transformer import TransformerConfig, no_decay
+from nextscale.families.dit import DiTConfig
+from nextscale.families.maskgit import MaskGITConfig
+from nextscale.families.table import Model, kind_of
+from nextscale.nn.transformer import TransformerConfig, no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.diffusion import noise_scheduler
 from nextscale.sampling.teacher_forcing import teacher_inputs

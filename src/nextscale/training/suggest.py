@@ -14,7 +14,7 @@ from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
 from nextscale.evaluation.cost import training_flops
-from nextscale.models.families import family
+from nextscale.families.table import family
 from nextscale.presets import tokenizer_presets, transformer_presets
 from nextscale.tokenizer.vqvae import VQVAEConfig
 

@@ -21,6 +21,7 @@ from nextscale.config import from_dict
 from nextscale.data.loader import to_float
 from nextscale.data.stream import ImageStream, Position
 from nextscale.evaluation.plots import can_plot, plot_codebook
+from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.runtime import PRECISIONS, autocast, resolve_device
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.usage import CodebookUsage
@@ -42,7 +43,6 @@ from nextscale.training.optimisation import (
     build_optimiser,
     set_schedule,
 )
-from nextscale.training.perceptual import PerceptualDistance
 from nextscale.training.reconstruction import describe, measure
 from nextscale.training.record import continued, identity_of
 from nextscale.training.run import RunFolder, stop_requests

@@ -28,7 +28,7 @@ from nextscale.data.tokens import (
     is_token_cache,
     open_tokens,
 )
-from nextscale.models.families import Model, kind_of
+from nextscale.families.table import Model, kind_of
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from nextscale.models.families import Model, kind_of
-from nextscale.models.transformer import TransformerConfig
+from nextscale.families.table import Model, kind_of
+from nextscale.nn.transformer import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 CLASS_TABLE = "class_embedding.weight"

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from nextscale.nn.linear import (
-    Linear,
+from nextscale.nn.linear import Linear
+from nextscale.nn.packed import (
     QuantizedLinear,
     can_pack,
     count_parameters,
@@ -158,7 +158,7 @@ def test_int8_is_refused_where_its_products_are_wrong(fresh_range: None, monkeyp
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "DEFAULT"])
 def test_int8_is_right_whatever_the_instruction_set(isa: str) -> None:
     script = (
-        "from nn.test_linear import *; plain = one_sided_layer(); print(relative_error(QuantizedLinear(plain), plain))"
+        "from nn.test_packed import *; plain = one_sided_layer(); print(relative_error(QuantizedLinear(plain), plain))"
     )
     environment = os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

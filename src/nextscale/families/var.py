@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.models.config import VARConfig as VARConfig
-from nextscale.models.transformer import Condition, Transformer, TransformerConfig
+from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.attention import KeyValueCache
 from nextscale.nn.block import modulate
 from nextscale.nn.linear import Linear
+from nextscale.nn.transformer import Condition, Transformer, TransformerConfig
 
 
 class VAR(Transformer):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.models import vgg16
 
-from nextscale.training.perceptual import PerceptualDistance, shifted
+from nextscale.nn.perceptual import PerceptualDistance, shifted
 
 
 def test_both_batches_move_alike_with_mirrored_edges() -> None:

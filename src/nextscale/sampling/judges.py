@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.classes import imagenet_ids
-from nextscale.nn.backbone import imagenet_normalised, load_backbone
+from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 from nextscale.quiet import quiet_warnings
 from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nextscale.models.config import ARCHITECTURES, TITLES, TransformerConfig, architecture
-from nextscale.models.dit import DiT
-from nextscale.models.maskgit import MaskGIT
-from nextscale.models.raster import Raster
-from nextscale.models.rq import RQTransformer
-from nextscale.models.var import VAR
+from nextscale.families.config import ARCHITECTURES, TITLES, TransformerConfig, architecture
+from nextscale.families.dit import DiT
+from nextscale.families.maskgit import MaskGIT
+from nextscale.families.raster import Raster
+from nextscale.families.rq import RQTransformer
+from nextscale.families.var import VAR
 
 Model = VAR | Raster | RQTransformer | MaskGIT | DiT
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from nextscale.models import transformer
-from nextscale.models.transformer import no_decay
-from nextscale.models.var import VAR, VARConfig
+from nextscale.families.var import VAR, VARConfig
+from nextscale.nn import transformer
+from nextscale.nn.transformer import no_decay
 from toys import make_transformer, transformer_config
 
 VARIANTS = [

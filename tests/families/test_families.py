@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nextscale.models.dit import DiT, DiTConfig, frequencies
-from nextscale.models.families import FAMILIES, family, kind_of
-from nextscale.models.maskgit import MaskGIT, MaskGITConfig, masked_share
-from nextscale.models.raster import Raster, RasterConfig
-from nextscale.models.rq import RQConfig, RQTransformer
+from nextscale.families.dit import DiT, DiTConfig, frequencies
+from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_share
+from nextscale.families.raster import Raster, RasterConfig
+from nextscale.families.rq import RQConfig, RQTransformer
+from nextscale.families.table import FAMILIES, family, kind_of
 from nextscale.presets import family_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator

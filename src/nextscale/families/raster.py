@@ -6,8 +6,8 @@ cache and head. What it reads is the code of the token before instead of coarser
 
 from __future__ import annotations
 
-from nextscale.models.config import RasterConfig as RasterConfig
-from nextscale.models.var import VAR
+from nextscale.families.config import RasterConfig as RasterConfig
+from nextscale.families.var import VAR
 
 
 class Raster(VAR):

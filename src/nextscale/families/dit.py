@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
-from nextscale.models.config import DiTConfig
+from nextscale.families.config import DiTConfig
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.nn.linear import Linear
 

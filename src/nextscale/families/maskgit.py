@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.init import trunc_normal_
 
-from nextscale.models.config import MaskGITConfig
-from nextscale.models.transformer import Condition
-from nextscale.models.var import VAR
+from nextscale.families.config import MaskGITConfig
+from nextscale.families.var import VAR
+from nextscale.nn.transformer import Condition
 
 
 def masked_share(ratio: float) -> float:

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nextscale.nn import normalise
-from nextscale.nn.normalise import group_norm_silu
+from nextscale.nn import conv
+from nextscale.nn.conv import group_norm_silu
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(32, 8), (48, 16)])
@@ -19,8 +19,8 @@ def test_parts_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, channe
     plain = group_norm_silu(x, norm)
     exact = F.silu(norm.double()(x.double()))
     norm.float()
-    monkeypatch.setattr(normalise, "SPLIT", 1)
-    monkeypatch.setattr(normalise, "PART_BYTES", 4 * channels * 7)
+    monkeypatch.setattr(conv, "SPLIT", 1)
+    monkeypatch.setattr(conv, "PART_BYTES", 4 * channels * 7)
     with torch.no_grad():
         found = group_norm_silu(x, norm)
     assert found.is_contiguous(memory_format=torch.channels_last)
@@ -55,7 +55,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
 
 
 def test_gradients_take_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(normalise, "SPLIT", 1)
+    monkeypatch.setattr(conv, "SPLIT", 1)
     x = torch.randn(1, 8, 4, 4).contiguous(memory_format=torch.channels_last).requires_grad_()
     group_norm_silu(x, nn.GroupNorm(2, 8)).sum().backward()
     assert x.grad is not None

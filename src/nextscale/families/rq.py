@@ -13,11 +13,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nextscale.models.config import RQConfig
-from nextscale.models.transformer import Condition, Transformer
-from nextscale.models.var import VAR
+from nextscale.families.config import RQConfig
+from nextscale.families.var import VAR
 from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
+from nextscale.nn.transformer import Condition, Transformer
 
 
 class RQTransformer(nn.Module):

@@ -1,4 +1,4 @@
-"""Perceptual distance in the features of a torchvision backbone (after LPIPS, arXiv 1801.03924).
+"""Torchvision backbones as feature networks, and the perceptual distance in their features (LPIPS, arXiv 1801.03924).
 
 Shapes: B batch, C channels, (H, W) pixels.
 """
@@ -6,6 +6,7 @@ Shapes: B batch, C channels, (H, W) pixels.
 from __future__ import annotations
 
 import hashlib
+import pickle
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.extras import require
-from nextscale.nn.backbone import imagenet_normalised, load_backbone
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 LPIPS = "lpips"
 """VGG16 with the channel weights that were fitted to people's judgement, as torchmetrics brings them."""
 DEFAULT_LAYERS = {
@@ -24,6 +26,42 @@ DEFAULT_LAYERS = {
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
     "efficientnet_b0": ("features.1", "features.2", "features.3", "features.5", "features.7"),
 }
+
+
+def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
+    """A torchvision classifier with its ImageNet weights, or with those of a local state dict.
+
+    Without `weights` torchvision fetches them into $TORCH_HOME/hub/checkpoints. Raises ValueError when the
+    name is unknown or the weights cannot be had or do not fit.
+    """
+    from torchvision.models import get_model, list_models
+
+    if name not in list_models():
+        raise ValueError(f"backbone {name!r} is not a torchvision model; for example mobilenet_v2, vgg16 or resnet50")
+    if not weights:
+        try:
+            return get_model(name, weights="IMAGENET1K_V1").eval()
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"torchvision has no ImageNet weights of {name}; give a file of them") from error
+        except OSError as error:
+            raise ValueError(
+                f"the ImageNet weights of {name} could not be fetched ({error}); put torchvision's file into "
+                "$TORCH_HOME/hub/checkpoints or give its path"
+            ) from error
+    model = get_model(name, weights=None)
+    try:
+        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{weights}: not a state dict of torchvision's {name} ({reason})") from error
+    return model.eval()
+
+
+def imagenet_normalised(images: Tensor) -> Tensor:
+    """Images in [-1, 1] to the mean and spread that torchvision's ImageNet weights expect, (B, 3, H, W)."""
+    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return ((images + 1) / 2 - mean) / std
 
 
 class PerceptualDistance(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
-from nextscale.models.config import TransformerConfig
+from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock
 from nextscale.nn.linear import Linear

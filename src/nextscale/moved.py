@@ -1,0 +1,52 @@
+"""Modules that have moved: their old names keep working."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+MOVED: dict[str, tuple[str, ...]] = {
+    "nextscale.models": (),
+    "nextscale.models.config": ("nextscale.families.config",),
+    "nextscale.models.dit": ("nextscale.families.dit",),
+    "nextscale.models.families": ("nextscale.families.table",),
+    "nextscale.models.maskgit": ("nextscale.families.maskgit",),
+    "nextscale.models.raster": ("nextscale.families.raster",),
+    "nextscale.models.rq": ("nextscale.families.rq",),
+    "nextscale.models.transformer": ("nextscale.nn.transformer",),
+    "nextscale.models.var": ("nextscale.families.var",),
+    "nextscale.evaluation.judges": ("nextscale.sampling.judges",),
+    "nextscale.nn.backbone": ("nextscale.nn.perceptual",),
+    "nextscale.nn.normalise": ("nextscale.nn.conv",),
+    "nextscale.training.perceptual": ("nextscale.nn.perceptual",),
+}
+"""Old name of a module -> where its names are now, in the order in which they are looked up."""
+
+
+class MovedModules(MetaPathFinder, Loader):
+    """Finds the modules of `MOVED` when nothing else does, and hands their names through."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return spec_from_loader(fullname, self, is_package=True) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+
+        def find(name: str) -> Any:
+            for home in MOVED[spec.name]:
+                if hasattr(import_module(home), name):
+                    return getattr(import_module(home), name)
+            raise AttributeError(f"module {spec.name!r} has no attribute {name!r}")
+
+        module.__dict__["__getattr__"] = find
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Nothing is left to do."""

@@ -1,0 +1,189 @@
+"""Fast forms of `Linear` for inference on CPU: weights laid out for oneDNN's kernels, and int8.
+
+On CPU torch multiplies float32 matrices through MKL, which is slow on many processors, and reorders bf16 weights
+at every call. A packed layer holds its weight reordered once, in place of the plain one.
+Shapes: I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nextscale.nn.linear import Linear
+
+logger = logging.getLogger("nextscale")
+
+INT8_RANGES = ((127, 255), (90, 181))
+"""Largest weight and largest input of int8 products. Processors without VNNI add two products in 16 bits, which end at
+32,767: 2 * 127 * 255 goes beyond it, 2 * 90 * 181 does not."""
+CHECKED_ROWS = (1, 2, 16, 128)
+"""Numbers of rows with which kernels are checked: oneDNN chooses by them."""
+
+
+class PackedLinear(nn.Module):
+    """A `Linear` for inference on CPU: the weight in oneDNN's layout, bias and GELU fused into the product.
+
+    Its state dict is the plain layer's.
+    """
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.gelu = linear.gelu
+        self.bias = linear.bias
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self.weights = linear.weight.numel()
+
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        bias = self.bias if bias is None else bias
+        return torch.ops.mkldnn._linear_pointwise(input, self.packed, bias, *fused(self.gelu))
+
+    def plain(self) -> Linear:
+        """The layer that this one was packed from."""
+        weight = self.packed.to_dense()
+        with torch.device("meta"):
+            linear = Linear(weight.shape[1], weight.shape[0], bias=self.bias is not None, gelu=self.gelu)
+        linear.weight = nn.Parameter(weight, requires_grad=False)
+        linear.bias = self.bias
+        return linear.train(self.training)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = self.packed.to_dense()
+
+
+class QuantizedLinear(nn.Module):
+    """A `Linear` for inference on CPU with int8 products: weights scaled per output, inputs per call.
+
+    Activations come and go in their own type; sums are int32. Weights are rounded for good: there is no way back.
+    Raises ValueError where the processor's int8 products are wrong.
+    """
+
+    def __init__(self, linear: Linear) -> None:
+        super().__init__()
+        self.gelu = linear.gelu
+        self.bias = linear.bias
+        weight = linear.weight.detach().float()
+        largest_weight, self.largest_input = int8_range()
+        self.scales = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / largest_weight  # (O,)
+        rounded = (weight / self.scales[:, None]).round().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+        self.zero_points = torch.zeros(len(weight), dtype=torch.int64)
+        self.weights = weight.numel()
+
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        low, high = (float(value) for value in input.aminmax())
+        scale = max(max(high, 0.0) - min(low, 0.0), 1e-12) / self.largest_input
+        zero = round(-min(low, 0.0) / scale)  # the number that stands for 0
+        middle = torch.full((1,), zero + 0.5)  # the conversion cuts off: half more rounds
+        numbers = torch.add(middle, input.float(), alpha=1 / scale).clamp_(0, self.largest_input).to(torch.uint8)
+        bias = self.bias if bias is None else bias
+        bias = None if bias is None else bias.float()
+        output = torch.ops.onednn.qlinear_pointwise(
+            numbers.flatten(0, -2), scale, zero, self.packed, self.scales, self.zero_points, bias, 1.0, 0, input.dtype,
+            *fused(self.gelu),
+        )  # fmt: skip
+        return output.unflatten(0, input.shape[:-1])
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        raise ValueError("a model in int8 cannot be saved; load it in another precision first")
+
+
+def fused(gelu: bool) -> tuple[str, list[None], str]:
+    """What oneDNN does with a product before it is written: name, arguments, algorithm."""
+    return ("gelu", [], "tanh") if gelu else ("none", [], "")
+
+
+@lru_cache(maxsize=1)
+def int8_range() -> tuple[int, int]:
+    """Largest weight and largest input with which this processor's int8 products are exact.
+
+    Says in a line when they are smaller than int8 allows. Raises ValueError when none of `INT8_RANGES` is exact.
+    """
+    for number, (weight, top) in enumerate(INT8_RANGES):
+        if int8_is_exact(weight, top):
+            if number:
+                logger.warning(
+                    "this processor adds int8 products in 16 bits: weights are rounded to %d and inputs to %d steps "
+                    "instead of 127 and 255, and a layer's error is 1.5 times as large",
+                    weight, top,
+                )  # fmt: skip
+            return weight, top
+    raise ValueError("precision int8: this processor's int8 products are wrong; use --precision auto")
+
+
+def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32) -> bool:
+    """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest ones among them."""
+    generator = torch.Generator().manual_seed(0)
+    weights_OI = torch.randint(-weight, weight + 1, (outputs, inputs), generator=generator).to(torch.int8)
+    weights_OI[0], weights_OI[1] = weight, -weight
+    packed = torch.ops.onednn.qlinear_prepack(weights_OI, None)
+    ones, zeros = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
+    for rows in CHECKED_ROWS:
+        numbers = torch.randint(0, top + 1, (rows, inputs), generator=generator).to(torch.uint8)
+        numbers[0] = top
+        output = torch.ops.onednn.qlinear_pointwise(
+            numbers, 1.0, 0, packed, ones, zeros, None, 1.0, 0, torch.float32, *fused(False)
+        )
+        if not torch.equal(output.long(), numbers.long() @ weights_OI.long().t()):
+            return False
+    return True
+
+
+@lru_cache(maxsize=2)
+def packing_is_right(dtype: torch.dtype) -> bool:
+    """Whether packed products of this type are those of plain layers on this processor; a line says so if not."""
+    generator = torch.Generator().manual_seed(0)
+    plain = Linear(256, 96, gelu=True).requires_grad_(False)
+    for parameter in plain.parameters():
+        parameter.uniform_(-0.1, 0.1, generator=generator)
+    plain.to(dtype)
+    packed = PackedLinear(plain)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    for rows in CHECKED_ROWS:
+        x = torch.randn(rows, 256, generator=generator).to(dtype)
+        if not torch.allclose(packed(x), plain(x), rtol=tolerance, atol=tolerance):
+            logger.warning("this processor's packed products in %s are wrong: plain, slower ones are used", dtype)
+            return False
+    return True
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels for this type on this device, and they are right."""
+    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return known and packing_is_right(dtype)
+
+
+def pack_linears(module: nn.Module, kind: Callable[[Linear], nn.Module] = PackedLinear) -> None:
+    """Replace every `Linear` inside by its packed form. For inference: packed weights take no gradients."""
+    for name, child in module.named_children():
+        if isinstance(child, Linear):
+            setattr(module, name, kind(child))
+        else:
+            pack_linears(child, kind)
+
+
+def unpack_linears(module: nn.Module) -> None:
+    """The inverse of `pack_linears`. Raises ValueError where weights are in int8."""
+    for name, child in module.named_children():
+        if isinstance(child, QuantizedLinear):
+            raise ValueError("a model in int8 cannot change its precision; load it again")
+        if isinstance(child, PackedLinear):
+            setattr(module, name, child.plain())
+        else:
+            unpack_linears(child)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Parameters of a module, those of packed layers too."""
+    packed = (child.weights for child in module.modules() if isinstance(child, (PackedLinear, QuantizedLinear)))
+    return sum(parameter.numel() for parameter in module.parameters()) + sum(packed)

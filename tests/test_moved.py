@@ -1,0 +1,30 @@
+"""Names that have moved are the same objects under their old paths."""
+
+from importlib import import_module
+
+import pytest
+
+from nextscale.moved import MOVED
+
+OLD = {
+    "nextscale.models.config": ("TransformerConfig", "VARConfig", "RasterConfig", "RQConfig", "MaskGITConfig"),
+    "nextscale.models.var": ("VAR", "VARConfig"),
+    "nextscale.models.transformer": ("Condition", "Transformer"),
+    "nextscale.evaluation.judges": ("load_rejection", "ClassifierJudge"),
+    "nextscale.training.perceptual": ("PerceptualDistance",),
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_old_paths_give_the_same_objects(old: str) -> None:
+    for name in OLD[old]:
+        assert getattr(import_module(old), name) is getattr(import_module(MOVED[old][0]), name)
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_every_old_module_can_be_imported_and_refuses_what_it_never_had(old: str) -> None:
+    module = import_module(old)
+    for home in MOVED[old]:
+        import_module(home)
+    with pytest.raises(AttributeError, match=old):
+        _ = module.never
