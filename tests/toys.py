@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
+from nextscale.data.loader import to_float
 from nextscale.families.var import VAR, VARConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
@@ -64,6 +65,24 @@ def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
     top, left = rng.integers(0, side // 2, 2)
     pixels[top : top + side // 2, left : left + side // 2, 2 - label % 3] = 230
     return Image.fromarray(pixels)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """An image in which no two places look alike."""
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def centre(height: int, width: int) -> np.ndarray:
+    """A mask of the middle half of each side."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    return mask
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    return to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
 
 
 class SmallFeatures(torch.nn.Module):
