@@ -12,6 +12,7 @@ from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
 from nextscale.data.loader import to_float
+from nextscale.families.table import family
 from nextscale.families.var import VAR, VARConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
@@ -56,6 +57,19 @@ def make_pipeline(seed: int = 0, **changes: object) -> VARPipeline:
     names = CLASS_NAMES if classes == 3 else ()
     config = ModelConfig(class_names=names, guidance=2.0, top_k=8, top_p=0.9)
     return VARPipeline(make_tokenizer(seed), make_transformer(seed, **changes), config)
+
+
+def make_baseline(kind: str, **changes: object) -> VARPipeline:
+    """A model of another kind as it is initialised, over a map of 4 x 4."""
+    settings: dict = {"depth": 1, "heads": 1, "scales": ((4, 4),), "latent_channels": 8, "classes": 3}
+    if kind != "dit":
+        settings["codebook_size"] = 32
+    one = family(kind)
+    torch.manual_seed(0)
+    model = one.model(one.config(**settings | changes))  # pyright: ignore[reportArgumentType]
+    model.initialise()
+    config = ModelConfig(kind=kind, class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
+    return VARPipeline(make_tokenizer(scales=model.config.scales), model.eval(), config)
 
 
 def toy_image(label: int, index: int, side: int = 16) -> Image.Image:

@@ -117,12 +117,9 @@ def test_class_dropout_by_chance() -> None:
     assert drop_classes(classes, chance, rate=0.1, unconditional=9).tolist() == [9, 1, 2, 9]
 
 
-def test_perceptual_distance_falls_with_likeness(tmp_path) -> None:
-    from torchvision.models import mobilenet_v2
-
+def test_perceptual_distance_falls_with_likeness(mobilenet: str) -> None:
     torch.manual_seed(0)
-    torch.save(mobilenet_v2().state_dict(), tmp_path / "w.pth")
-    distance = PerceptualDistance("mobilenet_v2", weights=tmp_path / "w.pth").train()
+    distance = PerceptualDistance("mobilenet_v2", weights=mobilenet).train()
     assert not distance.extractor.training
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     noise = torch.randn_like(images)
