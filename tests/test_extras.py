@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nextscale.checkpoint import ModelConfig
 from nextscale.cli import app, main
 from nextscale.evaluation import plots
 from nextscale.extras import EXTRAS
-from nextscale.families.table import family
-from nextscale.pipeline import VARPipeline
-from toys import CLASS_NAMES, make_tokenizer
+from toys import make_baseline
 
 ROOT = Path(__file__).parents[1]
 RESULTS = str(ROOT / "docs" / "results" / "scaling.json")
@@ -58,10 +55,7 @@ def test_one_line_says_what_to_install(
         arguments[arguments.index("DATA")] = str(image_folder())
     if "DIT" in arguments:
         arguments[arguments.index("DIT")] = str(tmp_path / "dit")
-        kind = family("dit")
-        config = kind.config(depth=1, heads=1, scales=((4, 4),), latent_channels=8, classes=3)
-        model, described = kind.network(config), ModelConfig(kind="dit", class_names=CLASS_NAMES)
-        VARPipeline(make_tokenizer(scales=((4, 4),)), model, described).save_pretrained(tmp_path / "dit")
+        make_baseline("dit").save_pretrained(tmp_path / "dit")
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)

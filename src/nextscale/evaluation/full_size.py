@@ -6,7 +6,7 @@ Times are seconds of one image, decoding included; FLOPs count a multiply-add as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -81,14 +81,16 @@ class StepTimes:
     measured: float
 
 
-def timed(steps: Iterator[Any], parts: int, limit: float) -> tuple[StepTimes, Any]:
+def timed(
+    steps: Iterator[Any], parts: int, limit: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[StepTimes, Any]:
     """Run the parts of a generation until `limit` seconds have passed; also the last part."""
-    began, done, last = time.perf_counter(), 0, None
+    began, done, last = clock(), 0, None
     for step in steps:
         done, last = done + 1, step
-        if time.perf_counter() - began > limit:
+        if clock() - began > limit:
             break
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     return StepTimes(seconds * parts / done, done / parts), last
 
 

@@ -1,6 +1,6 @@
 """Trainings that are killed, cut off and run out of disk, against trainings that are left alone.
 
-    python benchmarks/interruptions.py
+    python tests/stress/interruptions.py
 
 Both stages train on generated pictures, once undisturbed, and once killed (SIGKILL) at random moments and started
 again with --resume: weights must be equal bit for bit. Then the newest checkpoint is truncated, and the run must go on

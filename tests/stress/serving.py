@@ -1,6 +1,6 @@
 """The server under load: throughput, lost and wrong images, memory, a full queue, clients that leave, a dead replica.
 
-    python benchmarks/serving.py
+    python tests/stress/serving.py
 
 Starts `nextscale serve` on this machine (float32, so that every image is checked against its seed), asks one request
 after another, then with many clients at once, of whom some leave half-way; watches the memory of its processes, kills a
@@ -202,7 +202,7 @@ async def with_a_dead_replica(server: Server, truth: Sequence[str], clients: int
     """A load in the middle of which the replica is killed."""
     asked = asyncio.create_task(ask_many(server.url, truth, clients, requests, 0, title="a replica dies"))
     await asyncio.sleep(1)
-    server.kill_replica()
+    server.kill_replicas()
     return await asked
 
 

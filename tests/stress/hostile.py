@@ -1,6 +1,6 @@
 """Malformed and hostile requests against the server: refusals only, no growth, no file touched.
 
-    python benchmarks/hostile.py
+    python tests/stress/hostile.py
 
 Starts `nextscale serve` with a key file in an empty folder and sends what schemathesis makes up from the OpenAPI
 document, fitting and not, and what it does not think of: decompression bombs, broken and lying images, bodies that are
