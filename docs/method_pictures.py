@@ -346,9 +346,10 @@ def work() -> list[tuple[str, float, float]]:
 
 def speed(path: Path) -> None:
     """Raster order beside next scale: passes, tokens, attention, seconds."""
-    figure = Figure(figsize=(13, 4.6), dpi=DPI)
+    figure = Figure(figsize=(13, 5), dpi=DPI)
     panels = figure.subplots(1, 4, gridspec_kw={"wspace": 0.16})
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.87, bottom=0.16)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.79, bottom=0.15)
+    figure.suptitle(f"one image of {sized((256, 256))} pixels, depth 16", fontsize=18, color=GREY, y=0.97)
     for axes, (title, raster, scales) in zip(panels, work(), strict=True):
         axes.bar([0, 1], [raster, scales], color=[ACCENT, shade(2, 7)], width=0.7)
         for place, value in enumerate((raster, scales)):
