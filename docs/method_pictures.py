@@ -33,6 +33,7 @@ from nextscale.data.source import open_source
 
 DOCS = Path(__file__).parent
 MEASURED = DOCS / "results" / "method.json"
+SCALING = DOCS / "results" / "scaling.json"
 FULL_SIZE = DOCS / "results" / "full-size.json"
 INK, GREY, PALE = "#222222", "#767676", "#e9e9e9"
 ACCENT = "#d1495b"
@@ -324,6 +325,30 @@ def measure(data: str) -> None:
     MEASURED.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def scaling(path: Path) -> None:
+    """The loss of five depths, and what the four smaller ones foretell of the largest."""
+    runs = [run for run in json.loads(SCALING.read_text(encoding="utf-8"))["results"] if run["kind"] == "var"]
+    sizes, losses = (np.array([run[name] for run in runs]) for name in ("parameters", "loss"))
+    law = np.poly1d(np.polyfit(np.log(sizes[:-1]), np.log(losses[:-1]), 1))
+    figure = Figure(figsize=(11, 5.2), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    across = np.array([sizes[0] * 0.7, sizes[-1] * 1.5])
+    axes.plot(across, np.exp(law(np.log(across))), color=GREY, linewidth=2, linestyle=(0, (5, 3)))
+    axes.plot(sizes, losses, "o", color=shade(1, 7), markersize=15)
+    for run, size, loss in zip(runs, sizes, losses, strict=True):
+        note = {"textcoords": "offset points", "fontsize": 18, "color": INK}
+        axes.annotate(f"depth {run['depth']}:  {loss:.2f}", (size, loss), (14, 8), **note)
+    axes.set(xscale="log", yscale="log", xlim=(across[0], across[1] * 2.6), ylim=(losses[-1] * 0.96, losses[0] * 1.06))
+    axes.set_xticks([1e5, 1e6, 1e7], ["0.1 million", "1 million", "10 million"])
+    axes.set_yticks([])
+    axes.set_yticks([], minor=True)
+    axes.tick_params(labelsize=18)
+    axes.set_xlabel("parameters", fontsize=18)
+    axes.set_ylabel("loss, nats per token", fontsize=18)
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
 OFFICIAL = ScaleSchedule([1, 2, 3, 4, 5, 6, 8, 10, 13, 16])
 
 
@@ -391,7 +416,7 @@ def inpainting(path: Path) -> None:
 
 def inputs(path: Path) -> None:
     """What the transformer reads and gives, scale by scale."""
-    pipe, columns = demo(), (0, 1, 2, 3, 6)
+    pipe, columns = demo(), (0, 1, 2, 6)
     schedule, width, depth = pipe.schedule, pipe.transformer.config.width, pipe.transformer.config.depth
     tokens = pipe.tokenizer.encode(pixels(generated("leaper", 8)))
     with torch.no_grad():
@@ -399,7 +424,7 @@ def inputs(path: Path) -> None:
         images = list(pipe.tokenizer.decode_scales(tokens))
     features = CodeColours(torch.cat([state.accumulated.flatten(2)[0].t() for state in states]))
     codes = CodeColours(torch.cat([state.embeddings.flatten(2)[0].t() for state in states]))
-    tile, box, left, pitch = 128, 180, 300, 256
+    tile, box, left, pitch = 128, 180, 290, 256
     so_far, small, reads, blocks, maps = 60, 236, 412, 524, 744  # where rows begin
     sheet = Sheet(left + len(columns) * pitch - 40, maps + tile + 96)
     for y, title, note in (
@@ -409,20 +434,20 @@ def inputs(path: Path) -> None:
         (blocks + 50, f"{depth} blocks", "attention and\nfeed-forward"),
         (maps + tile / 2, "predicted", "$r_k$:  ($h_k$, $w_k$)"),
     ):
-        sheet.text(left - 44, y - 12, title, 18, ha="right", weight="bold")
-        sheet.text(left - 44, y + 18 + 12 * note.count("\n"), note, 15, ha="right", color=GREY)
+        sheet.text(left - 44, y - 14, title, 19, ha="right", weight="bold")
+        sheet.text(left - 44, y + 18 + 13 * note.count("\n"), note, 16, ha="right", color=GREY)
     rail = blocks + 170
     sheet.line([(left, small + tile / 2), (left - 22, small + tile / 2), (left - 22, rail)], CLASS)
     sheet.line([(left - 22, rail), (left + (len(columns) - 1) * pitch + 30, rail)], CLASS)
-    sheet.text(left - 44, rail - 24, "AdaLN by the class", 15, ha="right", color=CLASS)
-    sheet.text(left - 44, rail, "scale, shift, gate", 15, ha="right", color=CLASS)
+    sheet.text(left - 44, rail - 26, "AdaLN by the class:", 16, ha="right", color=CLASS)
+    sheet.text(left - 44, rail, "scale, shift, gate", 16, ha="right", color=CLASS)
     for place, scale in enumerate(columns):
         x, colour, count = left + place * pitch, shade(scale, len(schedule)), schedule.lengths[scale]
         middle = x + box / 2
         sheet.text(middle, 26, f"scale {scale + 1}:  {sized(schedule[scale])}", 18, weight="bold", color=colour)
         if scale == 0:
             sheet.panel(x, small, box, tile, "white", edge=CLASS)
-            sheet.text(middle, small + 44, "class", 16, color=CLASS)
+            sheet.text(middle, small + 44, "class", 17, color=CLASS)
             sheet.text(middle, small + 82, "leaper", 20, weight="bold")
             sheet.text(middle, so_far + tile / 2, "nothing yet", 16, color=GREY)
         else:
@@ -435,8 +460,8 @@ def inputs(path: Path) -> None:
             sheet.box(start, reads, (end - start) - min(3, 0.3 * (end - start)), 56, colour)
         sheet.arrow((middle, reads + 58), (middle, blocks - 2))
         sheet.panel(x, blocks, box, 130, PALE)
-        sheet.text(middle, blocks + 42, "sees scales" if scale else "sees scale", 15, color=GREY)
-        sheet.text(middle, blocks + 82, f"1 to {scale + 1}" if scale else "1", 20, weight="bold")
+        sheet.text(middle, blocks + 42, "sees scales" if scale else "sees scale", 17, color=GREY)
+        sheet.text(middle, blocks + 84, f"1 to {scale + 1}" if scale else "1", 22, weight="bold")
         sheet.arrow((x + 30, rail), (x + 30, blocks + 132), CLASS)
         sheet.arrow((middle, blocks + 132), (middle, maps - 2))
         sheet.cells(middle - tile / 2, maps, codes(states[scale].embeddings), tile)
@@ -448,14 +473,14 @@ def inputs(path: Path) -> None:
                 sheet.arrow((turn, high), (middle + pitch - tile / 2 - 2, high), INK)
             else:
                 sheet.text(turn, high + 40, "…", 24)
-    note = f"look up the codes, upsample to {sized(schedule.final)}, refine by φ, add: the next scale's accumulation"
-    sheet.text(left + (len(columns) * pitch - 76) / 2, maps + tile + 52, note, 17, color=INK)
+    note = f"look up the codes, upsample to {sized(schedule.final)}, refine by φ, add: what the next scale reads"
+    sheet.text(sheet.width / 2, maps + tile + 52, note, 18, color=INK)
     sheet.save(path)
 
 
 PICTURES = {
     "passes": passes, "coarse-to-fine": coarse_to_fine, "pyramid": pyramid, "mask": mask, "residuals": residuals,
-    "speed": speed, "inpainting": inpainting, "inputs": inputs,
+    "scaling": scaling, "speed": speed, "inpainting": inpainting, "inputs": inputs,
 }  # fmt: skip
 
 
