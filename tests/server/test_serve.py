@@ -22,8 +22,8 @@ import openai
 import pytest
 from PIL import Image
 
+from nextscale.environment import POLICIES
 from nextscale.pipeline import VARPipeline
-from nextscale.threads import POLICIES
 from toys import make_pipeline, toy_image
 
 pytestmark = pytest.mark.slow

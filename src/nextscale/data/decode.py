@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nextscale.quiet import quiet_warnings
+from nextscale.environment import quiet_warnings
 
 logger = logging.getLogger(__name__)
 

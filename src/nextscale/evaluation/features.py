@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.data.loader import to_uint8
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 
 HEADS = ("classifier", "fc", "head", "heads")

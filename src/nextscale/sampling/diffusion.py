@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.families.dit import DiT, DiTConfig
 from nextscale.sampling.filters import Guidance
 from nextscale.sampling.next_scale import SamplingConfig, ScaleSample

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.classes import imagenet_ids
+from nextscale.environment import quiet_warnings
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
-from nextscale.quiet import quiet_warnings
 from nextscale.sampling.rejection import Candidates, Judge, Rejection, likelihood_judge, likelihood_ratio_judge
 
 LIKELIHOOD = {"likelihood": likelihood_judge, "likelihood-ratio": likelihood_ratio_judge}

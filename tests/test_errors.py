@@ -9,8 +9,8 @@ import pytest
 
 from nextscale.checkpoint import ModelConfig
 from nextscale.cli import app, main
+from nextscale.errors import EXTRAS
 from nextscale.evaluation import plots
-from nextscale.extras import EXTRAS
 from nextscale.families.table import family
 from nextscale.pipeline import VARPipeline
 from toys import CLASS_NAMES, make_tokenizer
