@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
-from nextscale.data.loader import to_float
 from nextscale.data.transform import center_crop
 from nextscale.editing.apply import Editor, EditStep, likely_classes, outpainting
 from nextscale.editing.canvas import Canvas
@@ -28,6 +26,7 @@ from nextscale.editing.regions import resized
 from nextscale.families.table import kind_of
 from nextscale.families.var import VAR
 from nextscale.generation import PARAMETERS, SAMPLING_SETTINGS, GenerationPipeline
+from nextscale.pictures import to_tensor
 from nextscale.pyramid import TokenPyramid
 from nextscale.results import ClassLike, Generation
 from nextscale.runtime import image_generator
@@ -80,7 +79,7 @@ class VARPipeline(GenerationPipeline):
 
     def pixels_of(self, image: ImageLike) -> Tensor:
         """(1, 3, H, W) in [-1, 1]."""
-        return to_float(torch.from_numpy(np.array(read_image(image))).permute(2, 0, 1)[None]).to(self.device)
+        return to_tensor([read_image(image)]).to(self.device)
 
     def edit_steps(
         self,

@@ -11,12 +11,12 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.data.decode import read_image
-from nextscale.data.loader import to_float
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS, EvidenceHook, Together
 from nextscale.editing.masks import mask_of_boxes
 from nextscale.editing.outpaint import Expansion, parse_expansion, window_size, windows
+from nextscale.pictures import to_float, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
@@ -28,7 +28,7 @@ PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
 
 
 def pixels(image: Image.Image) -> torch.Tensor:
-    return to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
+    return to_tensor([image])
 
 
 def big_image(width: int, height: int) -> Image.Image:

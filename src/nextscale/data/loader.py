@@ -23,6 +23,7 @@ from torch import Tensor
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
 from nextscale.data.transform import center_crop, random_crop
+from nextscale.pictures import stack_pixels, to_float, to_uint8  # noqa: F401 - two that were defined here
 
 logger = logging.getLogger("nextscale.data")
 
@@ -39,16 +40,6 @@ class ImageBatch:
     indices: Tensor  # (B,) int64, positions in the source
     epochs: Tensor  # (B,) int64
     position: dict[str, Any] | None = None  # where a stream stands behind this batch
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1, 1]."""
-    return images.float().div(127.5).sub(1)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float in [-1, 1] -> uint8 0..255, rounded; the inverse of `to_float`."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 @lru_cache(maxsize=2)
@@ -128,9 +119,8 @@ def collate(
     position: dict[str, Any] | None = None,
 ) -> ImageBatch:
     """A batch of pixels (H, W, 3), labels and indices."""
-    pixels = np.stack([pixels for pixels, _, _ in samples])
     return ImageBatch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        stack_pixels([pixels for pixels, _, _ in samples]),
         torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         torch.tensor([index for _, _, index in samples], dtype=torch.int64),
         torch.as_tensor(epochs, dtype=torch.int64),
