@@ -14,8 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.config import require_known, with_settings
-from nextscale.data.decode import ImageLike, read_image
-from nextscale.data.transform import center_crop
+from nextscale.data.decode import ImageLike, center_crop, read_image
 from nextscale.editing.apply import Editor, EditStep, likely_classes, outpainting
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.config import EditConfig

@@ -96,8 +96,7 @@ def write_reconstructions(
     """
     import torch
 
-    from nextscale.data.decode import UnreadableImage
-    from nextscale.data.transform import center_crop
+    from nextscale.data.decode import UnreadableImage, center_crop
     from nextscale.pictures import grid, sheet, stack_pixels, to_float, to_images
     from nextscale.progress import Progress
 

@@ -20,9 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.data.decode import UnreadableImage
+from nextscale.data.decode import UnreadableImage, center_crop, random_crop
 from nextscale.data.source import ImageSource
-from nextscale.data.transform import center_crop, random_crop
 from nextscale.pictures import stack_pixels, to_float, to_uint8  # noqa: F401 - two that were defined here
 
 logger = logging.getLogger("nextscale.data")

@@ -24,12 +24,11 @@ from nextscale.data.columns import (
     label_in,
     undecoded,
 )
-from nextscale.data.decode import UnreadableImage, read_image
+from nextscale.data.decode import UnreadableImage, random_crop, read_image
 from nextscale.data.folders import PassedOver, table_files
 from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
 from nextscale.data.source import is_hub_id, load_rows
-from nextscale.data.transform import random_crop
 
 logger = logging.getLogger("nextscale.data")
 

@@ -18,9 +18,9 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from nextscale.data.decode import center_crop
 from nextscale.data.loader import NO_CLASS, Reader
 from nextscale.data.source import ImageSource, open_source
-from nextscale.data.transform import center_crop
 from nextscale.evaluation.arrays import SUFFIXES, StoredArray, stored_arrays
 from nextscale.evaluation.statistics import StoredStatistics, read_statistics
 from nextscale.files import complete_file

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from nextscale.data.transform import center_crop
+from nextscale.data.decode import center_crop
 from nextscale.evaluation.attention import attention_shares
 from nextscale.pictures import grid, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
