@@ -24,6 +24,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nextscale.quiet": ("nextscale.environment",),
     "nextscale.threads": ("nextscale.environment",),
     "nextscale.extras": ("nextscale.errors",),
+    "nextscale.data.labels": ("nextscale.data.columns",),
     "nextscale.data.transform": ("nextscale.data.decode",),
     "nextscale.evaluation.judges": ("nextscale.sampling.judges",),
     "nextscale.nn.backbone": ("nextscale.nn.perceptual",),

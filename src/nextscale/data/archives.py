@@ -17,9 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nextscale.data.columns import may_be_label, require_no_doubt
+from nextscale.data.columns import NO_LABELS, WITHOUT, may_be_label, require_no_doubt
 from nextscale.data.folders import PassedOver, is_image_name, require_classes, require_no_splits, unwanted
-from nextscale.data.labels import NO_LABELS, WITHOUT
 
 FOLDER, CLS, JSON, LABEL = "folder", "cls", "json", "label"
 PEEK = 200

@@ -13,14 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from nextscale.classes import few
 from nextscale.data.archives import CLS, FOLDER, folder_labels, indexed, layout_of
 from nextscale.data.columns import (
+    NO_LABELS,
     choose_image_column,
     choose_label_column,
     declared_names,
     encoded,
     label_in,
+    read_labels,
     undecoded,
+    warn_of_look_alikes,
 )
 from nextscale.data.decode import read_image
 from nextscale.data.folders import (
@@ -34,7 +38,6 @@ from nextscale.data.folders import (
     unwanted,
     walk_images,
 )
-from nextscale.data.labels import NO_LABELS, read_labels, shown, warn_of_look_alikes
 
 __all__ = ["ImageSource", "describe", "images_below", "open_source"]
 
@@ -96,7 +99,7 @@ def describe(source: Described) -> str:
     if not source.class_names:
         return f"{count} without classes"
     number, by = len(source.class_names), f" by {source.labelled_by}" if source.labelled_by else ""
-    return f"{count} in {number} class{'es' * (number > 1)}{by}: {shown(source.class_names)}"
+    return f"{count} in {number} class{'es' * (number > 1)}{by}: {few(source.class_names, 8)}"
 
 
 def open_source(
@@ -122,7 +125,7 @@ def open_source(
             source = _from_rows(rows, where, label_column, image_column, tables[1][0].parent)
     except OSError as error:
         raise ValueError(f"data {spec}: cannot be read ({error.strerror or error})") from error
-    passed.say(spec)
+    passed.log(spec)
     return source
 
 

@@ -17,16 +17,19 @@ import numpy as np
 
 from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
 from nextscale.data.columns import (
+    NO_LABELS,
+    Classes,
     choose_image_column,
     choose_label_column,
+    classes_of,
     declared_names,
     encoded,
     label_in,
     undecoded,
+    warn_of_oddities,
 )
 from nextscale.data.decode import UnreadableImage, random_crop, read_image
 from nextscale.data.folders import PassedOver, table_files
-from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
 from nextscale.data.loader import NO_CLASS, ImageBatch, collate
 from nextscale.data.source import is_hub_id, load_rows
 
@@ -96,11 +99,11 @@ def open_stream(
     """
     passed = PassedOver()
     builder, files = stream_files(spec, split, passed)
-    passed.say(spec)
+    passed.log(spec)
     if builder == "webdataset":
         seen = PassedOver()
         layout = layout_of(files[0], seen, where=spec, image_column=image_column, label_column=label_column)
-        seen.say(f"{spec}, in its first files")
+        seen.log(f"{spec}, in its first files")
         known = archive_classes(layout, spec, classes)
         label = "label" if layout.label else ""
         return ImageStream(builder, tuple(files), "image", label, known, layout.column if label else "", layout)
