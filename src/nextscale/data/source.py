@@ -1,4 +1,4 @@
-"""Open any `--data` specification as a map-style set of images with class labels."""
+"""Open anything that `--data` may name as images with class labels, by index."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from nextscale.data.folders import (
     unwanted,
     walk_images,
 )
+from nextscale.errors import one_line
 
 __all__ = ["ImageSource", "describe", "images_below", "open_source"]
 
@@ -48,17 +49,18 @@ EXPECTED = "expected an image folder (one subfolder per class), parquet files, W
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images and labels by index; rows stay on disk (memory-mapped, or in their archive) until read."""
+    """Images and labels by index. Images stay on disk (memory-mapped, or in their archive) until they are read."""
 
-    rows: Any  # a datasets.Dataset, or paths
+    rows: Any
+    "A `datasets.Dataset`, or a list of paths."
     labels: Sequence[int] | np.ndarray | None
     class_names: tuple[str, ...]
     image_column: str = "image"
-    "Column of `rows` with encoded images; unused for plain paths."
+    "Column of a dataset with encoded images or their paths."
     folder: Path | None = None
-    "Where paths in the image column start."
+    "Folder that paths in the image column start at."
     labelled_by: str = ""
-    "Where the labels are, for people."
+    "Where the labels are, for messages."
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -94,7 +96,7 @@ class Described(Protocol):
 
 
 def describe(source: Described) -> str:
-    """Number of images and classes, where the classes come from, and the first names: a line to say before training."""
+    """One line about a data set: the number of images and classes, where the labels are, and the first class names."""
     count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
     if not source.class_names:
         return f"{count} without classes"
@@ -107,8 +109,8 @@ def open_source(
 ) -> ImageSource:
     """Open an image folder, parquet file or folder, WebDataset or hub id (`owner/name`).
 
-    `label_column` and `image_column` name columns where they are in doubt; labels are left out with `none`. What was
-    passed over is said in the log. Raises ValueError in one line that says what was found and what was expected.
+    `label_column` and `image_column` name columns where these are in doubt; the label column `none` leaves labels out.
+    What is passed over is logged. Raises ValueError in one line that says what was found and what was expected.
     """
     path, passed = Path(spec), PassedOver()
     where = str(spec)
@@ -189,16 +191,15 @@ def is_hub_id(spec: str) -> bool:
 
 
 def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
-    """`datasets.load_dataset`, whose many errors become a ValueError in one line."""
+    """`datasets.load_dataset`. Raises ValueError in one line for whatever that raises."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(*arguments, **options)
     except Exception as error:  # pyarrow, fsspec, httpx and datasets raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        cause = str(error.__cause__).splitlines()[0] if error.__cause__ and str(error.__cause__) else ""
-        raise ValueError(f"data {where}: cannot be loaded ({cause or reason}); {EXPECTED}") from error
+        cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
+        raise ValueError(f"data {where}: cannot be loaded ({one_line(cause)}); {EXPECTED}") from error
 
 
 def _from_rows(rows: Any, where: str, label_column: str, image_column: str, folder: Path | None = None) -> ImageSource:
@@ -209,9 +210,7 @@ def _from_rows(rows: Any, where: str, label_column: str, image_column: str, fold
     images = undecoded(rows.select_columns([image]), image)
     if not label:
         return ImageSource(images, None, (), image, folder)
+    column, declared = f"column {label!r}", declared_names(rows.features[label])
     values = [label_in(value, label) for value in rows.with_format(None)[label]]
-    ids, classes = read_labels(
-        values, where=where, column=f"column {label!r}", declared=declared_names(rows.features[label]),
-        indices=label == CLS,
-    )  # fmt: skip
-    return ImageSource(images, ids, classes.names, image, folder, f"column {label!r}")
+    ids, classes = read_labels(values, where=where, column=column, declared=declared, indices=label == CLS)
+    return ImageSource(images, ids, classes.names, image, folder, column)
