@@ -69,7 +69,7 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
 
 def image_files(images: Sequence[str]) -> list[Path]:
     """All images named, folders opened. Raises ValueError for what is not there or holds none."""
-    from nextscale.data.source import images_below
+    from nextscale.data.folders import images_below
 
     if not images:
         raise ValueError("no images given; expected image files or folders of images")

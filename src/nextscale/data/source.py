@@ -31,7 +31,6 @@ from nextscale.data.folders import (
     TABLES,
     PassedOver,
     class_of,
-    images_below,
     require_classes,
     require_no_splits,
     table_files,
@@ -39,8 +38,6 @@ from nextscale.data.folders import (
     walk_images,
 )
 from nextscale.errors import one_line
-
-__all__ = ["ImageSource", "describe", "images_below", "open_source"]
 
 logger = logging.getLogger("nextscale.data")
 
