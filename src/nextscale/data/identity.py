@@ -14,19 +14,10 @@ import numpy as np
 
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
+from nextscale.data.tokens import TokenCache
 
 TOKEN_ROWS = 4096
 """Images of a token cache whose tokens are hashed; labels are hashed of all."""
-
-
-class Tokens(Protocol):
-    """A token cache: `nextscale.data.tokens.TokenCache`."""
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def rows(self) -> Any: ...
-    def __len__(self) -> int: ...
 
 
 class FileOfImages(Protocol):
@@ -48,20 +39,18 @@ class DataIdentity:
     "SHA-256 over file names below the common folder, sizes, labels and class names, or over tokens and the tokenizer."
 
 
-def data_identity(source: ImageSource | ImageStream | Tokens) -> DataIdentity:
+def data_identity(source: ImageSource | ImageStream | TokenCache) -> DataIdentity:
     """The identity of images, of a stream of them, or of a token cache.
 
     Contents of image files are not read: a file edited in place to the same size goes unnoticed.
     """
     if isinstance(source, ImageStream):
-        names, facts = source.class_names, stream_facts(source)
-        count = 0
-    elif isinstance(source, ImageSource):
-        names, facts = source.class_names, [*image_facts(source), labels_hash(source.labels)]
-        count = len(source)
+        count, facts = 0, stream_facts(source)
+    elif isinstance(source, TokenCache):
+        count, facts = len(source), token_facts(source)
     else:
-        names, facts = source.config.class_names, token_facts(source)
-        count = len(source)
+        count, facts = len(source), [*image_facts(source), labels_hash(source.labels)]
+    names = source.class_names
     return DataIdentity(count, tuple(names), digest(["classes", *names], facts))
 
 
@@ -129,7 +118,7 @@ def stream_facts(stream: ImageStream) -> Iterator[Any]:
     yield from portable_files([file for file in stream.files if "://" not in file])
 
 
-def token_facts(cache: Tokens) -> Iterator[Any]:
+def token_facts(cache: TokenCache) -> Iterator[Any]:
     """The tokenizer, the augmentation, all labels, and the tokens of some images."""
     config = cache.config
     yield [config.tokenizer, [list(size) for size in config.scales], config.codebook_size]
