@@ -28,8 +28,9 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale import ScaleSchedule, VARPipeline
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
+from nextscale.pictures import to_float
 
 DOCS = Path(__file__).parent
 MEASURED = DOCS / "results" / "method.json"

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
-from nextscale.data.loader import to_float
 from nextscale.families.table import family
 from nextscale.families.var import VAR, VARConfig
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig

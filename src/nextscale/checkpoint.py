@@ -140,7 +140,7 @@ def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None
 
 def load_tokenizer(folder: Path) -> VQVAE:
     """The tokenizer of a model folder, run folder or tokenizer folder."""
-    root = find_model(folder)
+    root = model_folder(folder)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
     return load_part(VQVAE, config, part / WEIGHTS)
@@ -148,7 +148,7 @@ def load_tokenizer(folder: Path) -> VQVAE:
 
 def load_transformer(folder: Path) -> Any:
     """The transformer of a model folder or run folder, of its kind and in the type it is stored in."""
-    part = find_model(folder) / "transformer"
+    part = model_folder(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
     kind = family(load_config(folder).kind)
@@ -157,11 +157,11 @@ def load_transformer(folder: Path) -> Any:
 
 
 def load_config(folder: Path) -> ModelConfig:
-    path = find_model(folder) / CONFIG
+    path = model_folder(folder) / CONFIG
     return from_dict(ModelConfig, read_json(path), where=str(path))
 
 
-def find_model(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
     """The model folder in or at `folder`: a run folder keeps its model in `model/`."""
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.data.transform import center_crop
+from nextscale.data.decode import center_crop
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.composite import composite
 from nextscale.editing.config import EditConfig

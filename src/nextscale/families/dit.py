@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions, as_conditions
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.families.base import Family, Figures, Stack, refuse_hooks
 from nextscale.families.config import TITLES
 from nextscale.families.config import DiTConfig as DiTConfig

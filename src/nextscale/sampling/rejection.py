@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from nextscale.classes import imagenet_ids
 from nextscale.config import TOP_SEED
+from nextscale.environment import quiet_warnings
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 from nextscale.pyramid import TokenPyramid
-from nextscale.quiet import quiet_warnings
 from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import paired_log_probabilities
 from nextscale.sampling.step import ScaleSample, pyramid_of

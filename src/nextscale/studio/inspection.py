@@ -12,10 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from nextscale.data.loader import to_float
-from nextscale.data.transform import center_crop
+from nextscale.data.decode import center_crop
 from nextscale.evaluation.attention import attention_shares
-from nextscale.pictures import grid, to_images
+from nextscale.pictures import grid, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.tokenizer.usage import CodebookUsage
@@ -45,7 +44,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     """Everything about an image, cropped to the model's size; `label` is its class, None the likeliest."""
     tokenizer = pipeline.tokenizer
     cropped = center_crop(picture, tokenizer.config.image_size)
-    pixels = to_float(torch.from_numpy(cropped.copy()).permute(2, 0, 1)[None]).to(pipeline.device)
+    pixels = to_tensor([cropped]).to(pipeline.device)
     tokens = tokenizer.encode(pixels)
     features = tokenizer.features(pixels).float()
     states = list(tokenizer.quantizer.states(tokens))

@@ -25,7 +25,6 @@ from nextscale.data.tokens import (
     TokenBatch,
     TokenCache,
     cached_batches,
-    encoded_batches,
     is_token_cache,
     open_tokens,
 )
@@ -59,6 +58,7 @@ from nextscale.training.record import continued, identity_of
 from nextscale.training.run import RunFolder, stop_requests
 from nextscale.training.sharding import load_sharded, save_sharded, shard, whole_state
 from nextscale.training.split import set_aside
+from nextscale.training.tokens import encoded_batches
 from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
@@ -210,7 +210,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 def open_tokens_or_images(config: TransformerTraining, tokenizer: VQVAE) -> TokenCache | ImageSource | ImageStream:
     """A token cache that this tokenizer made, or images. Raises ValueError."""
     if is_token_cache(config.data):
-        return open_tokens(config.data, tokenizer=tokenizer)
+        return open_tokens(config.data, tokenizer=fingerprint(tokenizer))
     return open_images(config)
 
 

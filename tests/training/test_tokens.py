@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from nextscale.data import tokens as module
-from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.checkpoint import fingerprint
+from nextscale.data.loader import ImageLoader, iterate_images
 from nextscale.data.source import open_source
-from nextscale.data.tokens import (
-    TokenCacheConfig,
-    cached_batches,
-    encoded_batches,
-    is_token_cache,
-    open_tokens,
-    write_tokens,
-)
+from nextscale.data.tokens import TokenCacheConfig, cached_batches, is_token_cache, open_tokens
+from nextscale.pictures import to_float
 from nextscale.runtime import Processes
+from nextscale.training import tokens as module
+from nextscale.training.tokens import encoded_batches, write_tokens
 from toys import CLASS_NAMES, make_tokenizer
 
 Make = Callable[..., Path]
@@ -37,7 +33,7 @@ def write(out: Path, folder: Path, *, views: int = 1, **options: object) -> Path
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path: Path, image_folder: Make) -> None:
     folder, tokenizer = image_folder(), make_tokenizer()
-    cache = open_tokens(write(tmp_path / "tokens", folder, shard_images=10), tokenizer=tokenizer)
+    cache = open_tokens(write(tmp_path / "tokens", folder, shard_images=10), tokenizer=fingerprint(tokenizer))
     (batch,) = iterate_images(open_source(folder), (16, 16), batch_size=24)
     pyramid, labels = cache.batch(np.arange(24))
     direct = tokenizer.encode(to_float(batch.images))
@@ -64,7 +60,7 @@ def test_views_differ_and_the_first_is_the_centre(tmp_path: Path, image_folder: 
 def test_another_tokenizer_is_refused(tmp_path: Path, image_folder: Make) -> None:
     folder = write(tmp_path / "tokens", image_folder())
     with pytest.raises(ValueError, match="made by another tokenizer"):
-        open_tokens(folder, tokenizer=make_tokenizer(seed=1))
+        open_tokens(folder, tokenizer=fingerprint(make_tokenizer(seed=1)))
 
 
 def test_an_interrupted_run_continues_behind_its_last_shard(

@@ -1,16 +1,41 @@
-"""Homes and caches that cannot be written are replaced, and one line says by what."""
+"""Threads that wait, caches and homes that cannot be written, and warnings while several threads run."""
 
+import io
+import json
 import logging
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from nextscale.caches import can_write, settle_caches
+import nextscale
+from nextscale.data.decode import UnreadableImage, read_image
+from nextscale.environment import POLICIES, WAITING, can_write, quiet_warnings, settle_caches
+
+SCRIPT = """
+import json, os, sys
+from nextscale.cli import main
+main(["--version"])
+names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+print(json.dumps([{name: os.environ[name] for name in names if name in os.environ}, "torch" in sys.modules]))
+"""
+
+
+@pytest.mark.parametrize("said", [{}, {"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "7"}, {"KMP_BLOCKTIME": "0"}])
+def test_commands_say_how_threads_wait_before_torch_is_loaded(said: dict[str, str]) -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in POLICIES} | said
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True)
+    settled, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert settled == (said or WAITING)
+    assert not loaded, "it would be too late"
 
 
 @pytest.fixture
@@ -98,3 +123,47 @@ def test_commands_run_without_a_home(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1 and "cannot be written: what is fetched is kept in" in done.stderr
     assert (tmp_path / "x.png").is_file()
+
+
+def test_blocks_that_overlap_restore_the_filters() -> None:
+    before = list(warnings.filters)
+    both_inside, first_is_out = threading.Barrier(2), threading.Event()
+
+    def first() -> None:
+        with quiet_warnings():
+            both_inside.wait()
+        first_is_out.set()
+
+    def second() -> None:
+        with quiet_warnings():
+            both_inside.wait()
+            first_is_out.wait()
+            warnings.warn("not seen", stacklevel=1)
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(second), pool.submit(first)]:
+            done.result()
+    assert list(warnings.filters) == before
+    with pytest.warns(UserWarning, match="seen again"):
+        warnings.warn("seen again", stacklevel=1)
+
+
+def test_an_error_inside_restores_the_filters() -> None:
+    before = list(warnings.filters)
+    with pytest.raises(KeyError), quiet_warnings():
+        raise KeyError
+    assert list(warnings.filters) == before
+
+
+def test_nothing_else_catches_warnings() -> None:
+    package = Path(nextscale.__file__).parent
+    using = [path.name for path in package.rglob("*.py") if "catch_warnings" in path.read_text(encoding="utf-8")]
+    assert using == ["environment.py"]
+
+
+def test_images_of_too_many_pixels_are_refused_without_a_warning_as_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (30, 50)).save(buffer, format="PNG")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match=r"30 x 50 pixels.*1,000"):
+        read_image(buffer.getvalue())

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nextscale.cli import app, main
+from nextscale.errors import EXTRAS
 from nextscale.evaluation import plots
-from nextscale.extras import EXTRAS
 from toys import make_baseline
 
 ROOT = Path(__file__).parents[1]
