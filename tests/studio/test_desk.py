@@ -16,7 +16,6 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.evaluation.attention import attention_shares
 from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
@@ -25,7 +24,7 @@ from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, Canvas, edit_live
 from nextscale.studio.generate import chosen_of, generate_live
-from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pace import paced
 from nextscale.studio.pictures import PREVIEW, encoded, fitted, strip
 from nextscale.studio.place import take_files
