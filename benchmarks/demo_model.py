@@ -30,7 +30,7 @@ from nextscale.evaluation.reconstruction import psnr, rounded
 from nextscale.files import write_json
 from nextscale.progress import Progress
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 
 def main(

@@ -8,15 +8,9 @@ import torch
 from nextscale import ScaleSchedule
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
+from nextscale.training.config import OptimiserConfig
 from nextscale.training.objective import AutoregressiveObjective, drop_classes, mean_figures, token_figures
-from nextscale.training.optimisation import (
-    OptimiserConfig,
-    averaged,
-    build_optimiser,
-    learning_rate,
-    set_schedule,
-    weight_decay,
-)
+from nextscale.training.optimisation import averaged, build_optimiser, learning_rate, set_schedule, weight_decay
 from toys import make_tokenizer, make_transformer, transformer_config
 
 

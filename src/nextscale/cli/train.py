@@ -21,8 +21,7 @@ from nextscale.presets import (
     tokenizer_recipes,
     transformer_recipes,
 )
-from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
-from nextscale.training.families import TRAININGS
+from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 
 if TYPE_CHECKING:
     from nextscale.training.suggest import Suggestion
@@ -73,7 +72,7 @@ def started(
     command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
 ) -> Start:
     """Find the run folder, and what it recorded where it is to be continued. Raises ValueError."""
-    from nextscale.training.record import read_record
+    from nextscale.training.run import read_record
 
     flagged = getattr(given, "out", None) or ""
     if run and flagged and Path(run) != Path(flagged):
@@ -129,8 +128,8 @@ def train_tokenizer_command(
     from nextscale.data.source import open_source
     from nextscale.runtime import resolve_device
     from nextscale.training.images import columns
+    from nextscale.training.stage1 import train_tokenizer
     from nextscale.training.suggest import suggest_tokenizer
-    from nextscale.training.tokenizer import train_tokenizer
 
     presets = {
         name: {"model": essential(model)} | tokenizer_recipes().get(name, {})
@@ -149,7 +148,7 @@ def train_tokenizer_command(
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    settings, title = TRAININGS[kind], TITLES[kind]
+    settings, title = training_settings(kind), TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
     flag = preset_flag(family_presets(kind))
 
@@ -165,8 +164,8 @@ def transformer_command(kind: str) -> Callable[..., None]:
     ) -> None:
         from nextscale.catalogue import find_model
         from nextscale.runtime import resolve_device
+        from nextscale.training.stage2 import train_transformer
         from nextscale.training.suggest import suggest_transformer
-        from nextscale.training.transformer import train_transformer
 
         presets = {
             name: {"model": essential(model)} | recipes.get(name, {}) for name, model in family_presets(kind).items()
@@ -216,7 +215,7 @@ def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Sug
 def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
     """Train; a run that is stopped says how it continues."""
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.record import read_record
+    from nextscale.training.run import read_record
 
     retain_freed_memory()
     try:

@@ -18,7 +18,7 @@ from nextscale.evaluation.attention import attention_shares
 from nextscale.pictures import grid, to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 CELL = 96
 """Pixels of a map of one scale."""
