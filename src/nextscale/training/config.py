@@ -260,4 +260,6 @@ def training_settings(kind: str) -> type[TransformerTraining]:
         return TransformerTraining
     model = field(default_factory=lambda: family_presets(kind)["small"])
     name = config.__name__.replace("Config", "Training")
-    return make_dataclass(name, [("model", config, model)], bases=(TransformerTraining,), frozen=True, kw_only=True)
+    made = make_dataclass(name, [("model", config, model)], bases=(TransformerTraining,), frozen=True, kw_only=True)
+    made.__module__ = __name__  # else cyclopts takes it for one of the standard library's
+    return made
