@@ -64,9 +64,9 @@ class TokenCacheConfig:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch of token pyramids on the CPU, with a number per sample that decides class dropout."""
+    """A batch to train on, with a number per sample that decides class dropout."""
 
-    tokens: TokenPyramid
+    tokens: TokenPyramid | Tensor  # images (B, 3, H, W) in [-1, 1] for models that read no tokens
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     chance: Tensor  # (B,) float64 uniform in [0, 1), a function of (seed, epoch, sample)
     position: dict[str, Any] | None = None  # where a stream stands behind this batch

@@ -1,13 +1,13 @@
-"""Measurements of both stages on images that are not trained on.
+"""Measurements of both stages on images that are not trained on; they leave the model in evaluation mode.
 
 Stage 1: how well images are reconstructed after each scale, and which codes are used. Stage 2: loss and accuracy with
-the class and without. Both return None when they are asked to stop on the way.
+the class and without.
 Shapes: B batch, K scales, (H, W) pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,10 @@ from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import LoopConfig, TokenizerTraining
 from nextscale.training.images import Samples, spread
 from nextscale.training.objective import Objective, mean_figures
+from nextscale.training.tokens import encode
 
 BATCH = 16
-"""Images between two looks at whether to stop."""
+"""Images of a batch."""
 STRIPS = 8
 """Images of which stage 1 draws what every scale adds."""
 
@@ -41,13 +42,12 @@ def measure_tokenizer(
     config: TokenizerTraining,
     dtype: torch.dtype,
     *,
-    stop: Callable[[], bool] = lambda: False,
     announce: Announce = silent,
-) -> tuple[dict[str, Any], Tensor] | None:
+) -> tuple[dict[str, Any], Tensor]:
     """PSNR, PSNR after each scale and codebook usage of images that are spread evenly, and strips to look at.
 
     The codes of `heldout_images` images are counted; `decoded_images` of them are decoded at every scale. Strips
-    (n, 1 + K, 3, H, W) hold an image and what each scale makes of it. Leaves the model in training mode.
+    (n, 1 + K, 3, H, W) hold an image and what each scale makes of it.
     """
     chosen = spread(len(images), config.heldout_images)
     decoded = chosen[spread(len(chosen), config.decoded_images)]
@@ -58,9 +58,6 @@ def measure_tokenizer(
     model.eval()
     for indices, decode in ((chosen, False), (decoded, True)):
         for batch in iterate_images(images, config.model.image_size, batch_size=BATCH, indices=indices.tolist()):
-            if stop():
-                model.train()
-                return None
             pixels = to_float(batch.images.to(model.device))
             with autocast(model.device, dtype):
                 tokens = model.encode(pixels)
@@ -73,7 +70,6 @@ def measure_tokenizer(
                     strips = torch.cat([pixels[None], stages.float()]).transpose(0, 1)[:STRIPS]
             done += len(pixels)
             advance(done)
-    model.train()
     if not errors:
         raise nothing_readable(config)
     squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
@@ -105,18 +101,19 @@ def measure_transformer(
     model: nn.Module,
     heldout: TokenCache | ImageSource,
     config: LoopConfig,
-    tokenizer: VQVAE,
+    tokenizer: VQVAE | None,
     *,
+    size: tuple[int, int],
     unconditional: int,
     places: Tensor | None,
+    device: torch.device,
     dtype: torch.dtype,
-    stop: Callable[[], bool] = lambda: False,
     announce: Announce = silent,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
     """Figures of held-out images that are spread evenly, with their class and without, in evaluation mode.
 
-    `places` are the model's ids of the images' classes; None where they are the same. Leaves the model in training
-    mode.
+    `size` is that of the images that the model or its tokenizer reads, `places` are the model's ids of the images'
+    classes; None where they are the same.
     """
     model.eval()
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
@@ -124,19 +121,14 @@ def measure_transformer(
     advance = announce("measuring", len(chosen))
     figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, chosen, dtype):
-        if stop():
-            model.train()
-            return None
+    for tokens, labels in heldout_batches(heldout, tokenizer, size, chosen, dtype):
         ids = labels if places is None else torch.where(labels < 0, labels, places[labels])
         conditional = ids.masked_fill(labels < 0, unconditional)
         for name, classes in zip(figures, (conditional, torch.full_like(ids, unconditional)), strict=True):
-            with autocast(tokenizer.device, dtype):
-                loss = objective.loss(model, tokens.to(tokenizer.device), classes.to(tokenizer.device))
-            figures[name].append(loss[1])
+            with autocast(device, dtype):
+                figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
         sizes.append(len(labels))
         advance(sum(sizes))
-    model.train()
     if not sizes:
         raise nothing_readable(config)
     return {
@@ -172,19 +164,22 @@ def spread_tokens(source: Samples, tokenizer: VQVAE, dtype: torch.dtype) -> Toke
     if isinstance(source, ImageStream):
         raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
     chosen = spread(len(source), 512)
-    found = [tokens.packed.cpu() for tokens, _ in heldout_batches(source, tokenizer, chosen, dtype)]
-    return TokenPyramid(torch.cat(found), tokenizer.schedule)
+    found = heldout_batches(source, tokenizer, tokenizer.config.image_size, chosen, dtype)
+    packed = [tokens.packed.cpu() for tokens, _ in found]
+    return TokenPyramid(torch.cat(packed), tokenizer.schedule)
 
 
 def heldout_batches(
-    source: TokenCache | ImageSource, tokenizer: VQVAE, indices: np.ndarray, dtype: torch.dtype
-) -> Iterator[tuple[TokenPyramid, Tensor]]:
-    """Some images as tokens and labels, in batches."""
+    source: TokenCache | ImageSource,
+    tokenizer: VQVAE | None,
+    size: tuple[int, int],
+    indices: np.ndarray,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Any, Tensor]]:
+    """Some images as tokens and labels, in batches; without a tokenizer, the images (B, 3, H, W) in [-1, 1]."""
     if isinstance(source, TokenCache):
         for start in range(0, len(indices), 64):
             yield source.batch(indices[start : start + 64])
         return
-    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=BATCH, indices=indices.tolist()):
-        with autocast(tokenizer.device, dtype):
-            tokens = tokenizer.encode(to_float(batch.images.to(tokenizer.device)))
-        yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive
+    for batch in iterate_images(source, size, batch_size=BATCH, indices=indices.tolist()):
+        yield to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype), batch.labels

@@ -26,7 +26,7 @@ from nextscale.data.source import ImageSource
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenCache
 from nextscale.errors import TrainingDiverged, TrainingStopped
-from nextscale.progress import Announce, Progress, duration, rate
+from nextscale.progress import Advance, Announce, Progress, duration, rate
 from nextscale.runtime import precision_name, resolve_device, resolve_training_dtype
 from nextscale.training.config import LoopConfig
 from nextscale.training.images import Samples, first_line, load_position, save_position
@@ -94,10 +94,8 @@ class Stage(ABC, Generic[Settings]):
         """The figures of a step in a few words."""
 
     @abstractmethod
-    def measure(
-        self, model: nn.Module, done: int, stop: Callable[[], bool], announce: Announce
-    ) -> tuple[dict[str, Any], str] | None:
-        """Figures of `measured` after `done` steps, and a line about them; None when `stop` said so on the way."""
+    def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
+        """Figures of `measured` after `done` steps, and a line about them."""
 
     @abstractmethod
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
@@ -194,24 +192,39 @@ def train(stage: Stage[Any]) -> Path:
 
 
 def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
-    """Measure and export on the main process; whether that was finished, not stopped on the way, on all processes."""
-    model = stage.averaged()
-    finished = model is None or not stage.processes.is_main or measured_and_exported(stage, model, done, journal, stop)
+    """Measure and export on the main process; False on all where a stop was asked for while it measured."""
+    model, finished = stage.averaged(), True
+    if model is not None and stage.processes.is_main:
+        try:
+            measure_and_export(stage, model, done, journal, stop)
+        except MeasurementStopped:
+            finished = False
     return not any_process(not finished)
 
 
-def measured_and_exported(stage: Stage[Any], model: nn.Module, done: int, journal: Journal, stop: Event) -> bool:
-    """Measure, record, export; False, with nothing exported, when a stop was asked for while measuring."""
+def measure_and_export(stage: Stage[Any], model: nn.Module, done: int, journal: Journal, stop: Event) -> None:
+    """Measure, record, export. Raises MeasurementStopped, with nothing recorded or exported."""
+
+    def announce(title: str, total: int) -> Advance:
+        advance = journal.progress.aside(title, total)
+
+        def advance_or_stop(count: int) -> None:
+            advance(count)
+            if stop.is_set():
+                raise MeasurementStopped
+
+        return advance_or_stop
+
     if stage.measured is not None:
-        measurement = stage.measure(model, done, stop.is_set, journal.progress.aside)
-        if measurement is None:
-            return False
-        figures, line = measurement
+        figures, line = stage.measure(model, done, announce)
         journal.write(done, figures)
         place = "training" if stage.heldout is None else "held-out"
         logger.info("%s images at step %d: %s", place, done, line)
     stage.export(model, done, journal, stop.is_set)
-    return True
+
+
+class MeasurementStopped(Exception):
+    """A measurement was left between two batches, because the run was asked to stop."""
 
 
 def settled_precision(config: Settings, device: torch.device, *, half: bool) -> tuple[Settings, torch.dtype]:

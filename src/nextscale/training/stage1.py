@@ -188,14 +188,10 @@ class TokenizerStage(Stage[TokenizerTraining]):
     def step_line(self, figures: dict[str, Any]) -> str:
         return f"loss {figures['loss']:.4f}  L1 {figures['l1']:.4f}"
 
-    def measure(
-        self, model: nn.Module, done: int, stop: Callable[[], bool], announce: Announce
-    ) -> tuple[dict[str, Any], str] | None:
+    def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
+        """PSNR and usage of the codes; writes a picture of what each scale adds."""
         assert isinstance(model, VQVAE) and isinstance(self.measured, ImageSource)
-        found = measure_tokenizer(model, self.measured, self.config, self.dtype, stop=stop, announce=announce)
-        if found is None:
-            return None
-        figures, strips = found
+        figures, strips = measure_tokenizer(model, self.measured, self.config, self.dtype, announce=announce)
         sheet = grid(to_images(strips.flatten(0, 1)), columns=strips.shape[1])
         save_image(sheet, self.run.path / "samples" / f"{done:08d}.png")
         place = "training" if self.heldout is None else "heldout"

@@ -22,7 +22,6 @@ from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families.table import Model, kind_of
-from nextscale.nn.transformer import TransformerConfig
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
@@ -55,7 +54,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
 
 class TransformerStage(Stage[TransformerTraining]):
-    """A model of some kind on the tokens of a tokenizer that is not trained."""
+    """A model of some kind, on the tokens of a tokenizer that is not trained, or on images where it reads no tokens."""
 
     title = "transformer"
     allows_fp16 = True
@@ -64,7 +63,7 @@ class TransformerStage(Stage[TransformerTraining]):
         super().__init__(config, resume=resume)
         config = self.config
         self.tokenizer = find_model(config.tokenizer).tokenizer().to(self.device).requires_grad_(False)
-        identity = fingerprint(self.tokenizer)
+        identity = "" if self.tokenizer is None else fingerprint(self.tokenizer)
         if config.tokenizer_fingerprint not in ("", identity):
             raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
         self.source = open_samples(config, identity)
@@ -80,6 +79,7 @@ class TransformerStage(Stage[TransformerTraining]):
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
         self.command = kind_of(architecture).kind
         self.unconditional = architecture.unconditional
+        self.size = (self.tokenizer.config if self.tokenizer else architecture).image_size
 
         torch.manual_seed(config.seed)
         self.objective = objective_of(architecture, self.tokenizer, label_smoothing=config.label_smoothing)
@@ -101,13 +101,12 @@ class TransformerStage(Stage[TransformerTraining]):
         optimiser = build_optimiser(player, config, self.objective.no_decay)
         return Updater(player, optimiser, clip=config.clip, scaler=gradient_scaler(self.device, self.dtype))
 
-    def architecture(self) -> tuple[TransformerConfig, tuple[Model, tuple[str, ...]] | None]:
+    def architecture(self) -> tuple[Any, tuple[Model, tuple[str, ...]] | None]:
         """What is trained, fitted to tokenizer and data, and the model that it starts from with its classes.
 
         No model without `init_from`, and where a checkpoint has all that is needed: it may be gone by then.
         """
         config, tokenizer, start = self.config, self.tokenizer, None
-        fitted: TransformerConfig
         if config.init_from and self.before is not None and self.run.checkpoints(sharded=self.sharded):
             self.needs_checkpoint = True
             fitted = from_dict(type(config.model), self.before.settings["model"])
@@ -133,8 +132,7 @@ class TransformerStage(Stage[TransformerTraining]):
             share = {"rank": processes.rank, "world": processes.world}
             yield from cached_batches(samples, batch_size=config.batch_size, seed=config.seed, start=start, **share)
             return
-        size = self.tokenizer.config.image_size
-        with closing(image_batches(samples, config, size, processes, start=start, position=position)) as images:
+        with closing(image_batches(samples, config, self.size, processes, start=start, position=position)) as images:
             yield from encoded_batches(self.tokenizer, images, seed=config.seed, dtype=self.dtype)
 
     def step(self, step: int, batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
@@ -151,15 +149,15 @@ class TransformerStage(Stage[TransformerTraining]):
         self.average.update_parameters(self.model)
         return figures, norms[0]
 
-    def gradients(self, updater: Updater, step: int, parts: list[tuple[TokenPyramid, Tensor]]) -> dict[str, Tensor]:
+    def gradients(self, updater: Updater, step: int, parts: list[tuple[Any, Tensor]]) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch, part by part; returns its figures."""
         sizes, seen = [len(classes) for _, classes in parts], []
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (tokens, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
                     loss, figures = self.objective.loss(self.wrapped, tokens, classes)
-                    saved = {"tokens": tokens.packed, "classes": classes}
-                    require_finite(loss, step, self.run.path, saved, self.processes.rank)
+                    saved = {"tokens": tokens.packed} if isinstance(tokens, TokenPyramid) else {"images": tokens}
+                    require_finite(loss, step, self.run.path, saved | {"classes": classes}, self.processes.rank)
                     updater.backward(loss * (len(classes) / sum(sizes)))
                 seen.append(figures)
         return seen[0] if len(seen) == 1 else mean_figures(seen, sizes)
@@ -173,9 +171,7 @@ class TransformerStage(Stage[TransformerTraining]):
         state = whole_state(self.average)
         return self.objective.rebuilt(state) if self.processes.is_main else None
 
-    def measure(
-        self, model: nn.Module, done: int, stop: Callable[[], bool], announce: Announce
-    ) -> tuple[dict[str, Any], str] | None:
+    def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
         assert self.heldout is not None
         figures = measure_transformer(
             self.objective,
@@ -183,13 +179,14 @@ class TransformerStage(Stage[TransformerTraining]):
             self.heldout,
             self.config,
             self.tokenizer,
+            size=self.size,
             unconditional=self.unconditional,
             places=self.places,
+            device=self.device,
             dtype=self.dtype,
-            stop=stop,
             announce=announce,
         )
-        return None if figures is None else (figures, heldout_line(figures))
+        return figures, heldout_line(figures)
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
@@ -209,19 +206,21 @@ class TransformerStage(Stage[TransformerTraining]):
             advance(len(images))
         if len(images) == SAMPLES:
             save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")
-        model.train()
 
 
-def suggested_parts(tokens: TokenPyramid, device: torch.device) -> int:
+def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:
     """Equal parts of a batch that are as fast as the whole: on CPU of some 1,200 tokens, enough for fast products."""
-    if device.type != "cpu":
+    if device.type != "cpu" or isinstance(tokens, Tensor):
         return 1
     share = tokens.batch_size
     least = -(-PART_TOKENS // tokens.schedule.length)  # images of a part
     return next(parts for parts in range(max(1, share // least), 0, -1) if share % parts == 0)
 
 
-def split_batch(tokens: TokenPyramid, classes: Tensor, parts: int) -> list[tuple[TokenPyramid, Tensor]]:
-    """A batch in nearly equal parts."""
-    pairs = zip(tokens.packed.chunk(parts), classes.chunk(parts), strict=True)
-    return [(TokenPyramid(packed, tokens.schedule), chosen) for packed, chosen in pairs]
+def split_batch(tokens: TokenPyramid | Tensor, classes: Tensor, parts: int) -> list[tuple[Any, Tensor]]:
+    """A batch of tokens or images in nearly equal parts, each with its classes."""
+    if isinstance(tokens, Tensor):
+        inputs = tokens.chunk(parts)
+    else:
+        inputs = [TokenPyramid(packed, tokens.schedule) for packed in tokens.packed.chunk(parts)]
+    return list(zip(inputs, classes.chunk(parts), strict=True))
