@@ -144,20 +144,20 @@ class TransformerStage(Stage[TransformerTraining]):
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
         parts = split_batch(batch.tokens.to(self.device), classes.to(self.device), count)
         figures, norms = {}, []
-        for updater in self.updaters.values():
+        for player, updater in self.updaters.items():
             set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
-            figures |= self.gradients(updater, step, parts)
+            figures |= self.gradients(player, updater, step, parts)
             norms.append(updater.step())
         self.average.update_parameters(self.model)
         return figures, norms[0]
 
-    def gradients(self, updater: Updater, step: int, parts: list[tuple[Any, Tensor]]) -> dict[str, Tensor]:
+    def gradients(self, player: str, updater: Updater, step: int, parts: list[tuple[Any, Tensor]]) -> dict[str, Tensor]:
         """Accumulate the gradients of a batch, part by part; returns its figures."""
         sizes, seen = [len(classes) for _, classes in parts], []
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (tokens, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
-                    loss, figures = self.objective.loss(self.wrapped, tokens, classes)
+                    loss, figures = self.objective.loss(self.wrapped, tokens, classes, player=player)
                     saved = {"tokens": tokens.packed} if isinstance(tokens, TokenPyramid) else {"images": tokens}
                     require_finite(loss, step, self.run.path, saved | {"classes": classes}, self.processes.rank)
                     updater.backward(loss * (len(classes) / sum(sizes)))
