@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from nextscale.checkpoint import fingerprint
-from nextscale.data.loader import ImageLoader, iterate_images, to_float
+from nextscale.data.loader import ImageLoader, iterate_images
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig, cached_batches, is_token_cache, open_tokens
+from nextscale.pictures import to_float
 from nextscale.runtime import Processes
 from nextscale.training import tokens as module
 from nextscale.training.tokens import encoded_batches, write_tokens

@@ -1,9 +1,10 @@
 """Token caches: the format on disk, reading, and batches. `nextscale tokenize` writes them, stage 2 trains from them.
 
-    TOKENS/config.json        TokenCacheConfig; written last, so that a folder with it is complete
+    TOKENS/config.json        TokenCacheConfig; written last: a folder that has it is complete
+    TOKENS/unfinished.json    the same, until then
     TOKENS/shard-00000/ ...   `datasets` folders: tokens (views x L, uint16), label, index
 
-Shards appear whole, so that an interrupted run continues behind its last one.
+A shard appears only when complete, so that an interrupted run continues behind its last one.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from nextscale.config import from_dict, read_json, require_at_least, require_seed, to_dict
 from nextscale.data.loader import batch_indices
+from nextscale.errors import one_line
 from nextscale.files import complete_folder, write_json
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 
@@ -32,30 +34,30 @@ UNFINISHED = "unfinished.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCacheConfig:
-    """What a token cache holds and where it came from."""
+    """What a token cache holds, and how it was made."""
 
     kind: str = "tokens"
     data: str = ""
     "The images' `--data`, as it was spelled."
     source: str = ""
-    "Fingerprint of the images; empty where an earlier version noted none."
+    "Fingerprint of the images; empty in caches of earlier versions."
     precision: str = ""
-    "Precision of the encoder; empty where an earlier version noted none."
+    "Precision of the encoder; empty in caches of earlier versions."
     tokenizer: str = ""
     "Fingerprint of the tokenizer's weights."
     scales: tuple[tuple[int, int], ...]
     codebook_size: int
     class_names: tuple[str, ...] = ()
     views: int = 1
-    "Augmentations kept of each image; the first is the centre crop."
+    "Crops kept of each image; the first is the centre, further ones are random."
     enlarge: float = 1.125
-    "Resize before the random crop of further views, as a multiple of the crop."
+    "Size of the image before a random crop, as a multiple of the crop."
     flip: bool = False
-    "Whether further views are mirrored half of the time."
+    "Whether half of the random crops are mirrored."
     seed: int = 0
-    "Seed of the further views."
+    "Seed of the random crops."
     images: int = 0
-    "Images held, unreadable ones not counted; 0 while unfinished."
+    "Images in the cache, without unreadable ones; 0 while unfinished."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "views", "enlarge")
@@ -64,12 +66,12 @@ class TokenCacheConfig:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch to train on, with a number per sample that decides class dropout."""
+    """A batch to train on, with a random number per sample that decides class dropout."""
 
     tokens: TokenPyramid | Tensor  # images (B, 3, H, W) in [-1, 1] for models that read no tokens
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     chance: Tensor  # (B,) float64 uniform in [0, 1), a function of (seed, epoch, sample)
-    position: dict[str, Any] | None = None  # where a stream stands behind this batch
+    position: dict[str, Any] | None = None  # of a stream, behind this batch
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class TokenCache:
 
     @property
     def labelled_by(self) -> str:
-        return ""  # the cache does not tell where its images had their labels
+        return ""  # not recorded
 
     @property
     def schedule(self) -> ScaleSchedule:
@@ -130,10 +132,10 @@ def open_tokens(folder: str | Path, *, tokenizer: str = "") -> TokenCache:
             "give the one they were made with or make them again with nextscale tokenize"
         )
     try:
-        shards = [datasets.load_from_disk(str(shard)) for shard in _shards(folder)]
-        rows: Any = datasets.concatenate_datasets(shards)  # pyright: ignore[reportArgumentType]
+        shards: list[Any] = [datasets.load_from_disk(str(shard)) for shard in _shards(folder)]
+        rows = datasets.concatenate_datasets(shards)
     except (OSError, ValueError, IndexError) as error:
-        raise ValueError(f"tokens {folder}: cannot be read ({str(error).splitlines()[0]}); make them again") from error
+        raise ValueError(f"tokens {folder}: cannot be read ({one_line(error)}); make them again") from error
     if len(rows) != config.images:
         raise ValueError(f"tokens {folder}: holds {len(rows)} of {config.images} images; make them again")
     return TokenCache(config, rows.with_format("numpy"))
@@ -144,13 +146,13 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def recorded_precision(out: Path) -> str:
-    """Precision of the cache in a folder, finished or not; empty where none is noted. Raises ValueError."""
+    """Precision of the cache in a folder, finished or not; empty where none is recorded. Raises ValueError."""
     record = _record(out)
     return "" if record is None else str(read_json(record).get("precision", ""))
 
 
 def _record(out: Path) -> Path | None:
-    """The file that says what a cache is, finished or not."""
+    """The file with the config of a cache, finished or not."""
     return next((path for path in (out / CONFIG, out / UNFINISHED) if path.is_file()), None)
 
 
@@ -185,12 +187,12 @@ def claim(out: Path, config: TokenCacheConfig, *, resume: bool) -> bool:
 
 
 def shard_folder(out: Path, number: int) -> Path:
-    """Where a cache keeps a shard."""
+    """The folder of a shard."""
     return out / f"shard-{number:05d}"
 
 
 def write_shard(shard: Path, rows: dict[str, Any], config: TokenCacheConfig) -> None:
-    """Write a shard's columns `tokens`, `label` and `index`; it appears whole."""
+    """Write the columns `tokens`, `label` and `index` of a shard, which appears only when complete."""
     import datasets
 
     length = config.views * ScaleSchedule(config.scales).length

@@ -14,11 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.checkpoint import fingerprint
+from nextscale.data.decode import center_crop, random_crop
 from nextscale.data.identity import data_identity
-from nextscale.data.loader import ImageBatch, Reader, iterate_images, require_readable, to_float
+from nextscale.data.loader import ImageBatch, Reader, iterate_images, require_readable
 from nextscale.data.source import ImageSource
 from nextscale.data.tokens import TokenBatch, TokenCacheConfig, claim, finish, sample_chances, shard_folder, write_shard
-from nextscale.data.transform import center_crop, random_crop
+from nextscale.pictures import to_float
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import Processes, autocast, precision_name
 from nextscale.tokenizer.vqvae import VQVAE
