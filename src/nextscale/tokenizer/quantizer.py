@@ -157,4 +157,3 @@ class CodebookUsage:
             "used_per_scale": per_scale,
             "perplexity": self.perplexity(),
         }
-
