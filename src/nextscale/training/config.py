@@ -272,9 +272,11 @@ def _settings(kind: str, architecture: type[Any], *, reads_tokens: bool) -> type
         return TransformerTraining
 
     def small() -> Any:
+        if kind in ARCHITECTURES:
+            return family_presets(kind)["small"]
         from nextscale.families.table import family
 
-        return (family_presets(kind) if kind in ARCHITECTURES else family(kind).presets())["small"]
+        return family(kind).presets()["small"]
 
     fields: list[tuple[str, Any, Any]] = [("model", architecture, field(default_factory=small))]
     fields += [] if reads_tokens else [("tokenizer", str, field(default=""))]

@@ -157,14 +157,15 @@ class TransformerStage(Stage[TransformerTraining]):
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
         parts = split_batch(batch.tokens.to(self.device), classes.to(self.device), count)
         figures: Figures = {}
-        norms = []
+        norms: Figures = {}
         for player, updater in self.updaters.items():
             set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
             with frozen(other.model for other in self.updaters.values() if other is not updater):
                 figures |= self.gradients(player, step, parts)
-            norms.append(updater.step())
+            norms[f"gradient_norm_{player}"] = updater.step()
         self.average.update_parameters(self.model)
-        return figures, norms[0]
+        first, *others = norms
+        return figures | {name: norms[name] for name in others}, norms[first]
 
     def gradients(self, player: str, step: int, parts: list[tuple[Any, Tensor]]) -> Figures:
         """Accumulate the gradients of a player's loss, part by part; returns the figures of the batch."""
