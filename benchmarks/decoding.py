@@ -22,10 +22,11 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from nextscale.bench.cost import model_cost
+from nextscale.bench.full_size import entrants as full_size
+from nextscale.bench.full_size import random_pipeline
+from nextscale.bench.machine import memory_rate
 from nextscale.cli.tables import print_table
-from nextscale.evaluation.full_size import entrants as full_size
-from nextscale.evaluation.full_size import memory_rate, random_pipeline
-from nextscale.evaluation.roofline import passes
 from nextscale.families.raster import Raster
 from nextscale.families.rq import RQTransformer
 from nextscale.files import write_json
@@ -58,7 +59,7 @@ def main(*, entrants: str = "raster-d16,raster-d30,rq-d16", size: int = 256, pla
                     alone.append(timed(layers))
                     rates.append(memory_rate(CPU))
             seconds, rate = median(taken), median(rates)
-            read = sum(one.read for one in passes(config, item=2, sequences=sequences)) / whole
+            read = sum(one.bytes_read(2) for one in model_cost(config, sequences=sequences).passes) / whole
             rows.append({
                 "model": name, "sequences": sequences, "seconds": seconds, "linear_seconds": median(alone),
                 "bytes": read, "bytes_per_second": read / seconds, "memory_bytes_per_second": rate,

@@ -21,6 +21,7 @@ LAYERS = (
         "caches",
         "extras",
         "moved",
+        "plots",
     ),
     ("nn",),
     ("tokenizer", "families"),
@@ -28,7 +29,7 @@ LAYERS = (
     ("sampling",),
     ("editing",),
     ("results", "generation", "pipeline"),
-    ("training", "evaluation", "scaling"),
+    ("training", "evaluation", "bench", "scaling"),
     ("cli", "studio", "server", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -10,7 +10,11 @@ OLD = {
     "nextscale.models.config": ("TransformerConfig", "VARConfig", "RasterConfig", "RQConfig", "MaskGITConfig"),
     "nextscale.models.var": ("VAR", "VARConfig"),
     "nextscale.models.transformer": ("Condition", "Transformer"),
+    "nextscale.evaluation.cost": ("generation_flops", "training_flops"),
+    "nextscale.evaluation.frechet": ("FeatureStatistics", "frechet_distance"),
     "nextscale.evaluation.judges": ("load_rejection", "ClassifierJudge"),
+    "nextscale.evaluation.plots": ("plot_codebook", "require_plots"),
+    "nextscale.scaling.report": ("fit_family", "read_results"),
     "nextscale.training.perceptual": ("PerceptualDistance",),
 }
 

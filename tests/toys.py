@@ -13,7 +13,7 @@ from PIL import Image
 from nextscale.checkpoint import ModelConfig
 from nextscale.families.var import VAR, VARConfig
 from nextscale.pipeline import VARPipeline
-from nextscale.scaling.runs import UNIT
+from nextscale.scaling.fits import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))

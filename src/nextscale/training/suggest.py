@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from nextscale.bench.cost import training_flops
 from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
-from nextscale.evaluation.cost import training_flops
 from nextscale.families.table import family
 from nextscale.presets import tokenizer_presets, transformer_presets
 from nextscale.tokenizer.vqvae import VQVAEConfig

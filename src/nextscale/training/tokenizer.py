@@ -20,8 +20,8 @@ from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import from_dict
 from nextscale.data.loader import to_float
 from nextscale.data.stream import ImageStream, Position
-from nextscale.evaluation.plots import can_plot, plot_codebook
 from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.plots import can_plot, plot_codebook
 from nextscale.runtime import PRECISIONS, autocast, resolve_device
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.usage import CodebookUsage

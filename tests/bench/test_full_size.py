@@ -2,14 +2,17 @@
 
 import itertools
 import json
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from nextscale.bench import full_size
+from nextscale.bench.cost import model_cost
+from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
-from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, parts_of, random_pipeline, timed
 from nextscale.families.table import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
@@ -42,18 +45,21 @@ def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
     )
     config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
     pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
-    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == parts_of(config)
+    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == model_cost(config, sequences=1).parts
 
 
-def test_what_takes_too_long_is_extrapolated() -> None:
-    def slow():
+def test_what_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(full_size, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def slow() -> Iterator[int]:
         for number in itertools.count():
-            time.sleep(0.02)
+            clock[0] += 0.02
             yield number
 
     times, last = timed(slow(), 100, 0.05)
     assert last == 2 and times.measured == pytest.approx(0.03)
-    assert times.seconds == pytest.approx(2.0, rel=0.5)
+    assert times.seconds == pytest.approx(2.0)
     whole, last = timed(iter(range(4)), 4, 10)
     assert whole.measured == 1 and last == 3
 
@@ -75,8 +81,6 @@ def test_unknown_names_and_sizes_are_refused(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from nextscale.evaluation import full_size
-
     scales = ((1, 1), (2, 2), (4, 4))
     small = [
         Entrant("var-d1", "var", 256, family("var").config(depth=1, scales=scales), full_size.tiny_decoder(scales)),
