@@ -22,7 +22,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from nextscale.bench.cost import model_cost
+from nextscale.bench.cost import passes
 from nextscale.bench.full_size import entrants as full_size
 from nextscale.bench.full_size import random_pipeline
 from nextscale.bench.machine import memory_rate
@@ -59,7 +59,7 @@ def main(*, entrants: str = "raster-d16,raster-d30,rq-d16", size: int = 256, pla
                     alone.append(timed(layers))
                     rates.append(memory_rate(CPU))
             seconds, rate = median(taken), median(rates)
-            read = sum(one.bytes_read(2) for one in model_cost(config, sequences=sequences).passes) / whole
+            read = sum(one.read for one in passes(config, item=2, sequences=sequences)) / whole
             rows.append({
                 "model": name, "sequences": sequences, "seconds": seconds, "linear_seconds": median(alone),
                 "bytes": read, "bytes_per_second": read / seconds, "memory_bytes_per_second": rate,

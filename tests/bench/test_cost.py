@@ -5,19 +5,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextscale.bench.cost import (
-    GenerationFlops,
-    ModelCost,
     Pass,
     decoder_flops,
     generation_flops,
-    model_cost,
+    model_flops,
+    passes,
     roofline,
     sampling_steps,
     training_flops,
 )
-from nextscale.families.table import FAMILIES, family
+from nextscale.families.table import family, kinds
 from nextscale.runtime import image_generator
-from nextscale.sampling.families import sample_model
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import make_tokenizer
@@ -27,20 +25,18 @@ SCALES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     torch.manual_seed(0)
     one, tokenizer = family(kind), make_tokenizer(scales=SCALES[kind])
     settings: dict = {"depth": 2, "scales": SCALES[kind], "codebook_size": 32, "latent_channels": 8, "classes": 3}
-    model = one.model(one.config(**settings))  # pyright: ignore[reportArgumentType]
+    model = one.network(one.config(**settings))
     model.initialise(gamma=1.0)
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
     config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4)
     with FlopCounterMode(display=False) as counter:
-        for _ in sample_model(
-            model, tokenizer.quantizer, torch.tensor([1]), generators=[image_generator(0)], config=config
-        ):
+        for _ in one.sample(model, tokenizer, torch.tensor([1]), generators=[image_generator(0)], config=config):
             pass
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flops for operator, flops in counts.items() if "convolution" not in str(operator))  # phi aside
@@ -52,40 +48,33 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
 
 
 def test_steps() -> None:
-    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in FAMILIES}
+    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in kinds()}
     assert steps == {"var": 3, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
-def test_work_of_the_passes_is_that_of_the_cost(kind: str) -> None:
+@pytest.mark.parametrize("kind", kinds())
+def test_work_is_that_of_the_cost(kind: str) -> None:
     config = family(kind).config(depth=6, scales=SCALES[kind], codebook_size=64)
-    cost = model_cost(config, sequences=2)
-    found = sum(one.flops for one in cost.passes)
-    assert found == pytest.approx(cost.flops.total, rel=0.25), "all but AdaLN's rows and what embeds"
-    assert found <= cost.flops.total
+    found = sum(one.flops for one in passes(config, item=2))
+    whole = model_flops(config, sequences=2)
+    assert found == pytest.approx(whole.total, rel=0.25), "all but AdaLN's rows and what embeds"
+    assert found <= whole.total
 
 
 def test_raster_order_reads_all_weights_for_every_token() -> None:
     config = family("raster").config(depth=2, heads=3, scales=((2, 2),), codebook_size=10)
     width, blocks, kept = 192, 12 * 192**2 * 2, 2 * 192 * 2 * 2
     wanted = [2 * (blocks + token * kept) + 4 * width * 10 for token in (1, 2, 3, 4)]
-    assert [one.bytes_read(2) for one in model_cost(config, sequences=2).passes] == wanted
+    assert [one.read for one in passes(config, item=2)] == wanted
 
 
 def test_the_larger_bound_holds() -> None:
+    assert Pass(flops=10, read=3).seconds(flop_rate=5, byte_rate=1) == 3
+    assert Pass(flops=10, read=3).seconds(flop_rate=1, byte_rate=1) == 10
+    config = family("raster").config(depth=1, scales=((2, 2),), codebook_size=10)
     tokenizer = VQVAEConfig(scales=((2, 2),), channels=16, multipliers=(1, 1), encoder_blocks=1, decoder_blocks=1)
-    one = ModelCost(GenerationFlops(10, 0, 0), [Pass(flops=10, values=3, head=0)], 1)
-
-    def seconds(flop_rate: float, byte_rate: float) -> float:
-        least = roofline(one, tokenizer, item=1, flop_rate=flop_rate, byte_rate=byte_rate)
-        return least.seconds - least.decoding
-
-    decoding = decoder_flops(tokenizer)
-    assert seconds(flop_rate=5, byte_rate=1) == pytest.approx(3, abs=1e-9 * decoding)
-    assert seconds(flop_rate=1, byte_rate=1) == pytest.approx(10, abs=1e-9 * decoding)
-    cost = model_cost(family("raster").config(depth=1, scales=((2, 2),), codebook_size=10), sequences=2)
-    slow_memory = roofline(cost, tokenizer, item=4, flop_rate=1e30, byte_rate=1e3)
+    slow_memory = roofline(config, tokenizer, item=4, flop_rate=1e30, byte_rate=1e3)
     assert slow_memory.bound_by_memory == 1 and slow_memory.seconds == pytest.approx(slow_memory.read / 1e3)
-    slow_products = roofline(cost, tokenizer, item=4, flop_rate=1e3, byte_rate=1e30)
+    slow_products = roofline(config, tokenizer, item=4, flop_rate=1e3, byte_rate=1e30)
     assert slow_products.bound_by_memory == 0 and slow_products.seconds > slow_products.decoding

@@ -1,16 +1,13 @@
 """Speed at full size: the entrants are what they are called, and extrapolation counts what was measured."""
 
-import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nextscale.bench import full_size
-from nextscale.bench.cost import model_cost
 from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
 from nextscale.families.table import family
@@ -28,7 +25,7 @@ def test_entrants_have_their_published_sizes() -> None:
     sizes = {}
     for name in ("var-d16", "raster-d16", "dit-xl-2"):
         with torch.device("meta"):
-            model = family(found[name].kind).model(found[name].config)  # type: ignore[arg-type]
+            model = family(found[name].kind).network(found[name].config)
         sizes[name] = sum(parameter.numel() for parameter in model.parameters())
     assert sizes["var-d16"] == pytest.approx(310e6, rel=0.01)
     assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)
@@ -45,23 +42,24 @@ def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
     )
     config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
     pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
-    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == model_cost(config, sequences=1).parts
+    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == family(kind).yields(config)
 
 
-def test_what_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(full_size, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+def test_what_takes_too_long_is_extrapolated() -> None:
+    now = 100.0
 
-    def slow() -> Iterator[int]:
-        for number in itertools.count():
-            clock[0] += 0.02
+    def slow(parts: int) -> Iterator[int]:
+        nonlocal now
+        for number in range(parts):
+            now += 0.02
             yield number
 
-    times, last = timed(slow(), 100, 0.05)
+    times, last = timed(slow(100), 100, 0.05, clock=lambda: now)
     assert last == 2 and times.measured == pytest.approx(0.03)
     assert times.seconds == pytest.approx(2.0)
-    whole, last = timed(iter(range(4)), 4, 10)
+    whole, last = timed(slow(4), 4, 10, clock=lambda: now)
     assert whole.measured == 1 and last == 3
+    assert whole.seconds == pytest.approx(0.08)
 
 
 def test_growth_is_fitted() -> None:

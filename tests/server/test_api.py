@@ -249,39 +249,55 @@ def test_keys(pipeline: VARPipeline, tmp_path: Any) -> None:
 
 
 class Stuck:
-    """A backend that never answers, and counts who gave up."""
+    """A backend that never answers, and counts who asked and who gave up."""
 
     def __init__(self, pipeline: VARPipeline) -> None:
         self.inner = LocalBackend(pipeline, "toy")
         self.given_up = 0
+        self.asked = asyncio.Semaphore(0)
 
     async def card(self) -> Any:
         return await self.inner.card()
 
     async def make(self, job: Job) -> AsyncIterator[Stage]:
+        self.asked.release()
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
             yield Stage(0, np.zeros((1, 1, 3), np.uint8), True, 0, 1)
         finally:
             self.given_up += 1
 
 
-def test_a_full_queue_answers_429_and_deadlines_504(pipeline: VARPipeline) -> None:
+def test_a_full_queue_answers_429(pipeline: VARPipeline) -> None:
+    backend = Stuck(pipeline)
+
+    async def conversation(client: Client) -> httpx.Response:
+        body = {"prompt": "red", "n": 2}
+        first = asyncio.create_task(client.post("/v1/images/generations", json=body))
+        for _ in range(2):
+            await backend.asked.acquire()
+        second = await client.post("/v1/images/generations", json=body)
+        assert not first.done()
+        first.cancel()
+        await asyncio.wait([first])
+        return second
+
+    second = talk_to(backend, conversation, queue=3)
+    assert second.status_code == 429 and int(second.headers["retry-after"]) >= 1
+    assert second.json()["error"]["type"] == "rate_limit_error"
+    assert backend.given_up == 2
+
+
+def test_deadlines_answer_504(pipeline: VARPipeline) -> None:
     backend = Stuck(pipeline)
 
     async def conversation(client: Client) -> list[httpx.Response]:
-        body = {"prompt": "red", "n": 2}
-        first = asyncio.create_task(client.post("/v1/images/generations", json=body))
-        await asyncio.sleep(0.1)
-        second = await client.post("/v1/images/generations", json=body)
-        late = await first
+        late = await client.post("/v1/images/generations", json={"prompt": "red", "n": 2})
         third = await client.post("/v1/images/generations", json={"prompt": "red", "stream": True})
-        return [second, late, third, await client.get("/healthz")]
+        return [late, third, await client.get("/healthz")]
 
-    second, late, third, health = talk_to(backend, conversation, queue=3, deadline=0.5)
-    assert second.status_code == 429 and int(second.headers["retry-after"]) >= 1
-    assert second.json()["error"]["type"] == "rate_limit_error"
-    assert late.status_code == 504 and "within 0.5 s" in late.json()["error"]["message"]
+    late, third, health = talk_to(backend, conversation, queue=3, deadline=0.1)
+    assert late.status_code == 504 and "within 0.1 s" in late.json()["error"]["message"]
     assert "event: error" in third.text
     assert health.json()["pending"] == 0 and backend.given_up == 3
 

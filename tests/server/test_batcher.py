@@ -14,6 +14,8 @@ from nextscale.server.batcher import Batcher
 from nextscale.server.jobs import Job, Stage
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
+WAIT = 60
+"""Seconds after which something that another thread does has failed."""
 
 
 def job(seed: int, guidance: float = 0.0) -> Job:
@@ -27,15 +29,34 @@ class Recorder:
         self.groups: list[list[int]] = []
         self.stages = 0
         self.gate = threading.Event()
+        self.begun = threading.Event()
 
     def __call__(self, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
         self.groups.append([one.seed for one in jobs])
-        self.gate.wait(5)
+        self.begun.set()
+        assert self.gate.wait(WAIT)
         for scale in range(3):
             self.stages += 1
             yield [Stage(scale, PIXEL, scale == 2, one.seed, len(jobs)) for one in jobs]
             if not any(wanted(row) for row in range(len(jobs))):
                 return
+
+
+async def alone(batcher: Batcher, run: Recorder, one: Job) -> asyncio.Task[list[int | None]]:
+    """A job that is worked on, in front of the gate: what comes now waits."""
+    task = asyncio.create_task(collect(batcher, one))
+    assert await asyncio.to_thread(run.begun.wait, WAIT)
+    return task
+
+
+async def queued(batcher: Batcher, *jobs: Job) -> list[asyncio.Task[list[int | None]]]:
+    """Jobs that are in the queue."""
+    tasks = [asyncio.create_task(collect(batcher, one)) for one in jobs]
+    all_began = asyncio.Event()
+    asyncio.get_running_loop().call_soon(all_began.set)  # after the first step of each
+    await all_began.wait()
+    assert len(batcher.waiting) == len(jobs)
+    return tasks
 
 
 async def collect(batcher: Batcher, one: Job) -> list[int | None]:
@@ -47,12 +68,10 @@ def test_those_that_wait_go_together_by_key_oldest_first() -> None:
 
     async def scenario() -> list[list[int | None]]:
         batcher = Batcher(run, most=3)
-        tasks = [asyncio.create_task(collect(batcher, job(0)))]
-        await asyncio.sleep(0.05)  # 0 runs alone; the others wait meanwhile
-        tasks += [asyncio.create_task(collect(batcher, job(seed, seed % 2))) for seed in range(1, 9)]
-        await asyncio.sleep(0.05)
+        first = await alone(batcher, run, job(0))
+        others = await queued(batcher, *(job(seed, seed % 2) for seed in range(1, 9)))
         run.gate.set()
-        return await asyncio.gather(*tasks)
+        return await asyncio.gather(first, *others)
 
     results = asyncio.run(scenario())
     assert run.groups == [[0], [1, 3, 5], [2, 4, 6], [7], [8]]
@@ -64,13 +83,11 @@ def test_those_given_up_leave_the_queue_and_stop_the_work() -> None:
 
     async def scenario() -> list[int | None]:
         batcher = Batcher(run, most=3)
-        first = asyncio.create_task(collect(batcher, job(0)))
-        await asyncio.sleep(0.05)
-        second, third = (asyncio.create_task(collect(batcher, job(seed))) for seed in (1, 2))
-        await asyncio.sleep(0.05)
+        first = await alone(batcher, run, job(0))
+        second, third = await queued(batcher, job(1), job(2))
         first.cancel()
         second.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.wait([first, second])
         run.gate.set()
         return await third
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.fits import read_results
 from nextscale.studio.app import run_studio
@@ -287,4 +287,4 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     (desk,) = opened
     desk.close()
     assert desk.rival is not None
-    assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
+    assert [family_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]

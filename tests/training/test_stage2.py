@@ -11,12 +11,13 @@ import torch
 from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_transformer, save_model
 from nextscale.data.source import open_source
-from nextscale.data.tokens import TokenCacheConfig, write_tokens
+from nextscale.data.tokens import TokenCacheConfig
 from nextscale.errors import TrainingDiverged
 from nextscale.training import heldout as heldout_module
 from nextscale.training.heldout import class_places, measure
 from nextscale.training.run import RunFolder
 from nextscale.training.tokenizer import train_tokenizer
+from nextscale.training.tokens import write_tokens
 from nextscale.training.transformer import train_transformer
 from toys import make_pipeline, make_tokenizer, transformer_config, write_parquet
 from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config, stop_while, weights

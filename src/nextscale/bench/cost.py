@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from nextscale.families.config import DiTConfig, MaskGITConfig, RasterConfig, RQConfig
-from nextscale.families.dit import FREQUENCIES
-from nextscale.nn.transformer import TransformerConfig
-from nextscale.pyramid import ScaleSchedule
-from nextscale.sampling.diffusion import PREVIEWS
+from nextscale.families.base import Stack
+from nextscale.families.table import family_of
+from nextscale.nn import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 HEAD_BYTES = 4
@@ -33,104 +31,50 @@ class GenerationFlops:
     def total(self) -> float:
         return self.blocks + self.attention + self.head + self.decoder
 
-    def __mul__(self, times: float) -> GenerationFlops:
-        return GenerationFlops(*(part * times for part in vars(self).values()))
-
     def __add__(self, other: GenerationFlops) -> GenerationFlops:
         return GenerationFlops(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One pass through a stack of blocks: products of its blocks, attention and head alone, and what they read."""
-
-    flops: float
-    values: float
-    "Weights of the blocks, keys and values that are read, in numbers."
-    head: float
-    "Weights of the head that are read, in numbers."
-
-    def bytes_read(self, item: int) -> float:
-        """Bytes read where a number of the blocks takes `item`."""
-        return item * self.values + HEAD_BYTES * self.head
+def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
+    """Passes of the model one after the other for an image; `steps` where a kind lets one choose (0: its own)."""
+    return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
 
 
-@dataclass(frozen=True)
-class ModelCost:
-    """What one image costs a transformer."""
-
-    flops: GenerationFlops
-    passes: list[Pass]
-    "One after the other."
-    parts: int
-    "How often the sampler yields: scales, rows, steps, or tenths of a diffusion."
-
-
-def model_cost(config: TransformerConfig, *, sequences: int, steps: int = 0) -> ModelCost:
-    """The cost with `sequences` side by side: two with guidance; heads that are linear see the guided one alone.
-
-    `steps` is the number of steps where a kind of model lets one choose it; 0 takes its own.
-    """
-    if isinstance(config, RQConfig):
-        return rq_cost(config, sequences)
-    if isinstance(config, DiTConfig):
-        return dit_cost(config, sequences, steps or config.sampling_steps)
-    if isinstance(config, MaskGITConfig):
-        return maskgit_cost(config, sequences, steps or config.sampling_steps)
-    flops = sequence_flops(config, config.sequence, sequences, heads=config.schedule.length)
-    passes = sequence_passes(config, config.sequence, sequences, head=True)
-    return ModelCost(flops, passes, config.schedule.final[0] if isinstance(config, RasterConfig) else len(passes))
-
-
-def rq_cost(config: RQConfig, sequences: int) -> ModelCost:
-    """The spatial transformer over all places, and at each of them the depth transformer over all codes."""
-    inner, places = config.depth_config, config.positions
-    once = modulation_flops(inner, head=True) * sequences  # the same at every place
-    codes = sequence_flops(inner, inner.schedule, sequences, heads=config.codes)
-    codes = replace(codes, blocks=codes.blocks - once) * places + GenerationFlops(once, 0, 0)
-    passes = sequence_passes(config, config.sequence, sequences, head=False)
-    passes += sequence_passes(inner, inner.schedule, sequences, head=True) * places
-    spatial = sequence_flops(config, config.sequence, sequences, heads=0)
-    return ModelCost(spatial + codes, passes, config.schedule.final[0])
-
-
-def maskgit_cost(config: MaskGITConfig, sequences: int, steps: int) -> ModelCost:
-    """`steps` passes over the whole map, and a head for both sequences: its sampler guides logits."""
-    length = config.schedule.length
-    step = sequence_flops(config, config.schedule, sequences, heads=length)
-    once = modulation_flops(config, head=True) * sequences
-    words = sequences * 2 * config.latent_channels * config.width * length
-    step = replace(step, blocks=step.blocks - once + words, head=step.head * sequences)
-    passes = sequence_passes(config, ScaleSchedule([(1, length)]), sequences, head=True) * steps
-    return ModelCost(step * steps + GenerationFlops(once, 0, 0), passes, steps)
-
-
-def dit_cost(config: DiTConfig, sequences: int, steps: int) -> ModelCost:
-    """`steps` passes over the whole map, each modulated by its time."""
-    width, tokens, inputs = config.width, config.tokens, config.latent_channels * config.patch**2
-    timed = 2 * (FREQUENCIES * width + width**2) + modulation_flops(config, head=True)
-    step = GenerationFlops(
-        blocks=float(sequences * (2 * 12 * width**2 * config.depth * tokens + 2 * inputs * width * tokens + timed)),
-        attention=float(sequences * 4 * tokens**2 * width * config.depth),
-        head=float(sequences * 2 * width * inputs * tokens),
-    )
-    passes = sequence_passes(config, ScaleSchedule([(1, tokens)]), sequences, head=False) * steps
-    return ModelCost(step * steps, passes, PREVIEWS)
-
-
-def sequence_flops(
-    config: TransformerConfig, sequence: ScaleSchedule, sequences: int, *, heads: int
+def generation_flops(
+    config: TransformerConfig, tokenizer: VQVAEConfig | None, *, guided: bool, steps: int = 0
 ) -> GenerationFlops:
-    """Matrix products per token, AdaLN once per sequence, attention to all parts so far, the head at `heads` tokens."""
-    width, depth, length = config.width, config.depth, sequence.length
-    products = 2 * 12 * width**2 * depth * length
-    projected = 2 * config.latent_channels * width * (length - sequence.lengths[0])
-    modulation = modulation_flops(config, head=heads > 0)
+    """FLOPs of one image, decoding included. With guidance, two sequences go through the model side by side."""
+    flops = model_flops(config, sequences=2 if guided else 1, steps=steps)
+    return flops if tokenizer is None else replace(flops, decoder=decoder_flops(tokenizer))
+
+
+def training_flops(config: TransformerConfig) -> float:
+    """FLOPs of one image in training: a pass over all its tokens, and twice that backwards."""
+    return 3 * model_flops(config, sequences=1, steps=1).total
+
+
+def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) -> GenerationFlops:
+    """The model's share of `generation_flops`."""
+    family = family_of(config)
+    total = GenerationFlops(family.other_flops(config) * sequences, 0, 0)
+    for stack in family.stacks(config, steps=steps):
+        total = total + stack_flops(stack, sequences)
+    return total
+
+
+def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
+    """Matrix products of every position, attention to all parts so far, AdaLN and the head, `times` times."""
+    config, sequence = stack.config, stack.sequence
+    width, depth = config.width, config.depth
+    products = 2 * 12 * width**2 * depth * sequence.length + 2 * stack.latent_channels * width * stack.embedded
     pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices)  # queries x keys
+    readers = 1 if stack.head_after_guidance else sequences
+    condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
+    conditions = stack.times if stack.condition_each_time else 1
     return GenerationFlops(
-        blocks=float(sequences * (products + projected + modulation)),
-        attention=float(sequences * 4 * pairs * width * depth),
-        head=float(2 * width * config.codebook_size * heads),
+        blocks=float(sequences * (products * stack.times + condition * conditions)),
+        attention=float(sequences * 4 * pairs * width * depth * stack.times),
+        head=float(readers * 2 * width * stack.head_outputs * stack.head_positions * stack.times),
     )
 
 
@@ -141,19 +85,6 @@ def modulation_flops(config: TransformerConfig, *, head: bool) -> float:
     width = config.width
     blocks = 6 * width * (1 if config.shared_adaln else config.depth)
     return float(2 * width * (blocks + (2 * width if head else 0)))
-
-
-def sequence_passes(config: TransformerConfig, sequence: ScaleSchedule, sequences: int, *, head: bool) -> list[Pass]:
-    """A pass per part of a sequence; it reads all weights, and the keys and values of all parts so far."""
-    width, depth = config.width, config.depth
-    blocks = 12 * width**2 * depth
-    classes = width * config.codebook_size if head else 0
-    found = []
-    for span in sequence.slices:
-        length, known = span.stop - span.start, span.stop
-        flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * classes * length
-        found.append(Pass(float(flops), float(blocks + 2 * known * width * depth * sequences), float(classes)))
-    return found
 
 
 def decoder_flops(config: VQVAEConfig) -> float:
@@ -168,22 +99,17 @@ def decoder_flops(config: VQVAEConfig) -> float:
     return float(counter.get_total_flops())
 
 
-def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
-    """Passes of the model one after the other for an image; `steps` as in `model_cost`."""
-    return len(model_cost(config, sequences=1, steps=steps).passes)
+@dataclass(frozen=True)
+class Pass:
+    """One pass through a stack of blocks: products of its blocks, attention and head alone, and what they read."""
 
+    flops: float
+    read: float
+    "Bytes."
 
-def generation_flops(
-    config: TransformerConfig, tokenizer: VQVAEConfig, *, guided: bool, steps: int = 0
-) -> GenerationFlops:
-    """FLOPs of one image, decoding included; `steps` as in `model_cost`."""
-    flops = model_cost(config, sequences=2 if guided else 1, steps=steps).flops
-    return replace(flops, decoder=decoder_flops(tokenizer))
-
-
-def training_flops(config: TransformerConfig) -> float:
-    """FLOPs of one image in training: a pass over all its tokens, and twice that backwards."""
-    return 3 * model_cost(config, sequences=1, steps=1).flops.total
+    def seconds(self, flop_rate: float, byte_rate: float) -> float:
+        """The longer of two times: that of the products, and that of reading."""
+        return max(self.flops / flop_rate, self.read / byte_rate)
 
 
 @dataclass(frozen=True)
@@ -197,18 +123,35 @@ class Roofline:
     read: float
     "Bytes of weights, keys and values."
     bound_by_memory: float
-    "Share of the passes' time in passes that wait for memory."
+    "Share of the passes' time that is spent in passes which wait for memory."
 
 
-def roofline(cost: ModelCost, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float) -> Roofline:
-    """The least time on a machine of these rates, numbers of `item` bytes: each pass takes the longer of two times.
-
-    These are the time of its products and the time of reading what it needs from memory.
-    """
-    products = [one.flops / flop_rate for one in cost.passes]
-    reads = [one.bytes_read(item) for one in cost.passes]
-    memory = [read / byte_rate for read in reads]
-    least = [max(pair) for pair in zip(products, memory, strict=True)]
-    waiting = sum(waited for waited, computed in zip(memory, products, strict=True) if waited >= computed)
+def roofline(
+    config: TransformerConfig, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float, steps: int = 0
+) -> Roofline:
+    """For one image with guidance, on a machine of these rates, numbers of `item` bytes."""
+    found = passes(config, item=item, steps=steps)
+    each = [one.seconds(flop_rate, byte_rate) for one in found]
+    waiting = sum(s for one, s in zip(found, each, strict=True) if one.read / byte_rate >= one.flops / flop_rate)
     decoding = decoder_flops(tokenizer) / flop_rate
-    return Roofline(sum(least) + decoding, decoding, sum(reads), waiting / sum(least))
+    return Roofline(sum(each) + decoding, decoding, sum(one.read for one in found), waiting / sum(each))
+
+
+def passes(config: TransformerConfig, *, item: int, sequences: int = 2, steps: int = 0) -> list[Pass]:
+    """All passes of one image one after the other, `sequences` side by side, numbers of `item` bytes."""
+    stacks = family_of(config).stacks(config, steps=steps)
+    return [one for stack in stacks for one in stack_passes(stack, sequences, item) * stack.times]
+
+
+def stack_passes(stack: Stack, sequences: int, item: int) -> list[Pass]:
+    """A pass per part of a sequence; it reads all weights, and the keys and values of all parts so far."""
+    width, depth = stack.config.width, stack.config.depth
+    blocks = 12 * width**2 * depth
+    head = width * stack.head_outputs
+    found = []
+    for span in stack.sequence.slices:
+        length, known = span.stop - span.start, span.stop
+        flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * head * length
+        kept = 2 * known * width * depth * sequences
+        found.append(Pass(float(flops), float(item * (blocks + kept) + HEAD_BYTES * head)))
+    return found

@@ -6,7 +6,7 @@ Times are seconds of one image with guidance; FLOPs count a multiply-add as two.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from nextscale.bench.cost import generation_flops, model_cost, roofline
+from nextscale.bench.cost import generation_flops, model_flops, roofline, sampling_steps
 from nextscale.bench.machine import gemm_rate, memory_rate
 from nextscale.checkpoint import ModelConfig
-from nextscale.families.table import family
+from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
@@ -77,7 +77,7 @@ def entrants(size: int) -> list[Entrant]:
 def random_pipeline(entrant: Entrant, device: torch.device, dtype: torch.dtype) -> VARPipeline:
     """An entrant with random weights."""
     torch.manual_seed(0)
-    model = family(entrant.kind).model(entrant.config)  # pyright: ignore[reportArgumentType]
+    model = family(entrant.kind).network(entrant.config)
     model.initialise()
     tokenizer = VQVAE(entrant.tokenizer).eval()
     config = ModelConfig(kind=entrant.kind, guidance=GUIDANCE)
@@ -92,38 +92,40 @@ class StepTimes:
     measured: float
 
 
-def timed(steps: Iterator[Any], parts: int, limit: float) -> tuple[StepTimes, Any]:
+def timed(
+    steps: Iterator[Any], parts: int, limit: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[StepTimes, Any]:
     """Run a generation of so many parts until `limit` seconds have passed; also returns the last part that was run."""
-    began, done, last = time.perf_counter(), 0, None
+    began, done, last = clock(), 0, None
     for step in steps:
         done, last = done + 1, step
-        if time.perf_counter() - began > limit:
+        if clock() - began > limit:
             break
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     return StepTimes(seconds * parts / done, done / parts), last
 
 
-def time_image(pipeline: VARPipeline, parts: int, limit: float) -> tuple[StepTimes, Any]:
+def time_image(pipeline: VARPipeline, limit: float) -> tuple[StepTimes, Any]:
     """`timed` of one image, after the first part of another to warm up."""
+    config = pipeline.transformer.config
     next(iter(pipeline.generate_steps([0], seeds=[0], steps=2)))  # steps: else a diffusion's first part is 25
-    return timed(iter(pipeline.generate_steps([1], seeds=[1])), parts, limit)
+    return timed(iter(pipeline.generate_steps([1], seeds=[1])), family_of(config).yields(config), limit)
 
 
 def measure_entrant(
     entrant: Entrant, device: torch.device, dtype: torch.dtype, limit: float, *, flop_rate: float, byte_rate: float
 ) -> dict[str, Any]:
     """One image, decoding included, beside what the machine's rates allow."""
-    cost = model_cost(entrant.config, sequences=2)
     pipeline = random_pipeline(entrant, device, dtype)
-    times, last = time_image(pipeline, cost.parts, limit)
+    times, last = time_image(pipeline, limit)
     began = time.perf_counter()
     pipeline.tokenizer.decode_features(last.accumulated.float())
     decoding = time.perf_counter() - began
-    least = roofline(cost, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate)
+    least = roofline(entrant.config, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate)
     return {
         **{name: getattr(entrant, name) for name in ("name", "kind", "size")},
         "parameters": count_parameters(pipeline.transformer),
-        "steps": len(cost.passes),
+        "steps": sampling_steps(entrant.config),
         "flops": generation_flops(entrant.config, entrant.tokenizer, guided=True).total,
         "seconds": times.seconds + decoding,
         "decoding": decoding,
@@ -181,9 +183,9 @@ def measure_growth(
             scales = small_scales(side) if kind == "var" else ((side, side),)
             config = family(kind).config(depth=GROWTH_DEPTH, scales=scales)
             entrant = Entrant(f"{kind}-n{side}", kind, 0, config, tiny_decoder(scales))
-            cost = model_cost(config, sequences=2)
-            times, _ = time_image(random_pipeline(entrant, device, dtype), cost.parts, 600)
-            rows.append({"n": side, "steps": len(cost.passes), "flops": cost.flops.total, **asdict(times)})
+            times, _ = time_image(random_pipeline(entrant, device, dtype), 600)
+            flops = model_flops(config, sequences=2).total
+            rows.append({"n": side, "steps": sampling_steps(config), "flops": flops, **asdict(times)})
             done += 1
             advance(done)
         sides = np.log([row["n"] for row in rows])

@@ -24,7 +24,7 @@ from nextscale.config import read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
@@ -141,7 +141,7 @@ def facts(model: str, config: ModelComparison, guidance: float | None = None) ->
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
-    kind = kind_of(transformer)
+    kind = family_of(transformer)
     tokens = pipeline.schedule.length
     seen = images_seen(model)
     return {

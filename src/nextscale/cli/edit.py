@@ -150,7 +150,7 @@ def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
 def change(image: str, options: InpaintOptions) -> None:
     """In-painting with the mask, the boxes or everything."""
     from nextscale.pictures import save_image
-    from nextscale.sampling.judges import load_rejection
+    from nextscale.sampling.rejection import load_rejection
 
     picture, pipeline = opened(image), loaded(options)
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)

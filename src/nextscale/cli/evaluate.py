@@ -9,8 +9,8 @@ from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.tables import FIGURES, figure_text, show_table
+from nextscale.errors import require
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
-from nextscale.extras import require
 from nextscale.files import write_json
 
 MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")

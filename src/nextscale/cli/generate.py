@@ -91,7 +91,7 @@ def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) 
     """Generate batch by batch into a folder; returns the manifest's entries."""
     from nextscale.pictures import sheet
     from nextscale.progress import Progress
-    from nextscale.sampling.judges import load_rejection
+    from nextscale.sampling.rejection import load_rejection
 
     sampling = pipeline.sampling(**options.sampling())
     settings = asdict(sampling) | {"precision": pipeline.precision}

@@ -69,7 +69,7 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
 
 def image_files(images: Sequence[str]) -> list[Path]:
     """All images named, folders opened. Raises ValueError for what is not there or holds none."""
-    from nextscale.data.source import images_below
+    from nextscale.data.folders import images_below
 
     if not images:
         raise ValueError("no images given; expected image files or folders of images")
@@ -96,10 +96,8 @@ def write_reconstructions(
     """
     import torch
 
-    from nextscale.data.decode import UnreadableImage
-    from nextscale.data.loader import to_float
-    from nextscale.data.transform import center_crop
-    from nextscale.pictures import grid, sheet, to_images
+    from nextscale.data.decode import UnreadableImage, center_crop
+    from nextscale.pictures import grid, sheet, stack_pixels, to_float, to_images
     from nextscale.progress import Progress
 
     device = tokenizer.quantizer.codebook.device
@@ -115,8 +113,8 @@ def write_reconstructions(
             unreadable.append(str(error))
             continue
         number = len(entries)
-        pixels = torch.from_numpy(center_crop(picture, tokenizer.config.image_size))
-        image = to_float(pixels.permute(2, 0, 1)[None].to(device))
+        pixels = stack_pixels([center_crop(picture, tokenizer.config.image_size)])
+        image = to_float(pixels.to(device))
         stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
         name = f"{number:06d}.png"
         pictures = to_images(torch.cat([image, stages]))

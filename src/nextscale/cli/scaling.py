@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle, whole_number
 from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.config import read_json
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 

@@ -60,10 +60,11 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.catalogue import find_model
     from nextscale.config import to_dict
     from nextscale.data.source import describe, open_source
-    from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision, write_tokens
+    from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
     from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.tokens import write_tokens
 
     retain_freed_memory()
     processes, out = launched(), Path(options.out)

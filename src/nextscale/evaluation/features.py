@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nextscale.data.loader import to_uint8
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.files import complete_file
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
+from nextscale.pictures import to_uint8
 
 HEADS = ("classifier", "fc", "head", "heads")
 """Names of the last layers of torchvision's classifiers."""

@@ -51,7 +51,7 @@ from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes, resolve_device
-from nextscale.sampling.judges import ClassifierJudge, load_rejection
+from nextscale.sampling.rejection import ClassifierJudge, load_rejection
 
 logger = logging.getLogger("nextscale.evaluation")
 

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from nextscale.catalogue import find_model
-from nextscale.data.loader import to_float, to_uint8
 from nextscale.evaluation.comparison import compare_features
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, Network, features_of, identity, load_features
@@ -22,6 +21,7 @@ from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone
 from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance, require_finite
 from nextscale.evaluation.reference import balanced_order, real_features
 from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.pictures import to_float, to_uint8
 from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype

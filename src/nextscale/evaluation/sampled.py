@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from nextscale.config import read_json
-from nextscale.data.loader import NO_CLASS, to_float
+from nextscale.data.loader import NO_CLASS
 from nextscale.evaluation.features import FeatureSet, Network, features_of
 from nextscale.files import write_json
-from nextscale.pictures import save_image
+from nextscale.pictures import save_image, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance
 from nextscale.runtime import Processes
@@ -143,9 +142,8 @@ def draw_shard(
                 save_image(image, kept_image(out, s, i))
             if i in wanted:
                 save_image(image, sample_path(out, i))
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in drawn.images])).permute(0, 3, 1, 2)
         labels = torch.tensor(drawn.classes if classes else [NO_CLASS for _ in chosen], dtype=torch.int64)
-        parts.append(features_of(network, to_float(pixels), labels))
+        parts.append(features_of(network, to_tensor(drawn.images), labels))
         advance(chosen.stop - images.start)
     return FeatureSet.joined(parts)
 

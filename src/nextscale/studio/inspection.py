@@ -13,14 +13,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
-from nextscale.data.loader import to_float
-from nextscale.data.transform import center_crop
+from nextscale.data.decode import center_crop
 from nextscale.families.var import VAR
 from nextscale.nn.attention import SelfAttention
-from nextscale.pictures import grid, to_images
+from nextscale.pictures import grid, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.sampling.teacher_forcing import teacher_inputs
+from nextscale.sampling.likelihood import teacher_inputs
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 from nextscale.tokenizer.usage import CodebookUsage
 
@@ -49,7 +48,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     """Everything about an image, cropped to the model's size; `label` is its class, None the likeliest."""
     tokenizer = pipeline.tokenizer
     cropped = center_crop(picture, tokenizer.config.image_size)
-    pixels = to_float(torch.from_numpy(cropped.copy()).permute(2, 0, 1)[None]).to(pipeline.device)
+    pixels = to_tensor([cropped]).to(pipeline.device)
     tokens = tokenizer.encode(pixels)
     features = tokenizer.features(pixels).float()
     states = list(tokenizer.quantizer.states(tokens))
@@ -58,7 +57,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     if label is None:
         unconditional = pipeline.transformer.config.unconditional
         found = pipeline.class_log_likelihoods(tokens)[0] if 0 < unconditional <= 100 else torch.empty(0)
-        label = int(found.argmax()) if len(found) else unconditional
+        label = int(found.argmax()) if len(found) else int(unconditional)
     likelihood = pipeline.log_likelihood(tokens, [pipeline.class_or_none(label)])[0].cpu()
     norms = [float(rest.square().mean().sqrt()) for rest in left]
     return Inspection(Image.fromarray(cropped), tokens, stages, norms, likelihood, label)
@@ -149,7 +148,7 @@ def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyra
 
     hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]
     try:
-        model(teacher_inputs(model.config, quantizer, tokens.to(model.device)), classes.to(model.device))
+        model(teacher_inputs(model, quantizer, tokens.to(model.device)), classes.to(model.device))
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.classes import match_classes
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
+from nextscale.pictures import to_float
 from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast

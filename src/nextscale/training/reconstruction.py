@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import ImageSource
-from nextscale.pictures import grid, save_image, to_images
+from nextscale.pictures import grid, save_image, to_float, to_images
 from nextscale.progress import Announce, silent
 from nextscale.runtime import autocast
 from nextscale.tokenizer.usage import CodebookUsage

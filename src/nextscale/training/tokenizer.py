@@ -18,9 +18,9 @@ from torch import distributed as dist
 from nextscale.catalogue import find_model
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import from_dict
-from nextscale.data.loader import to_float
 from nextscale.data.stream import ImageStream, Position
 from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.pictures import to_float
 from nextscale.plots import can_plot, plot_codebook
 from nextscale.runtime import PRECISIONS, autocast, resolve_device
 from nextscale.tokenizer.config import VQVAEConfig

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -24,11 +25,10 @@ from nextscale.data.tokens import (
     TokenBatch,
     TokenCache,
     cached_batches,
-    encoded_batches,
     is_token_cache,
     open_tokens,
 )
-from nextscale.families.table import Model, kind_of
+from nextscale.families.table import family_of
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
@@ -58,6 +58,7 @@ from nextscale.training.record import continued, identity_of
 from nextscale.training.run import RunFolder, stop_requests
 from nextscale.training.sharding import load_sharded, save_sharded, shard, whole_state
 from nextscale.training.split import set_aside
+from nextscale.training.tokens import encoded_batches
 from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
@@ -115,7 +116,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
     def begin() -> None:
         inputs = {"data": identity_of(source), "heldout": identity_of(heldout if config.heldout else None)}
-        run.start(config, kind_of(fitted).kind, inputs, before)
+        run.start(config, family_of(fitted).kind, inputs, before)
 
     main_decides(begin, processes)  # everything that can be refused has been
     if processes.is_main:
@@ -209,7 +210,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 def open_tokens_or_images(config: TransformerTraining, tokenizer: VQVAE) -> TokenCache | ImageSource | ImageStream:
     """A token cache that this tokenizer made, or images. Raises ValueError."""
     if is_token_cache(config.data):
-        return open_tokens(config.data, tokenizer=tokenizer)
+        return open_tokens(config.data, tokenizer=fingerprint(tokenizer))
     return open_images(config)
 
 
@@ -249,7 +250,7 @@ def training_batches(
 
 
 def export(
-    model: Model,
+    model: Any,
     tokenizer: VQVAE,
     names: tuple[str, ...],
     config: TransformerTraining,
@@ -261,7 +262,7 @@ def export(
 ) -> None:
     """Write RUN/model, then a grid of samples, up to 16 classes in 4 or more images; no grid when `stop` says so."""
     about = ModelConfig(
-        kind=kind_of(config.model).kind,
+        kind=family_of(config.model).kind,
         class_names=names,
         guidance=config.guidance,
         top_k=config.top_k,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from nextscale.families.table import Model, kind_of
+from nextscale.families.table import family_of
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -22,7 +22,7 @@ def started_config(
 ) -> Architecture:
     """The architecture of a model that starts from one of `start`. Raises ValueError for another kind or tokens."""
     if type(start) is not type(wanted):
-        raise ValueError(f"init_from {source}: is {kind_of(start).title}, not {kind_of(wanted).title}")
+        raise ValueError(f"init_from {source}: is {family_of(start).title}, not {family_of(wanted).title}")
     for name in ("scales", "codebook_size", "latent_channels"):
         theirs, ours = getattr(start, name), getattr(tokenizer, name)
         if theirs != ours:
@@ -34,7 +34,7 @@ def started_config(
 
 
 @torch.no_grad()
-def warm_start(model: Model, names: Sequence[str], start: Model, start_names: Sequence[str]) -> int:
+def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequence[str]) -> int:
     """Copy all weights of `start`, class tables by name; returns how many classes it knew.
 
     Classes that it did not know begin as the unconditional class. Unconditional stays unconditional.
