@@ -12,8 +12,9 @@ import gradio as gr
 from nextscale.bench.model_comparison import plot_comparison
 from nextscale.config import read_json
 from nextscale.scaling.fits import fit_family, plot_laws, read_results
+from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
-from nextscale.studio.errors import told
+from nextscale.studio.events import told
 
 COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
 
@@ -41,7 +42,7 @@ def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
 
 
 def plotted(desk: Desk, kind: str, data: Any) -> str:
-    """A picture of results; returns its path, a new one each time. Raises ValueError for too few of them."""
+    """Draw results; returns the path of a new picture. Raises ValueError for too few results."""
     path = desk.folder / f"results-{secrets.token_hex(8)}.png"
     if kind == "scaling":
         plot_laws(data, fit_family(data), path)
@@ -60,14 +61,7 @@ def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
         )
         return
     chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
-    picture = gr.Image(
-        label="Plot",
-        show_label=False,
-        interactive=False,
-        format="png",
-        elem_id="scaling-plot",
-        buttons=["download", "fullscreen"],
-    )
+    picture = gr.Image(label="Plot", elem_id="scaling-plot", buttons=["download", "fullscreen"], **SHOWN)
 
     @told
     def show(name: str) -> str:

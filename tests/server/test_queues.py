@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nextscale.sampling.next_scale import SamplingConfig
-from nextscale.server.batcher import Batcher
 from nextscale.server.jobs import Job, Stage
+from nextscale.server.queues import Batcher
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
 WAIT = 60

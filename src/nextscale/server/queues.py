@@ -1,8 +1,10 @@
-"""Requests that arrive together are worked on together."""
+"""Queues: how many images may wait in front of the server, and which of them a model works on together."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +12,42 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nextscale.server.jobs import Job, Stage
+from nextscale.server.problems import Refused
 
 Run = Callable[[Sequence[Job], Callable[[int], bool]], Iterator[list[Stage | None]]]
-"""Works on jobs of one key: a stage or None per job and step; is told which rows are still wanted."""
+"""Works on jobs of one key: yields a stage or None per job and step. The second argument: is row i still wanted?"""
+
+
+class Admission:
+    """A bound on the number of images that are waiting or in work."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.pending = 0
+        self.draining = False
+        self.seconds_each = 0.1
+        "Time between finished images under load, a running mean."
+        self.finished_at: float | None = None
+
+    def enter(self, images: int) -> None:
+        """Count a request in. Raises Refused when there is no room or the server is stopping."""
+        if self.draining:
+            raise Refused(503, "the server is stopping; try another one, or later", retry_after=5)
+        if images > self.most:
+            raise Refused(400, f"n: at most {self.most} images fit into the queue, got {images}", param="n")
+        if self.pending + images > self.most:
+            wait = min(60, math.ceil(max(1.0, self.pending * self.seconds_each)))
+            line = f"{self.pending} images are waiting, of {self.most} at most; try again in {wait} s"
+            raise Refused(429, line, retry_after=wait)
+        self.pending += images
+
+    def leave(self, images: int) -> None:
+        """Count a request out, however it ended."""
+        now = time.monotonic()
+        if self.finished_at is not None and self.pending > images:
+            self.seconds_each += 0.1 * (min(60.0, (now - self.finished_at) / images) - self.seconds_each)
+        self.finished_at = now
+        self.pending -= images
 
 
 @dataclass(eq=False)
@@ -25,14 +60,14 @@ class Ticket:
 
 
 class Batcher:
-    """One group after the other in a thread of its own; whatever waits meanwhile makes up the next.
+    """Works on one group of jobs after the other in a thread of its own; jobs that come meanwhile wait.
 
-    A group is the job that waits longest and those of its key, up to `most`, in the order they came. Jobs that nobody
-    waits for any more leave the queue at once, and a running group is given up when that holds for all of it.
+    A group is the job that has waited longest and others of its key, up to `most`, in the order they came. A job that
+    nobody waits for any more leaves the queue at once; a running group is given up when that holds for all its jobs.
     """
 
     def __init__(self, run: Run, *, most: int, linger: float = 0.003) -> None:
-        """`linger`: seconds to wait for company when fewer than `most` are there."""
+        """`linger`: seconds to wait for more jobs when fewer than `most` are there."""
         self.run, self.most, self.linger = run, most, linger
         self.waiting: deque[Ticket] = deque()
         self.arrived = asyncio.Event()
@@ -67,12 +102,12 @@ class Batcher:
             if len(self.waiting) < self.most:
                 await asyncio.sleep(self.linger)
             if group := self.next_group():
-                await loop.run_in_executor(self.thread, self.drive, group, loop)
+                await loop.run_in_executor(self.thread, self.work_on, group, loop)
             else:
                 self.arrived.clear()
 
     def next_group(self) -> list[Ticket]:
-        """The job that waits longest with those that go with it, taken from the queue."""
+        """Take the next group from the queue."""
         if not self.waiting:
             return []
         key = self.waiting[0].job.key
@@ -81,8 +116,8 @@ class Batcher:
             self.waiting.remove(ticket)
         return group
 
-    def drive(self, group: list[Ticket], loop: asyncio.AbstractEventLoop) -> None:
-        """Work on a group, handing stages over to the event loop as they come."""
+    def work_on(self, group: list[Ticket], loop: asyncio.AbstractEventLoop) -> None:
+        """Make the images of a group; each stage goes to the event loop as soon as it is there."""
         try:
             for stages in self.run([ticket.job for ticket in group], lambda row: not group[row].abandoned):
                 for ticket, stage in zip(group, stages, strict=True):
@@ -91,5 +126,5 @@ class Batcher:
             end: Exception = RuntimeError("the work ended without a result")
         except Exception as error:
             end = error
-        for ticket in group:  # which a job that has its result does not read
+        for ticket in group:  # a job that has its result does not read this
             loop.call_soon_threadsafe(ticket.stages.put_nowait, end)

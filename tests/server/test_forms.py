@@ -11,9 +11,9 @@ from PIL import Image
 from nextscale.editing.config import EditConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.next_scale import SamplingConfig
+from nextscale.server.forms import transparent_part, uploaded_image, uploaded_mask
 from nextscale.server.jobs import Edit, Job
-from nextscale.server.uploads import transparent_part, uploaded_image, uploaded_mask
-from nextscale.server.worker import run_jobs
+from nextscale.server.local import run_jobs
 
 MOST = 10_000
 

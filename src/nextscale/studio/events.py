@@ -1,10 +1,13 @@
-"""Buttons that start jobs: while one runs they say so, and a page that is loaded again finds it.
+"""Events of the page: buttons that start jobs, and messages that say what is wrong.
 
-Each tab has one: `Bench.job` wires its buttons, and `Bench.restore` what a page shows when it is loaded.
+A page that is loaded again shows its running jobs: `PageJobs.job` wires the buttons of a tab, `PageJobs.restore` what
+happens when the page is loaded.
 """
 
 from __future__ import annotations
 
+import functools
+import html
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,20 +16,30 @@ from typing import Any
 import gradio as gr
 
 from nextscale.studio.desk import Desk
-from nextscale.studio.errors import Refused, lenient, one_line, tell
-from nextscale.studio.jobs import Job, Update, Visitor
+from nextscale.studio.jobs import Job, Update, Visitor, one_line
 
-FOLLOWERS = 40
-"""Pages that may look at a job at once."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Options of events that are the page's own and take no time."""
+FOLLOWING: dict[str, Any] = {"show_progress": "hidden", "concurrency_limit": 40}
+"""Options of events that follow a job; the limit is the number of pages that do so at once."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """In place of a value that a component did not accept."""
+
+    message: str
 
 
 @dataclass
-class Bench:
-    """The desk as one page sees it: whose page it is, and what comes back when it is loaded again."""
+class PageJobs:
+    """The jobs of one page."""
 
     desk: Desk
     token: gr.State
+    "Names the browser."
     restored: list[tuple[Callable[..., Iterator[Update]], list[Any]]] = field(default_factory=list)
+    "Events of a page that is loaded, and their outputs."
 
     def job(
         self,
@@ -39,9 +52,9 @@ class Bench:
         outputs: list[Any],
         kept: Callable[[Visitor], Update] | None = None,
     ) -> None:
-        """`start` runs `work(job, *inputs)`, whose updates are of `outputs`; `stop` ends it after the step at hand.
+        """`start` runs `work(job, *inputs)`, which yields updates of `outputs`; `stop` ends it after its present step.
 
-        `kept` are updates that a page shows again whether there is a job or not. What `status` says is said once the
+        `kept` makes updates that a loaded page shows whether there is a job or not. `status` shows its value once the
         page has loaded.
         """
         ready, status.value = status.value, "Loading ..."
@@ -78,8 +91,7 @@ class Bench:
             yield from followed(job)
 
         def halt(token: str | None) -> None:
-            job = self.desk.visitors.visitor(token).jobs.get(tab)
-            if job:
+            if job := self.desk.visitors.visitor(token).jobs.get(tab):
                 job.stop()
 
         def restore(token: str | None) -> Iterator[Update]:
@@ -91,24 +103,55 @@ class Bench:
 
         for component in inputs:
             lenient(component)
-        start.click(
-            run, [self.token, *inputs], outputs, concurrency_limit=FOLLOWERS, api_name=tab.lower(),
-            show_progress="hidden",
-        )  # fmt: skip
+        start.click(run, [self.token, *inputs], outputs, api_name=tab.lower(), **FOLLOWING)
         if stop:
             stop.click(halt, self.token, None, queue=False, api_visibility="private")
         self.restored.append((restore, outputs))
 
-    def restore(self, page: gr.Blocks, browser: gr.BrowserState) -> None:
-        """Wire what happens when the page is loaded: who it is, and what they had."""
+    def restore(self, blocks: gr.Blocks, browser: gr.BrowserState) -> None:
+        """When the page is loaded, find out which browser it is in, and show its jobs."""
 
         def known(token: str | None) -> tuple[str, str]:
             token = token or secrets.token_hex(16)
             return token, token
 
-        event = page.load(known, browser, [browser, self.token], show_progress="hidden", api_visibility="private")
+        event = blocks.load(known, browser, [browser, self.token], **QUIET)
         for restore, outputs in self.restored:
-            event.then(
-                restore, self.token, outputs, concurrency_limit=FOLLOWERS, show_progress="hidden",
-                api_visibility="private",
-            )  # fmt: skip
+            event.then(restore, self.token, outputs, api_visibility="private", **FOLLOWING)
+
+
+def lenient(component: Any) -> None:
+    """Have a component return `Refused` for a value it does not accept: an error would be shown over all outputs."""
+    read = component.preprocess
+
+    def preprocess(payload: Any) -> Any:
+        try:
+            return read(payload)
+        except gr.Error as error:
+            return Refused(f"{component.label}: {error.message}".rstrip("."))
+        except Exception:  # an empty slider, a damaged picture
+            return Refused(f"{component.label}: this value cannot be used")
+
+    component.preprocess = preprocess
+
+
+def told(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
+    """An event whose ValueErrors become messages; it then returns `instead()`, by default no change.
+
+    It has to go through gradio's queue, or there are no messages.
+    """
+
+    @functools.wraps(function)
+    def call(*values: Any) -> Any:
+        try:
+            return function(*values)
+        except ValueError as error:
+            tell(one_line(error))
+            return instead()
+
+    return call
+
+
+def tell(message: str) -> None:
+    """Show a message at the corner of the page."""
+    gr.Warning(html.escape(message), duration=10, title="Not done")
