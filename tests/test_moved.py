@@ -15,7 +15,12 @@ OLD = {
     "nextscale.evaluation.judges": ("load_rejection", "ClassifierJudge"),
     "nextscale.evaluation.plots": ("plot_codebook", "require_plots"),
     "nextscale.scaling.report": ("fit_family", "read_results"),
+    "nextscale.tokenizer.usage": ("CodebookUsage",),
+    "nextscale.training.distributed": ("launched", "wait_for_all"),
     "nextscale.training.perceptual": ("PerceptualDistance",),
+    "nextscale.training.record": ("read_record",),
+    "nextscale.training.tokenizer": ("train_tokenizer", "TokenizerTraining"),
+    "nextscale.training.transformer": ("train_transformer", "TransformerTraining"),
 }
 
 

@@ -43,7 +43,7 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.plots import can_plot
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.parallel import launched, wait_for_all
 
     retain_freed_memory()
     processes = launched()

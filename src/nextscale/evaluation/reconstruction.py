@@ -25,7 +25,7 @@ from nextscale.pictures import to_float, to_uint8
 from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
 
 NONE = "none"

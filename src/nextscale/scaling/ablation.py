@@ -23,9 +23,8 @@ from nextscale.files import write_json
 from nextscale.presets import family_presets
 from nextscale.progress import Announce, silent
 from nextscale.scaling.config import ROWS, Ablation, Row
-from nextscale.training.families import TRAININGS
-from nextscale.training.optimisation import OptimiserConfig
-from nextscale.training.transformer import TransformerTraining, train_transformer
+from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.stage2 import train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
@@ -38,7 +37,7 @@ def training_of(config: Ablation, row: Row, seed: int) -> TransformerTraining:
     settings |= {"model": family_presets(row.kind)[row.preset], "out": str(Path(config.out) / f"{row.preset}-s{seed}")}
     settings |= {"seed": seed, "sample_every": config.steps, "checkpoint_every": max(1, min(500, config.steps // 4))}
     optimiser = OptimiserConfig(learning_rate=config.learning_rate, ema=config.ema, final=0.02, flat=0.1)
-    return from_dict(TRAININGS[row.kind], settings | {"optimiser": optimiser})
+    return from_dict(training_settings(row.kind), settings | {"optimiser": optimiser})
 
 
 def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[str, Any]]:

@@ -28,11 +28,9 @@ from nextscale.presets import family_presets
 from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
 from nextscale.scaling.fits import UNIT
-from nextscale.training.families import TRAININGS
-from nextscale.training.metrics import LOG
-from nextscale.training.optimisation import OptimiserConfig
-from nextscale.training.record import identity_of, read_record
-from nextscale.training.transformer import TransformerTraining, train_transformer
+from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.run import LOG, identity_of, read_record
+from nextscale.training.stage2 import train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
@@ -52,7 +50,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     every = steps // config.measurements
     rate = config.learning_rate * (4 / depth) ** config.rate_power
     model = replace(family_presets(config.kind)["small"], depth=depth, heads=depth)
-    kind = TRAININGS[config.kind]
+    kind = training_settings(config.kind)
     same = {field.name: getattr(config, field.name) for field in fields(kind) if hasattr(config, field.name)}
     own: dict[str, Any] = {"model": model, "out": str(Path(config.out) / f"{config.kind}-d{depth}")}
     own |= {"steps": every * config.measurements, "sample_every": every, "checkpoint_every": max(1, every // 4)}
