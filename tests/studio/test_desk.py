@@ -18,7 +18,7 @@ from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
-from nextscale.scaling.report import read_results
+from nextscale.scaling.fits import read_results
 from nextscale.studio.app import run_studio
 from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, take_files

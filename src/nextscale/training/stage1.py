@@ -21,10 +21,10 @@ from nextscale.config import from_dict
 from nextscale.data.loader import ImageBatch
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream, Position
-from nextscale.evaluation.plots import can_plot, plot_codebook
 from nextscale.nn.conv import channels_last
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import grid, save_image, to_float, to_images
+from nextscale.plots import can_plot, plot_codebook
 from nextscale.progress import Announce
 from nextscale.runtime import PRECISIONS, autocast
 from nextscale.tokenizer.config import VQVAEConfig
