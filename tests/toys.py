@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
-from nextscale.data.loader import to_float
 from nextscale.families.table import family
 from nextscale.families.var import VAR, VARConfig
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
@@ -66,7 +66,7 @@ def make_baseline(kind: str, **changes: object) -> VARPipeline:
         settings["codebook_size"] = 32
     one = family(kind)
     torch.manual_seed(0)
-    model = one.model(one.config(**settings | changes))  # pyright: ignore[reportArgumentType]
+    model = one.network(one.config(**settings | changes))
     model.initialise()
     config = ModelConfig(kind=kind, class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
     return VARPipeline(make_tokenizer(scales=model.config.scales), model.eval(), config)

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from nextscale.data.decode import read_image
-from nextscale.data.loader import to_float
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.rejection import Rejection

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from nextscale.editing.hooks import METHODS, EvidenceHook, Together
+from nextscale.editing.hooks import METHODS, EvidenceHook
 from nextscale.pipeline import VARPipeline
 from nextscale.runtime import image_generator
-from nextscale.sampling.next_scale import SamplingConfig, sample_scales
+from nextscale.sampling.next_scale import sample_scales
+from nextscale.sampling.step import HookChain, SamplingConfig
 from toys import pixels, toy_image
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -99,7 +100,7 @@ def test_the_variance_is_that_of_what_is_kept(pipeline: VARPipeline) -> None:
 def test_a_hook_keeps_nothing_of_its_last_run(pipeline: VARPipeline, method: str, smooth: bool) -> None:
     kept = torch.zeros(1, 1, 4, 4)
     kept[..., :2] = 1
-    hook = Together(METHODS[method](pipeline.tokenizer, pixels(toy_image(0, 0)), kept))
+    hook = HookChain(METHODS[method](pipeline.tokenizer, pixels(toy_image(0, 0)), kept))
 
     def run(seed: int) -> torch.Tensor:
         *_, last = pipeline.generate_steps(["red"], seeds=[seed], hook=hook, smooth=smooth, temperature=4.0, top_k=0)

@@ -25,7 +25,7 @@ def test_entrants_have_their_published_sizes() -> None:
     sizes = {}
     for name in ("var-d16", "raster-d16", "dit-xl-2"):
         with torch.device("meta"):
-            model = family(found[name].kind).model(found[name].config)  # type: ignore[arg-type]
+            model = family(found[name].kind).network(found[name].config)
         sizes[name] = sum(parameter.numel() for parameter in model.parameters())
     assert sizes["var-d16"] == pytest.approx(310e6, rel=0.01)
     assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from nextscale.cli import main
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
 from nextscale.evaluation.likelihood import LikelihoodEvaluation, evaluate_likelihood
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 
 Make = Callable[..., Path]

@@ -10,7 +10,7 @@ import torch
 
 from nextscale.catalogue import find_model
 from nextscale.cli import main
-from nextscale.data.loader import iterate_images, to_float, to_uint8
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
 from nextscale.evaluation.features import load_features
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -21,6 +21,7 @@ from nextscale.evaluation.reconstruction import (
     structural_similarity,
 )
 from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.pictures import to_float, to_uint8
 
 Make = Callable[..., Path]
 

@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
-from nextscale.server.admission import Admission
-from nextscale.server.jobs import Job, Stage
+from nextscale.server.jobs import Job, Stage, previews
 from nextscale.server.local import LocalBackend
-from nextscale.server.orders import previews
+from nextscale.server.queues import Admission
 from nextscale.server.schema import GenerationRequest
 from nextscale.server.settings import Keys
 from talk import Client, picture, png, talk, talk_to

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nextscale.server import private_ray
-from nextscale.server.private_ray import INNER, LONGEST, ROOM, SOCKETS, RaysWords, environment, short_folder
+from nextscale.server.private_ray import INNER, LONGEST, ROOM, SOCKETS, RayOutput, environment, short_folder
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_every_server_has_a_secret_of_its_own() -> None:
 
 
 def test_what_ray_prints_becomes_a_line_of_our_log(caplog: pytest.LogCaptureFixture) -> None:
-    words = RaysWords()
+    words = RayOutput()
     with redirect_stdout(words):
         print("\x1b[33m(raylet)\x1b[0m A worker died. To troubleshoot, see /tmp/x.\n  more")
         words.muted = True

@@ -260,7 +260,7 @@ def test_every_status_has_a_whole_body(pipeline: VARPipeline) -> None:
 
 
 def test_more_images_than_the_queue_holds_never_fit() -> None:
-    from nextscale.server.admission import Admission
+    from nextscale.server.queues import Admission
 
     with pytest.raises(Refused) as refused:
         Admission(4).enter(5)

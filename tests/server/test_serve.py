@@ -18,8 +18,8 @@ import openai
 import pytest
 from PIL import Image
 
+from nextscale.environment import POLICIES
 from nextscale.pipeline import VARPipeline
-from nextscale.threads import POLICIES
 from stress.running_server import Server, command_of
 from toys import make_pipeline, toy_image
 

@@ -218,7 +218,7 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
         taken.append(Image.open(path))
         return taken[-1].convert("RGB")
 
-    monkeypatch.setattr("nextscale.studio.easel.uploaded", reading)
+    monkeypatch.setattr("nextscale.studio.components.uploaded", reading)
     seed, take = page.get_by_label("Seed", exact=True).first, page.locator("#take")
     assert take.is_disabled()
     page.locator("#generate-start").click()

@@ -16,20 +16,16 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.evaluation.attention import attention_shares
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
 from nextscale.studio.app import run_studio
 from nextscale.studio.compare import race_live
-from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of
-from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, Canvas, edit_live
+from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, take_files
+from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from nextscale.studio.generate import chosen_of, generate_live
-from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
-from nextscale.studio.pace import paced
-from nextscale.studio.pictures import PREVIEW, encoded, fitted, strip
-from nextscale.studio.place import take_files
-from nextscale.studio.region_preview import RegionPreview
+from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
 from nextscale.studio.scaling import plotted, result_sets
 from toys import make_pipeline, toy_image
 
@@ -44,7 +40,7 @@ def test_previews_are_small_and_of_the_edited_region_and_the_result_is_whole(des
     mask = np.zeros((600, 700), np.float32)
     mask[50:550, 400:440] = 1
     *_, last = frames = list(
-        edit_live(desk, Canvas(Image.fromarray(noise), mask), INPAINT, "red", 2, 0, (), EditConfig())
+        edit_live(desk, PaintedImage(Image.fromarray(noise), mask), INPAINT, "red", 2, 0, (), EditConfig())
     )
     seen = [picture for frame in frames for picture in (*(frame.pair or ()), frame.strip, *frame.variations) if picture]
     assert len(seen) >= 3 * len(desk.pipeline.schedule)
@@ -68,7 +64,7 @@ def test_holes_far_apart_are_shown_one_after_the_other(desk: Desk) -> None:
     image = toy_image(0, 0, 40).resize((300, 40))
     mask = np.zeros((40, 300), np.float32)
     mask[10:20, 5:15] = mask[10:20, 280:290] = 1
-    frames = list(edit_live(desk, Canvas(image, mask), INPAINT, "red", 2, 0, (), EditConfig()))
+    frames = list(edit_live(desk, PaintedImage(image, mask), INPAINT, "red", 2, 0, (), EditConfig()))
     assert [frame.status for frame in frames[3:5]] == ["Scale 4 of 4, part 1 of 2", "Scale 1 of 4, part 2 of 2"]
     last = frames[-1]
     assert last.pair and last.pair[0].size == (300, 40) and len(last.variations) == 2
@@ -179,22 +175,22 @@ def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
     layer = np.zeros((20, 20, 4), np.uint8)
     layer[5:15, 5:15] = 255
     value = {"background": image.convert("RGBA"), "layers": [Image.fromarray(layer)], "composite": None}
-    canvas = Canvas.of(value)
+    canvas = PaintedImage.of(value)
     assert canvas.mask.sum() == 100
     *_, last = edit_live(desk, canvas, INPAINT, "red", 2, 4, (0, 0, 0, 0), EditConfig())
     wanted = pipeline.inpaint(image, canvas.mask, classes="red", seeds=[4, 5]).images
     assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
-    blank = Canvas(image, np.zeros((20, 20), np.float32))
+    blank = PaintedImage(image, np.zeros((20, 20), np.float32))
     with pytest.raises(ValueError, match="nothing is painted"):
         list(edit_live(desk, blank, INPAINT, "red", 1, 0, (0,) * 4, EditConfig()))
     with pytest.raises(ValueError, match="there is no image yet"):
-        Canvas.of(None)
+        PaintedImage.of(None)
     with pytest.raises(ValueError, match="at most 25,000,000"):
-        Canvas.of({"background": Image.new("1", (6000, 6000))})
+        PaintedImage.of({"background": Image.new("1", (6000, 6000))})
 
 
 def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> None:
-    canvas = Canvas.of({"background": toy_image(1, 0, 16)})
+    canvas = PaintedImage.of({"background": toy_image(1, 0, 16)})
     *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
     assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
     before, after = around.pair or ()
@@ -288,4 +284,4 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     (desk,) = opened
     desk.close()
     assert desk.rival is not None
-    assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
+    assert [family_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]

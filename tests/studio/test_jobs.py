@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from nextscale.studio import jobs
-from nextscale.studio.errors import Refused, lenient, told
+from nextscale.studio.events import Refused, lenient, told
 from nextscale.studio.jobs import Job, Update, Visitors
 from toys import toy_image
 

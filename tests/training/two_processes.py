@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nextscale.runtime import launched_processes
-from nextscale.training.distributed import wait_for_all
-from nextscale.training.tokenizer import train_tokenizer
-from nextscale.training.transformer import train_transformer
+from nextscale.training.parallel import wait_for_all
+from nextscale.training.stage1 import train_tokenizer
+from nextscale.training.stage2 import train_transformer
 from toys import transformer_config
 from training.small_runs import stage1_config, stage2_config
 

@@ -14,17 +14,13 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
 from nextscale import __version__
-from nextscale.caches import settle_caches
 from nextscale.cli.examples import EXAMPLES
-from nextscale.errors import TrainingDiverged
-from nextscale.extras import missing_extra
-from nextscale.threads import share_the_processor
+from nextscale.environment import settle_caches, share_the_processor
+from nextscale.errors import TrainingDiverged, missing_extra
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
-UNWRITABLE = (
-    errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR
-)  # fmt: skip
+UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 
 app = App(
     name="nextscale",
@@ -35,7 +31,7 @@ app = App(
 
 
 def add(to: App, name: str, text: str, function: str, group: Group | None = None) -> None:
-    """A command by the place of its function, which is imported when it runs; its help ends with examples."""
+    """Add a command; `function` (module:name) is imported when the command runs. Its help ends with examples."""
     words = name if to is app else f"{to.name[0]} {name}"
     lines = "\n".join(f"  nextscale {words} {example}".rstrip() for example in EXAMPLES[words])
     place: dict[str, Any] = {"sort_key": next(ORDER)} | ({} if group is None else {"group": group})
@@ -43,8 +39,8 @@ def add(to: App, name: str, text: str, function: str, group: Group | None = None
     to.command(f"nextscale.cli.{function}", name=name, help=text, **shown, **place)
 
 
-def family(name: str, text: str, group: Group) -> App:
-    """A command that has commands of its own."""
+def add_group(name: str, text: str, group: Group) -> App:
+    """Add a command that has commands of its own."""
     made = App(name=name, help=text, group=group, sort_key=next(ORDER))
     app.command(made)
     return made
@@ -61,7 +57,7 @@ for flag in ("--help", "--version"):
 
 add(app, "generate", "Generate images; without options, 16 of the demo model.", "generate:generate", PICTURES)
 add(app, "reconstruct", "Encode and decode images; --scales shows every scale.", "reconstruct:reconstruct", PICTURES)
-edit = family("edit", "Edit images without training: in-paint, out-paint, other classes, upscale.", PICTURES)
+edit = add_group("edit", "Edit images without training: in-paint, out-paint, other classes, upscale.", PICTURES)
 add(edit, "inpaint", "Regenerate what a mask covers; the rest stays to the pixel.", "edit:inpaint")
 add(edit, "outpaint", "Add pixels at the sides.", "edit:outpaint")
 add(edit, "class", "Turn an image, or what a mask covers, into another class.", "edit:edit_class")
@@ -69,19 +65,19 @@ add(edit, "upscale", "Make a small image as large as the model's.", "edit:upscal
 add(app, "studio", "Open the studio: generate, edit and inspect in a browser.", "studio:studio", PICTURES)
 add(app, "serve", "Serve a model over HTTP, in OpenAI's Images API.", "serve:serve", PICTURES)
 
-train = family("train", "Train a tokenizer (stage 1) or a transformer (stage 2).", TRAINING)
+train = add_group("train", "Train a tokenizer (stage 1) or a transformer (stage 2).", TRAINING)
 add(train, "tokenizer", "Stage 1: the multi-scale VQVAE.", "train:train_tokenizer_command")
 add(train, "var", "Stage 2: the next-scale transformer.", "train:train_var_command")
 for kind, title in BASELINES.items():
     add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind}_command")
 add(app, "tokenize", "Write a token cache to train transformers from.", "tokenize:tokenize", TRAINING)
 
-evaluate = family("evaluate", "Measure models, or any images, against real ones.", MEASURING)
+evaluate = add_group("evaluate", "Measure models, or any images, against real ones.", MEASURING)
 add(evaluate, "generation", "Figures of generated images, or of any others.", "evaluate:generation")
 add(evaluate, "reconstruction", "Figures of a tokenizer: what it keeps of images.", "evaluate:reconstruction")
 add(evaluate, "likelihood", "Figures of predicted tokens of held-out images.", "evaluate:likelihood")
 add(app, "compare", "Models of several kinds in quality, steps, FLOPs and time.", "compare:compare", MEASURING)
-scaling = family("scaling", "Scaling laws: train a family of depths, fit, plot, predict.", MEASURING)
+scaling = add_group("scaling", "Scaling laws: train a family of depths, fit, plot, predict.", MEASURING)
 add(scaling, "run", "Train a family of depths; a run that was stopped continues.", "scaling:run")
 add(scaling, "fit", "Fit power laws of loss and token error.", "scaling:fit")
 add(scaling, "plot", "Draw the laws.", "scaling:plot")
@@ -109,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return complain(worded(error))
     except ValueError as error:
         return complain(str(error))
-    except BrokenPipeError:  # whoever reads our lines has had enough of them
+    except BrokenPipeError:  # `| head` has read enough lines
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
@@ -117,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return complain(f"{error.filename or 'output'}: cannot be written ({error.strerror}); choose another place")
     except ModuleNotFoundError as error:
-        if not (told := missing_extra(error)):
+        if not (line := missing_extra(error)):
             raise
-        return complain(told)
+        return complain(line)
     except TrainingDiverged as error:
         complain(str(error))
         return FAILED
@@ -132,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def worded(error: CycloptsError) -> str:
-    """What the parser says, in the words of the command line."""
+    """The parser's message in the words of our messages."""
     if isinstance(error, UnusedCliTokensError):
         words = ", ".join(map(repr, error.unused_tokens or ()))
         return f"{words} is not understood here; values follow their --flags, which --help lists"
@@ -140,13 +136,13 @@ def worded(error: CycloptsError) -> str:
 
 
 def complain(message: str) -> int:
-    """One line on stderr, whatever the message."""
+    """Print a message as one line on stderr; returns the exit status of wrong input."""
     print("nextscale: " + " ".join(message.split()), file=sys.stderr)
     return WRONG_INPUT
 
 
 class StderrHandler(logging.StreamHandler):
-    """Writes to whatever `sys.stderr` is at the time."""
+    """Writes to what `sys.stderr` is when a line is logged, not when logging was set up."""
 
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
@@ -154,7 +150,7 @@ class StderrHandler(logging.StreamHandler):
 
 
 def start_logging() -> None:
-    """Our log lines on stderr, through the console of the progress bars where it is a terminal."""
+    """Show our log lines on stderr; on a terminal through the console of the progress bars."""
     logger = logging.getLogger("nextscale")
     if logger.handlers:
         return

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
 from nextscale.cli.outputs import counted, named
 from nextscale.config import require_at_least, require_seed
@@ -95,7 +96,7 @@ def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     options = settle(InpaintOptions, given, file=config)
     if bool(options.mask) == bool(options.boxes):
         raise ValueError("name what to regenerate, with either --mask or --boxes")
-    change(image, options)
+    inpaint_image(image, options)
 
 
 @accepts(ClassOptions, first=MAIN)
@@ -110,7 +111,7 @@ def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> Non
     options = settle(ClassOptions, given, file=config)
     if options.mask and options.boxes:
         raise ValueError("give --mask or --boxes, not both; neither changes the whole image")
-    change(image, options)
+    inpaint_image(image, options)
 
 
 @accepts(OutpaintOptions, first=MAIN, hidden=("keep_scales",))
@@ -126,9 +127,9 @@ def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.editing.outpaint import parse_expansion
 
     expansion = parse_expansion(options.expand)
-    picture, pipeline = opened(image), loaded(options)
+    picture, pipeline = load(image, options)
     result = pipeline.outpaint(picture, **vars(expansion), **request(pipeline, options))
-    written(result, options, pipeline, {"image": image, "expand": options.expand})
+    write(result, options, pipeline, {"image": image, "expand": options.expand})
 
 
 @accepts(EditOptions, first=MAIN, hidden=("keep_scales", "method", "feather"))
@@ -141,53 +142,38 @@ def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
         Image file.
     """
     options = settle(EditOptions, given, file=config)
-    picture, pipeline = opened(image), loaded(options)
+    picture, pipeline = load(image, options)
     wanted = request(pipeline, options)
     del wanted["editing"]
-    written(pipeline.upscale(picture, **wanted), options, pipeline, {"image": image})
+    write(pipeline.upscale(picture, **wanted), options, pipeline, {"image": image})
 
 
-def change(image: str, options: InpaintOptions) -> None:
-    """In-painting with the mask, the boxes or everything."""
+def inpaint_image(image: str, options: InpaintOptions) -> None:
+    """In-painting of what the mask or the boxes cover; of the whole image without either."""
     from nextscale.pictures import save_image
-    from nextscale.sampling.judges import load_rejection
 
-    picture, pipeline = opened(image), loaded(options)
+    picture, pipeline = load(image, options)
     mask: Any = options.mask or (parse_boxes(options.boxes) if options.boxes else None)
     wanted = request(pipeline, options)
-    known = pipeline.transformer.config.classes
-    rejection = load_rejection(
-        options.candidates, 1, options.judge, classes=known, class_names=pipeline.config.class_names
-    )
+    rejection = chosen_rejection(pipeline, options.candidates, 1, options.judge)
     editor = pipeline.editor(picture, mask, editing=wanted.pop("editing"))
     result = pipeline.variations(editor, rejection=rejection, **wanted)
     if options.strips:
         save_image(strips(pipeline, editor, wanted, result), numbered(options.out, "strips"))
-    written(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
+    write(result, options, pipeline, {"image": image, "mask": options.mask or options.boxes or None})
 
 
-def opened(file: str) -> Image:
-    """The image of a file. Raises ValueError."""
+def load(image: str, options: EditOptions) -> tuple[Image, VARPipeline]:
+    """The image and the model, once the settings are known to be right. Raises ValueError."""
     from nextscale.data.decode import read_image
 
-    return read_image(file)
-
-
-def loaded(options: EditOptions) -> VARPipeline:
-    """The model, after a look at the settings."""
-    from nextscale.pipeline import VARPipeline
-    from nextscale.runtime import retain_freed_memory
-
+    picture = read_image(image)
     options.sampling()  # complain before a large model is loaded
-    pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
-    retain_freed_memory()
-    return pipeline
+    return picture, load_pipeline(options.model, options.device, options.precision)
 
 
 def request(pipeline: VARPipeline, options: EditOptions) -> dict[str, Any]:
-    """What every edit is asked for."""
-    from nextscale.cli.generate import chosen_classes
-
+    """Classes, seeds and settings of an edit, as the pipeline takes them."""
     editing = EditConfig(**{field.name: getattr(options, field.name) for field in fields(EditConfig)})
     classes: Any = options.classes if options.classes == "auto" else chosen_classes(pipeline, options.classes)
     seeds = range(options.seed, options.seed + options.count)
@@ -207,9 +193,9 @@ def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:
 
 
 def strips(pipeline: VARPipeline, editor: Editor, wanted: dict[str, Any], result: Generation) -> Image:
-    """A row per variation that was kept, and per region where there are several.
+    """A row per variation, and per region where there are several, at the model's size.
 
-    Each shows the region, its hole, and the result after each scale, at the model's size.
+    A row shows the region, the region without what the mask covers, and the result after each scale.
     """
     import torch
 
@@ -235,8 +221,8 @@ def numbered(out: str, tag: str) -> Path:
     return path.with_name(f"{path.stem}-{tag}{path.suffix}")
 
 
-def written(result: Generation, options: EditOptions, pipeline: VARPipeline, facts: dict[str, Any]) -> None:
-    """Save every variation, say where, and write the JSON asked for."""
+def write(result: Generation, options: EditOptions, pipeline: VARPipeline, facts: dict[str, Any]) -> None:
+    """Save every variation, print where, and write the JSON asked for."""
     from nextscale.pictures import save_image, sheet
 
     entries = []
@@ -261,7 +247,6 @@ def written(result: Generation, options: EditOptions, pipeline: VARPipeline, fac
 
 
 def earlier_variations(out: str) -> list[Path]:
-    """Files that are numbered as variations of OUT are."""
+    """Files whose names are those of numbered variations of OUT."""
     path = Path(out)
-    found = path.parent.glob(f"{glob.escape(path.stem)}-[0-9][0-9][0-9]{path.suffix}")
-    return sorted(found)
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9][0-9][0-9]{path.suffix}"))

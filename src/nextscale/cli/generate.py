@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
-from nextscale.cli.outputs import counted, file_hash, results_folder, write_manifest
+from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest
 from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
-    from nextscale.pipeline import ClassLike, Generation, VARPipeline
+    from PIL.Image import Image
+
+    from nextscale.pipeline import Generation, VARPipeline
+    from nextscale.sampling.next_scale import SamplingConfig
+    from nextscale.sampling.rejection import Rejection
 
 GRID_IMAGES = 256
 """Images the grid shows at most."""
@@ -62,92 +67,53 @@ class GenerateOptions(SamplingFlags):
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
+    from nextscale.pictures import sheet
+    from nextscale.progress import Progress
     from nextscale.sampling.rejection import Rejection
 
     options.sampling()  # complain before a large model is loaded
     Rejection(candidates=options.candidates, keep=options.keep)
-    from nextscale.runtime import retain_freed_memory
-
     began = time.monotonic()
     with results_folder(Path(options.out), options.count) as folder:
-        from nextscale.pipeline import VARPipeline
-
-        pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
-        retain_freed_memory()  # not before: what loading frees should go back
+        pipeline = load_pipeline(options.model, options.device, options.precision)
         if options.compile:
             pipeline.compile()
-        entries = write_images(pipeline, options, folder)
-    seconds = time.monotonic() - began
-    if options.json:
-        facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
-        write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
-    how = f"{pipeline.precision} on {pipeline.device}"
-    if entries[0].get("about"):
-        print(entries[0]["about"])
-    print(f"{counted(len(entries), 'image')} in {seconds:.1f} s ({how}): {Path(options.out) / 'grid.png'}")
-
-
-def write_images(pipeline: VARPipeline, options: GenerateOptions, folder: Path) -> list[dict[str, Any]]:
-    """Generate batch by batch into a folder; returns the manifest's entries."""
-    from nextscale.pictures import sheet
-    from nextscale.progress import Progress
-    from nextscale.sampling.judges import load_rejection
-
-    sampling = pipeline.sampling(**options.sampling())
-    settings = asdict(sampling) | {"precision": pipeline.precision}
-    known = pipeline.transformer.config.classes
-    rejection = load_rejection(
-        options.candidates, options.keep, options.judge, classes=known, class_names=pipeline.config.class_names
-    )
-    if rejection is not None:
-        settings |= {"candidates": options.candidates, "judge": options.judge}
-    classes = pipeline.class_ids(chosen_classes(pipeline, options.classes))
-    progress = Progress(options.count, title="images", line_seconds=10)
-    entries: list[dict[str, Any]] = []
-    shown = []
-    try:
+        sampling = pipeline.sampling(**options.sampling())
+        rejection = chosen_rejection(pipeline, options.candidates, options.keep, options.judge)
+        facts = manifest_facts(pipeline, options, sampling)
+        named = chosen_classes(pipeline, options.classes)
+        classes = [named[number % len(named)] for number in range(options.count)]
+        seeds = range(options.seed, options.seed + options.count)
         batch_size = options.batch_size or pipeline.default_batch_size
         at_once = max(1, batch_size // options.candidates)
-        for start in range(0, options.count, at_once):
-            numbers = range(start, min(start + at_once, options.count))
-            batch = pipeline.generate(
-                [pipeline.class_or_none(classes[number % len(classes)]) for number in numbers],
-                seeds=[options.seed + number for number in numbers],
-                batch_size=batch_size,
-                config=sampling,
-                rejection=rejection,
-            )
-            entries += write_batch(pipeline, batch, len(entries), folder, options.model, settings)
-            shown += batch.images[: GRID_IMAGES - len(shown)]
-            progress.advance(numbers.stop)
-    finally:
-        progress.close()
-    sheet(shown, [entry["class"] or "" for entry in entries[: len(shown)]]).save(folder / "grid.png")
-    write_manifest(folder, entries)
-    return entries
+        entries: list[dict[str, Any]] = []
+        shown: list[Image] = []
+        with closing(Progress(options.count, title="images", line_seconds=10)) as progress:
+            for start in range(0, options.count, at_once):  # pictures are on disk before the next ones are made
+                part = slice(start, start + at_once)
+                batch = pipeline.generate(
+                    classes[part], seeds=seeds[part], batch_size=batch_size, config=sampling, rejection=rejection
+                )
+                entries += write_batch(pipeline, batch, len(entries), folder, facts)
+                shown += batch.images[: GRID_IMAGES - len(shown)]
+                progress.advance(min(start + at_once, options.count))
+        sheet(shown, [entry["class"] or "" for entry in entries[: len(shown)]]).save(folder / GRID)
+        write_manifest(folder, entries)
+    report(pipeline, options, entries, time.monotonic() - began)
 
 
-def write_batch(
-    pipeline: VARPipeline, batch: Generation, first: int, folder: Path, model: str, settings: dict[str, Any]
-) -> list[dict[str, Any]]:
-    """Save a batch's images; one manifest entry each."""
-    from nextscale.catalogue import ABOUT
+def load_pipeline(model: str, device: str, precision: str) -> VARPipeline:
+    """The model of a command."""
+    from nextscale.pipeline import VARPipeline
+    from nextscale.runtime import retain_freed_memory
 
-    about = {"about": ABOUT[model]} if model in ABOUT else {}
-    entries = []
-    for row, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True)):
-        path = folder / f"{first + row:06d}.png"
-        image.save(path)
-        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
-        entry = {"file": path.name, "class": name, "class_id": label if name is not None else None, "seed": seed}
-        if batch.scores is not None:
-            entry["score"] = batch.scores[row]
-        entries.append(entry | {"settings": settings, "model": model} | about | {"sha256": file_hash(path)})
-    return entries
+    pipeline = VARPipeline.from_pretrained(model, device=device, dtype=precision)
+    retain_freed_memory()  # not before: what loading frees should go back
+    return pipeline
 
 
-def chosen_classes(pipeline: VARPipeline, text: str) -> list[ClassLike]:
-    """Classes from text: all, none, or names and ids with commas."""
+def chosen_classes(pipeline: VARPipeline, text: str) -> list[int | None]:
+    """Class ids, None for no class, from text: all, none, or names and ids with commas. Raises ValueError."""
     count = pipeline.transformer.config.classes
     if text == "all":
         return list(range(count)) or [None]
@@ -156,4 +122,49 @@ def chosen_classes(pipeline: VARPipeline, text: str) -> list[ClassLike]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts:
         raise ValueError("--classes is empty; expected names or ids with commas, all, or none")
-    return list(parts)
+    return [pipeline.class_or_none(label) for label in pipeline.class_ids(parts)]
+
+
+def chosen_rejection(pipeline: VARPipeline, candidates: int, keep: int, judge: str) -> Rejection | None:
+    """Rejection sampling as flags ask for it; None for one candidate. Raises ValueError."""
+    from nextscale.sampling.rejection import load_rejection
+
+    known = pipeline.transformer.config.classes
+    return load_rejection(candidates, keep, judge, classes=known, class_names=pipeline.config.class_names)
+
+
+def manifest_facts(pipeline: VARPipeline, options: GenerateOptions, sampling: SamplingConfig) -> dict[str, Any]:
+    """What the manifest says of every image: its settings, its model, and what a known model draws."""
+    from nextscale.catalogue import ABOUT
+
+    settings = asdict(sampling) | {"precision": pipeline.precision}
+    if options.candidates > 1:
+        settings |= {"candidates": options.candidates, "judge": options.judge}
+    about = {"about": ABOUT[options.model]} if options.model in ABOUT else {}
+    return {"settings": settings, "model": options.model} | about
+
+
+def write_batch(
+    pipeline: VARPipeline, batch: Generation, first: int, folder: Path, facts: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Save a batch's images; one manifest entry each."""
+    entries = []
+    for row, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True)):
+        path = folder / f"{first + row:06d}.png"
+        image.save(path)
+        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
+        entry = {"file": path.name, "class": name, "class_id": None if name is None else label, "seed": seed}
+        score = {} if batch.scores is None else {"score": batch.scores[row]}
+        entries.append(entry | score | facts | {"sha256": file_hash(path)})
+    return entries
+
+
+def report(pipeline: VARPipeline, options: GenerateOptions, entries: list[dict[str, Any]], seconds: float) -> None:
+    """Write the JSON asked for, and say what was made."""
+    if options.json:
+        facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
+        write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
+    if entries[0].get("about"):
+        print(entries[0]["about"])
+    how = f"{pipeline.precision} on {pipeline.device}"
+    print(f"{counted(len(entries), 'image')} in {seconds:.1f} s ({how}): {Path(options.out) / GRID}")

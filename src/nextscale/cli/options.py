@@ -52,21 +52,14 @@ def real_number(hint: type, tokens: Sequence[Token]) -> float:
 
 CONVERTERS = {int: whole_number, float: real_number}
 METAVARS = {bool: None, int: "N", float: "X", str: "TEXT", tuple: "A,B,..."}
-ConfigFile = Annotated[
-    str,
-    Parameter(
-        help="YAML or JSON file with settings; flags override it.",
-        show_default=False, group=PANELS["Files"], metavar="FILE",
-    ),
-]  # fmt: skip
-Json = Annotated[
-    str, Parameter(help="File for the results.", show_default=False, group=PANELS["Files"], metavar="FILE")
-]
+FILE: dict[str, Any] = {"show_default": False, "group": PANELS["Files"], "metavar": "FILE"}
+ConfigFile = Annotated[str, Parameter(help="YAML or JSON file with settings; flags override it.", **FILE)]
+Json = Annotated[str, Parameter(help="File for the results.", **FILE)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SamplingFlags:
-    """How and where tokens are drawn: what commands that generate share."""
+    """Settings that all commands that generate have: how tokens are drawn, and on what."""
 
     guidance: float | None = None
     "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
@@ -80,18 +73,18 @@ class SamplingFlags:
     "auto, cpu, cuda, mps."
 
     def sampling(self) -> dict[str, Any]:
-        """The sampler's settings that are not left to the model. Raises ValueError for one out of range."""
+        """The sampler's settings that flags set; the model has the others. Raises ValueError for one out of range."""
         from nextscale.sampling.next_scale import SamplingConfig
 
         names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        given = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
-        SamplingConfig(**given)
-        return given
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
+        SamplingConfig(**chosen)
+        return chosen
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """One leaf of a config: its place, type and help."""
+    """One setting of a config: its place in nested dataclasses, its type, help and default."""
 
     path: tuple[str, ...]
     hint: Any
@@ -104,7 +97,7 @@ class Setting:
 
 
 def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """All leaves of a config dataclass, groups (nested dataclasses) opened."""
+    """All settings of a config dataclass, those of nested dataclasses (groups) too."""
     from docstring_parser import parse_from_object
 
     texts = {
@@ -129,9 +122,9 @@ def settings(cls: type, prefix: tuple[str, ...] = ()) -> Iterator[Setting]:
 def flags(
     cls: type, *, first: tuple[str, ...] = (), hidden: tuple[str, ...] = (), defaults: dict[str, Any] | None = None
 ) -> Any:
-    """Annotation of optional flags for every setting of a config but the hidden ones, what matters `first` first.
+    """Annotation that makes every setting of a config an optional flag, but for the hidden ones.
 
-    `defaults` are the command's own where the config has others or none.
+    Settings named in `first` lead the help. `defaults` are those of the command, where they differ from the config's.
     """
     own = defaults or {}
     shown = [
@@ -172,7 +165,7 @@ def written_as(hint: Any) -> type:
 
 
 def described(setting: Setting) -> str:
-    """The help of a setting: what it does, and its default unless that is nothing or told in words."""
+    """The help of a setting: what it does, and its default unless that is empty or stated in the text."""
     if setting.default is dataclasses.MISSING:
         return f"{setting.help} [required]"
     if setting.default in (None, "", ()) or "[default:" in setting.help:
@@ -191,7 +184,7 @@ def accepts(cls: type, **shown: Any) -> Callable[[Command], Command]:
 
 
 def show(value: Any) -> str:
-    """A default the way it is typed: scales and lists with commas."""
+    """A default as it is typed on the command line: scales and lists with commas."""
     if isinstance(value, tuple):
         return ",".join("x".join(map(str, dict.fromkeys(v))) if isinstance(v, tuple) else str(v) for v in value)
     if isinstance(value, bool):
@@ -200,33 +193,35 @@ def show(value: Any) -> str:
 
 
 def settle(cls: type[Config], given: Any, *, file: str = "", base: dict[str, Any] | None = None) -> Config:
-    """The config of `base` (nested values), overridden by a settings file, overridden by the flags given.
+    """A config from `base` (nested values), overridden by a settings file, overridden by the flags given.
 
     Raises ValueError naming an unknown setting, one that is missing, or one of the wrong type.
     """
+    assert dataclasses.is_dataclass(cls)
     known = {setting.name: setting for setting in settings(cls)}
-    factories = {f.name: f.default_factory for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
     values: dict[str, Any] = {
-        name: essential(make()) for name, make in factories.items() if make is not dataclasses.MISSING
+        field.name: essential(field.default_factory())
+        for field in dataclasses.fields(cls)
+        if field.default_factory is not dataclasses.MISSING
     }
     values |= base or {}
     if file:
-        place(values, read_settings(file), known, file)
-    chosen = vars(given) if given is not None else {}
-    place(values, {name: value for name, value in chosen.items() if value is not None}, known, "command line")
+        merge(values, read_settings(file), known, file)
+    chosen = {} if given is None else {name: value for name, value in vars(given).items() if value is not None}
+    merge(values, chosen, known, "command line")
     for setting in known.values():
         if len(setting.path) == 1 and setting.default is dataclasses.MISSING and setting.name not in values:
             raise ValueError(f"--{setting.name} is missing; {setting.help}")
     return from_dict(cls, values, where="settings")
 
 
-def place(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting], where: str) -> None:
-    """Put flat or grouped settings into nested `values`."""
+def merge(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting], where: str) -> None:
+    """Put settings, flat or in groups, into nested `values`. Raises ValueError for one that is not known."""
     groups = {setting.path[0] for setting in known.values() if len(setting.path) > 1}
     for name, value in new.items():
         name = name.replace("-", "_")
         if name in groups and isinstance(value, dict):
-            place(values, value, known, f"{where}, {name}")
+            merge(values, value, known, f"{where}, {name}")
         elif name in known:
             *group, leaf = known[name].path
             inside = values.setdefault(group[0], {}) if group else values
@@ -238,7 +233,7 @@ def place(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting]
 
 
 def convert(setting: Setting, value: Any, where: str) -> Any:
-    """Text forms of a value: 1e-3 (YAML reads text), 1,2,3 and 1x2,2x4 for lists and scales."""
+    """A value that is written as text: 1e-3 (which YAML reads as text), lists as 1,2,3, scales as 1x2,2x4."""
     try:
         if isinstance(value, str) and setting.hint in (int, float):
             return setting.hint(value)

@@ -1,4 +1,4 @@
-"""Folders of results: pictures, a grid and a manifest that always agree with each other."""
+"""Folders of results, in which pictures, grid and manifest always agree."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ GRID, MANIFEST = "grid.png", "manifest.jsonl"
 
 @contextmanager
 def results_folder(out: Path, most: int) -> Iterator[Path]:
-    """`complete_folder` for up to `most` pictures, without what an earlier run left and this one does not make.
+    """`complete_folder` for up to `most` pictures, from which pictures of an earlier run are removed.
 
-    Files of the earlier run are those that its manifest lists with the hash that they still have; they are replaced or
-    removed. Others stay: where this run would write over one, ValueError says so at the start.
+    Files of an earlier run are those in its manifest whose hash is still the same; they are replaced or removed. Other
+    files stay. Raises ValueError at the start where this run would write over one of those.
     """
     before = listed(out)
     require_ours(out, before, most)
     with complete_folder(out) as folder:
         yield folder
     now = listed(out)
-    stale = [out / name for name in before if name not in now]
-    gone = [path for path in stale if is_unchanged(path, before)]
-    for path in gone:
-        path.unlink()
-    if gone:
-        print(f"removed {named([path.name for path in gone])} of the run before")
-    strange = sorted(path.name for path in out.glob("[0-9]" * 6 + ".png") if path.name not in now)
-    if strange:
-        print(f"left alone, but not of this run: {named(strange)}")
+    stale = [name for name in before if name not in now and is_unchanged(out / name, before)]
+    for name in stale:
+        (out / name).unlink()
+    if stale:
+        print(f"removed {named(stale)} of the run before")
+    foreign = sorted(path.name for path in out.glob("[0-9]" * 6 + ".png") if path.name not in now)
+    if foreign:
+        print(f"left alone, but not of this run: {named(foreign)}")
 
 
 def require_ours(out: Path, before: dict[str, str], most: int) -> None:
-    """Raises ValueError where a picture that is to be written is there already and not of the run before."""
+    """Raises ValueError where a file that would be written over is not an earlier run's."""
     numbers = (f"{number:06d}.png" for number in range(most))
     foreign = [name for name in numbers if (out / name).exists() and not is_unchanged(out / name, before)]
     foreign += [GRID] if not before and (out / GRID).exists() else []
@@ -50,7 +49,7 @@ def require_ours(out: Path, before: dict[str, str], most: int) -> None:
 
 
 def is_unchanged(path: Path, before: dict[str, str]) -> bool:
-    """Whether a file is in the manifest of the run before, and as it has it."""
+    """Whether a file is as the manifest of the run before lists it."""
     return path.name in before and path.is_file() and file_hash(path) == before[path.name]
 
 
@@ -61,7 +60,7 @@ def write_manifest(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def listed(folder: Path) -> dict[str, str]:
-    """Hash of each file of a folder's manifest; nothing where there is none that is readable."""
+    """Hash of each file by a folder's manifest; empty where there is no readable one."""
     try:
         lines = (folder / MANIFEST).read_text(encoding="utf-8").splitlines()
         entries = [json.loads(line) for line in lines]
@@ -76,11 +75,11 @@ def file_hash(path: Path) -> str:
 
 
 def named(names: list[str], most: int = 4) -> str:
-    """A few names, and how many more."""
+    """The first names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def counted(number: int, what: str) -> str:
-    """1 image, 2 images."""
+    """A number and its noun: 1 image, 2 images."""
     return f"{number} {what}" + ("s" if number != 1 else "")

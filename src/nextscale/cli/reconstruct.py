@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.cli.outputs import counted, file_hash, named, results_folder, write_manifest
+from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from nextscale.data.source import ImageSource
     from nextscale.tokenizer.vqvae import VQVAE
+
+GRID_IMAGES = 64
+"""Images that the grid shows at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +68,12 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
         files = f"{counted(len(unreadable), 'file')} of {len(paths)}"
         print(f"passed over {files}, not readable as images: {named(unreadable)}")
     mean = sum(entry["psnr"] for entry in entries) / len(entries)
-    print(f"{counted(len(entries), 'image')}, mean PSNR {mean:.2f} dB: {Path(options.out) / 'grid.png'}")
+    print(f"{counted(len(entries), 'image')}, mean PSNR {mean:.2f} dB: {Path(options.out) / GRID}")
 
 
 def image_files(images: Sequence[str]) -> list[Path]:
     """All images named, folders opened. Raises ValueError for what is not there or holds none."""
-    from nextscale.data.source import images_below
+    from nextscale.data.folders import images_below
 
     if not images:
         raise ValueError("no images given; expected image files or folders of images")
@@ -94,44 +98,45 @@ def write_reconstructions(
 
     Raises ValueError where none can be read.
     """
-    import torch
-
     from nextscale.data.decode import UnreadableImage
-    from nextscale.data.loader import to_float
-    from nextscale.data.transform import center_crop
-    from nextscale.pictures import grid, sheet, to_images
+    from nextscale.pictures import grid, sheet
     from nextscale.progress import Progress
 
-    device = tokenizer.quantizer.codebook.device
-    progress = Progress(len(source), title="images", line_seconds=10)
     entries: list[dict[str, Any]] = []
     unreadable: list[str] = []
     shown: list[Image] = []
-    for index in range(len(source)):
-        progress.advance(index)
-        try:
-            picture = source.read(index)[0]
-        except UnreadableImage as error:
-            unreadable.append(str(error))
-            continue
-        number = len(entries)
-        pixels = torch.from_numpy(center_crop(picture, tokenizer.config.image_size))
-        image = to_float(pixels.permute(2, 0, 1)[None].to(device))
-        stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
-        name = f"{number:06d}.png"
-        pictures = to_images(torch.cat([image, stages]))
-        (grid(pictures, columns=len(pictures)) if strips else pictures[-1]).save(folder / name)
-        shown += (pictures if strips else [pictures[0], pictures[-1]]) if number < 64 else []
-        error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-        psnr = [round(10 * math.log10(4 / value), 3) for value in error.tolist()]
-        figures = {"psnr": psnr[-1], "psnr_after_scale": psnr}
-        entries.append({"file": name, "source": source.name(index)} | figures | {"sha256": file_hash(folder / name)})
-    progress.advance(len(source))
-    progress.close()
+    with closing(Progress(len(source), title="images", line_seconds=10)) as progress:
+        for index in range(len(source)):
+            progress.advance(index)
+            try:
+                picture = source.read(index)[0]
+            except UnreadableImage as error:
+                unreadable.append(str(error))
+                continue
+            pictures, psnr = reconstruct_image(tokenizer, picture)
+            path = folder / f"{len(entries):06d}.png"
+            (grid(pictures, columns=len(pictures)) if strips else pictures[-1]).save(path)
+            shown += (pictures if strips else [pictures[0], pictures[-1]]) if len(entries) < GRID_IMAGES else []
+            figures = {"psnr": psnr[-1], "psnr_after_scale": psnr}
+            entries.append({"file": path.name, "source": source.name(index)} | figures | {"sha256": file_hash(path)})
+        progress.advance(len(source))
     if not entries:
         few = f"none of {len(source)} files is a readable image: " if len(source) > 1 else ""
         raise ValueError(few + named(unreadable))
     columns = len(tokenizer.schedule) + 1 if strips else 2 * max(1, math.isqrt(len(shown) // 2))
-    sheet(shown, columns=columns).save(folder / "grid.png")
+    sheet(shown, columns=columns).save(folder / GRID)
     write_manifest(folder, entries)
     return entries, unreadable
+
+
+def reconstruct_image(tokenizer: VQVAE, picture: Image) -> tuple[list[Image], list[float]]:
+    """The image at the model's size and as it is after each scale, and the PSNR after each scale in dB."""
+    from nextscale.data.decode import center_crop
+    from nextscale.pictures import to_images, to_tensor
+
+    image = to_tensor([center_crop(picture, tokenizer.config.image_size)]).to(tokenizer.device)
+    import torch
+
+    stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
+    error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return to_images(torch.cat([image, stages])), [round(10 * math.log10(4 / one), 3) for one in error.tolist()]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.extras import require
+from nextscale.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +46,15 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
             raise ValueError(f"--results {place}: there is no such file or folder")
     from nextscale.pipeline import VARPipeline
     from nextscale.runtime import retain_freed_memory
-    from nextscale.studio.place import take_files, temporary_folder
+    from nextscale.studio.desk import Desk, take_files
 
-    rival = options.rival or ("demo-raster" if options.model == "demo" else "")
-    pipeline, *rivals = (
-        VARPipeline.from_pretrained(name, device=options.device, dtype=options.precision)
-        for name in (options.model, rival)
-        if name
-    )
+    name = options.rival or ("demo-raster" if options.model == "demo" else "")
+    how = {"device": options.device, "dtype": options.precision}
+    pipeline = VARPipeline.from_pretrained(options.model, **how)
+    rival = VARPipeline.from_pretrained(name, **how) if name else None
     retain_freed_memory()
-    take_files(folder := temporary_folder())
+    desk = Desk(pipeline, options.model, rival, tuple(map(Path, options.results)))
+    take_files(desk.folder)  # before gradio is imported
     from nextscale.studio.app import run_studio
-    from nextscale.studio.desk import Desk
 
-    results = tuple(Path(place) for place in options.results)
-    desk = Desk(pipeline, options.model, next(iter(rivals), None), results, folder)
     run_studio(desk, host=options.host, port=options.port, open_browser=options.open)

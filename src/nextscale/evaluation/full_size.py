@@ -16,16 +16,12 @@ from nextscale.checkpoint import ModelConfig
 from nextscale.evaluation.cost import generation_flops, pass_flops, sampling_steps
 from nextscale.evaluation.roofline import roofline
 from nextscale.evaluation.speed import gemm_rate
-from nextscale.families.dit import DiTConfig
-from nextscale.families.raster import RasterConfig
-from nextscale.families.rq import RQConfig
-from nextscale.families.table import family
+from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce
-from nextscale.sampling.diffusion import PREVIEWS
 from nextscale.scaling.fits import fit_power_law
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -70,7 +66,7 @@ def entrants(size: int) -> list[Entrant]:
 def random_pipeline(entrant: Entrant, device: torch.device, dtype: torch.dtype) -> VARPipeline:
     """An entrant with random weights."""
     torch.manual_seed(0)
-    model = family(entrant.kind).model(entrant.config)  # pyright: ignore[reportArgumentType]
+    model = family(entrant.kind).network(entrant.config)
     model.initialise()
     tokenizer = VQVAE(entrant.tokenizer).eval()
     config = ModelConfig(kind=entrant.kind, guidance=GUIDANCE)
@@ -100,9 +96,7 @@ def timed(
 
 def parts_of(config: TransformerConfig) -> int:
     """How often a sampler yields for an image: scales, rows, steps, or tenths."""
-    if isinstance(config, DiTConfig):
-        return PREVIEWS
-    return config.schedule.final[0] if isinstance(config, (RasterConfig, RQConfig)) else sampling_steps(config)
+    return family_of(config).yields(config)
 
 
 def measure_entrant(

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
+import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Form, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from PIL import Image
+from starlette.types import Receive, Scope, Send
 
 from nextscale import __version__
-from nextscale.server.admission import Admission
 from nextscale.server.forms import FormRoute
 from nextscale.server.handbook import handbook
-from nextscale.server.jobs import Backend, Job, ModelCard, Stage
-from nextscale.server.metrics import Metrics
-from nextscale.server.middleware import IMAGES, Bounds, Guard, Heads, Watch
-from nextscale.server.orders import edit_jobs, generation_jobs, model_data, named_class, no_such_model
+from nextscale.server.jobs import (
+    Backend,
+    Job,
+    ModelCard,
+    Stage,
+    class_name,
+    edit_jobs,
+    generation_jobs,
+    model_data,
+    no_such_model,
+)
+from nextscale.server.middleware import IMAGES, Bounds, Guard, Heads, Metrics, Watch
 from nextscale.server.problems import Refused, answer_problems, refusal
+from nextscale.server.queues import Admission
 from nextscale.server.schema import (
     EditRequest,
     GenerationRequest,
@@ -32,8 +46,6 @@ from nextscale.server.schema import (
     ProblemAnswer,
 )
 from nextscale.server.settings import Keys, ServerSettings
-from nextscale.server.streaming import EventStream, event
-from nextscale.server.uploads import encoded
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemAnswer} for status in (400, 401, 404, 405, 413, 429, 500, 503, 504)
@@ -44,46 +56,77 @@ bearer = HTTPBearer(auto_error=False, description="One of the server's API keys,
 def create_app(
     backend: Backend, settings: ServerSettings, keys: Keys | None = None, admission: Admission | None = None
 ) -> FastAPI:
-    """The application; `admission` is shared with whoever drains it."""
-    app = FastAPI(
-        title="nextscale", version=__version__, summary="Images, scale by scale, in OpenAI's Images API.",
-        docs_url=None, redoc_url=None,
-    )  # fmt: skip
+    """The application; `admission` is shared with the code that drains it."""
+    summary = "Images, scale by scale, in OpenAI's Images API."
+    app = FastAPI(title="nextscale", version=__version__, summary=summary, docs_url=None, redoc_url=None)
     app.openapi_version = "3.1.0"
-    metrics, admission = Metrics(), admission or Admission(settings.queue)
-    surround(app, settings, metrics)
+    images = Images(backend, settings, admission or Admission(settings.queue), Metrics())
+    add_middleware(app, settings, images.metrics)
     answer_problems(app)
-    forms = APIRouter(route_class=FormRoute)
+    app.include_router(status_routes(images), include_in_schema=False)
+    app.include_router(api_routes(images), dependencies=[Depends(key_check(keys))], responses=PROBLEMS)
+    return app
 
-    def authorised(given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
-        if keys is not None and (given is None or not keys.accept(given.credentials)):
-            raise Refused(
-                401, "a valid API key is needed: Authorization: Bearer KEY", headers={"www-authenticate": "Bearer"}
-            )
 
-    protected = [Depends(authorised)]
-    late = Refused(504, f"not done within {settings.deadline:g} s; ask for less, or later")
+def add_middleware(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
+    """Everything that requests pass, from the inside out."""
+    app.add_middleware(Bounds, most=settings.max_body)
+    app.add_middleware(Guard)
+    app.add_middleware(Heads)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["*"],
+            expose_headers=["retry-after", "x-request-id"],
+        )
+    app.add_middleware(Watch, metrics=metrics, access_log=settings.access_log)
 
-    @app.get("/healthz", include_in_schema=False)
+
+def key_check(keys: Keys | None) -> Callable[..., Coroutine[Any, Any, None]]:
+    """A dependency that refuses requests without one of the keys; None takes every request."""
+
+    async def authorised(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> None:
+        if keys is not None and (sent is None or not keys.accept(sent.credentials)):
+            line = "a valid API key is needed: Authorization: Bearer KEY"
+            raise Refused(401, line, headers={"www-authenticate": "Bearer"})
+
+    return authorised
+
+
+def status_routes(images: Images) -> APIRouter:
+    """For people, balancers and Prometheus; they need no key."""
+    routes = APIRouter()
+
+    @routes.get("/healthz")
     async def health() -> dict[str, Any]:
-        card = await backend.card()
+        card, admission = await images.backend.card(), images.admission
         return {"status": "draining" if admission.draining else "ok", "model": card.name, "pending": admission.pending}
 
-    @app.get("/metrics", include_in_schema=False)
+    @routes.get("/metrics")
     async def figures() -> Response:
-        metrics.pending.set(admission.pending)
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
+        images.metrics.pending.set(images.admission.pending)
+        return Response(images.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(handbook(app.openapi()))
+    @routes.get("/docs")
+    async def docs(request: Request) -> HTMLResponse:
+        return HTMLResponse(handbook(request.app.openapi()))
 
-    @app.get("/v1/models", dependencies=protected, responses=PROBLEMS)
+    return routes
+
+
+def api_routes(images: Images) -> APIRouter:
+    """OpenAI's Images API."""
+    routes = APIRouter(route_class=FormRoute)
+    backend, settings = images.backend, images.settings
+
+    @routes.get("/v1/models")
     async def models() -> ModelList:
         """Models that are served."""
         return ModelList(data=[model_data(await backend.card())])
 
-    @app.get("/v1/models/{model:path}", dependencies=protected, responses=PROBLEMS)
+    @routes.get("/v1/models/{model:path}")
     async def model(model: str) -> ModelData:
         """What is known of a model."""
         card = await backend.card()
@@ -91,100 +134,147 @@ def create_app(
             raise no_such_model(model, card)
         return model_data(card)
 
-    @app.post("/v1/images/generations", dependencies=protected, responses=PROBLEMS, response_model=ImagesAnswer)
+    @routes.post("/v1/images/generations", response_model=ImagesAnswer)
     async def generations(request: Request, wanted: GenerationRequest) -> Response | ImagesAnswer:
         """New images of a class."""
         card = await backend.card()
-        return await make(request, "image_generation", wanted, generation_jobs(wanted, card, settings), card)
+        return await images.answer(request, "image_generation", wanted, generation_jobs(wanted, card, settings), card)
 
-    @forms.post("/v1/images/edits", dependencies=protected, responses=PROBLEMS, response_model=ImagesAnswer)
+    @routes.post("/v1/images/edits", response_model=ImagesAnswer)
     async def edits(
         request: Request, wanted: Annotated[EditRequest, Form(media_type="multipart/form-data")]
     ) -> Response | ImagesAnswer:
         """An image of which the mask's part is made anew."""
         card = await backend.card()
-        return await make(request, "image_edit", wanted, await edit_jobs(wanted, card, settings), card)
+        return await images.answer(request, "image_edit", wanted, await edit_jobs(wanted, card, settings), card)
 
-    async def make(
-        request: Request, kind: str, wanted: ImageRequest, jobs: Sequence[Job], card: ModelCard
+    return routes
+
+
+class Images:
+    """Makes the images of jobs within the server's limits, counts them, and answers with them."""
+
+    def __init__(self, backend: Backend, settings: ServerSettings, admission: Admission, metrics: Metrics) -> None:
+        self.backend, self.settings, self.admission, self.metrics = backend, settings, admission, metrics
+
+    async def answer(
+        self, request: Request, kind: str, wanted: ImageRequest, jobs: Sequence[Job], card: ModelCard
     ) -> Response | ImagesAnswer:
-        admission.enter(len(jobs))
+        """The images of a request's jobs, or with `stream` the events of its only one."""
+        self.admission.enter(len(jobs))
         if wanted.stream:
-            events = stream(request, kind, wanted, jobs[0], card)
-            return EventStream(events, on_close=lambda: admission.leave(len(jobs)))
+            events = self.events(request, kind, wanted, jobs[0], card)
+            return EventStream(events, on_close=lambda: self.admission.leave(len(jobs)))
         try:
-            async with asyncio.timeout(settings.deadline), asyncio.TaskGroup() as group:
-                tasks = [group.create_task(result(kind, job)) for job in jobs]
-        except TimeoutError:
-            raise late from None
-        except ExceptionGroup as several:
-            raise several.exceptions[0] from None
+            stages = await self.results(kind, jobs)
         finally:
-            admission.leave(len(jobs))
-        stages = [task.result() for task in tasks]
+            self.admission.leave(len(jobs))
         request.scope[IMAGES] = len(stages)
         data = [
-            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=named_class(stage.label, card))
+            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=class_name(stage.label, card))
             for job, stage in zip(jobs, stages, strict=True)
         ]
-        height, width = stages[0].image.shape[:2]
-        return ImagesAnswer(
-            created=int(time.time()), data=data, size=f"{width}x{height}", output_format=wanted.output_format
-        )
+        size = size_of(stages[0])
+        return ImagesAnswer(created=int(time.time()), data=data, size=size, output_format=wanted.output_format)
 
-    async def result(kind: str, job: Job) -> Stage:
+    async def results(self, kind: str, jobs: Sequence[Job]) -> list[Stage]:
+        """The finished images of jobs. Raises what the first job that fails raises, and Refused after the deadline."""
+        try:
+            async with asyncio.timeout(self.settings.deadline), asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.result(kind, job)) for job in jobs]
+        except TimeoutError:
+            raise self.late() from None
+        except ExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def result(self, kind: str, job: Job) -> Stage:
         """The finished image of a job."""
-        async for stage in backend.make(job):
+        async for stage in self.backend.make(job):
             if stage.final:
-                metrics.images.labels(kind).inc()
-                metrics.together.observe(stage.together)
+                self.count(kind, stage)
                 return stage
         raise RuntimeError("a backend ended without a result")
 
-    async def stream(
-        request: Request, kind: str, wanted: ImageRequest, job: Job, card: ModelCard
-    ) -> AsyncIterator[bytes]:
+    async def events(
+        self, request: Request, kind: str, wanted: ImageRequest, job: Job, card: ModelCard
+    ) -> AsyncGenerator[bytes, None]:
         """Server-sent events: the image after each scale that was asked for, then the result."""
         previews = 0
         try:
-            async with asyncio.timeout(settings.deadline):
-                async for stage in backend.make(job):
-                    facts = {
-                        "b64_json": await written(stage, wanted), "created_at": int(time.time()),
-                        "size": f"{stage.image.shape[1]}x{stage.image.shape[0]}", "quality": "auto",
-                        "background": "opaque", "output_format": wanted.output_format, "scale": stage.scale,
-                    }  # fmt: skip
-                    if not stage.final:
+            async with asyncio.timeout(self.settings.deadline):
+                async for stage in self.backend.make(job):
+                    facts = await event_facts(stage, wanted)
+                    if stage.final:
+                        self.count(kind, stage)
+                        request.scope[IMAGES] = 1
+                        label = class_name(stage.label, card)
+                        yield event(f"{kind}.completed", facts | {"seed": job.seed, "label": label})
+                    else:
                         yield event(f"{kind}.partial_image", facts | {"partial_image_index": previews})
                         previews += 1
-                        continue
-                    metrics.images.labels(kind).inc()
-                    metrics.together.observe(stage.together)
-                    request.scope[IMAGES] = 1
-                    label = named_class(stage.label, card)
-                    yield event(f"{kind}.completed", facts | {"seed": job.seed, "label": label})
         except TimeoutError:
-            yield event("error", late.body())
+            yield event("error", self.late().body())
         except Exception as error:
             yield event("error", refusal(error).body())
 
-    app.include_router(forms)
-    return app
+    def count(self, kind: str, stage: Stage) -> None:
+        """Add a finished image to the metrics."""
+        self.metrics.images.labels(kind).inc()
+        self.metrics.together.observe(stage.together)
+
+    def late(self) -> Refused:
+        """The answer after the deadline."""
+        return Refused(504, f"not done within {self.settings.deadline:g} s; ask for less, or later")
 
 
-def surround(app: FastAPI, settings: ServerSettings, metrics: Metrics) -> None:
-    """What every request passes, from the inside out."""
-    app.add_middleware(Bounds, most=settings.max_body)
-    app.add_middleware(Guard)
-    app.add_middleware(Heads)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST"],
-            allow_headers=["*"], expose_headers=["retry-after", "x-request-id"],
-        )  # fmt: skip
-    app.add_middleware(Watch, metrics=metrics, access_log=settings.access_log)
+class EventStream(StreamingResponse):
+    """A stream of events that calls `on_close` at its end, also when the client left before the first event."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], *, on_close: Callable[[], None]) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self.events, self.on_close = events, on_close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.on_close()
+            await self.events.aclose()
+
+
+def event(kind: str, facts: dict[str, Any]) -> bytes:
+    """One event, whose data repeats its kind as OpenAI's clients expect."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind} | facts)}\n\n".encode()
+
+
+async def event_facts(stage: Stage, wanted: ImageRequest) -> dict[str, Any]:
+    """What all events of a stream hold."""
+    return {
+        "b64_json": await written(stage, wanted),
+        "created_at": int(time.time()),
+        "size": size_of(stage),
+        "quality": "auto",
+        "background": "opaque",
+        "output_format": wanted.output_format,
+        "scale": stage.scale,
+    }
+
+
+def size_of(stage: Stage) -> str:
+    """WIDTHxHEIGHT."""
+    height, width = stage.image.shape[:2]
+    return f"{width}x{height}"
 
 
 async def written(stage: Stage, wanted: ImageRequest) -> str:
-    """The image in base64, without holding up other requests."""
+    """The image in base64, encoded in another thread so that other requests go on."""
     return await asyncio.to_thread(encoded, stage.image, wanted.output_format, wanted.output_compression)
+
+
+def encoded(pixels: np.ndarray, form: str, quality: int | None = None) -> str:
+    """(H, W, 3) uint8 in base64; `quality` in percent counts for JPEG and WebP, None takes Pillow's."""
+    buffer = io.BytesIO()
+    options = {} if quality is None or form == "png" else {"quality": quality}
+    Image.fromarray(pixels).save(buffer, format=form.upper(), **options)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

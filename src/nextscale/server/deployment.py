@@ -24,41 +24,44 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from nextscale.catalogue import BUNDLED, FolderModel, find_model
 from nextscale.config import from_dict
+from nextscale.environment import POLICIES, share_the_processor
 from nextscale.runtime import resolve_device
-from nextscale.server.admission import Admission
 from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, ModelCard, Stage
 from nextscale.server.local import LocalBackend
 from nextscale.server.private_ray import keep_replicas_private
 from nextscale.server.problems import Refused, is_users
+from nextscale.server.queues import Admission
 from nextscale.server.settings import Keys, ServerSettings
-from nextscale.threads import POLICIES, share_the_processor
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5
-"""Times that a job is handed to a replica, where one dies under it."""
+"""How often a job is tried at most, where replicas die while they work on it."""
 STARTS = 3
-"""Failures to start, of all replicas together, after which the model counts as one that cannot be loaded."""
+"""Failed starts of replicas, all together, after which the server gives up."""
 SMALL = 400_000_000
 """Bytes of weights up to which a second copy on the same machine costs little."""
 UNLIMITED = 10_000
-"""Requests that Ray lets through: how many wait is bounded by `Admission`, which answers 429."""
+"""Requests that Ray lets through: `Admission` bounds how many wait, and answers 429."""
 
 
 def suited_replicas(settings: ServerSettings) -> int:
-    """On CPU, two with half the cores each serve more than one with all: their threads do not wait for each other."""
+    """Number of replicas. On CPU two small ones with half the cores each serve more than one with all of them.
+
+    Threads of one model wait for each other whenever HTTP work takes a core.
+    """
     if resolve_device(settings.device).type != "cpu" or (os.cpu_count() or 1) < 2:
         return 1
     if settings.model not in BUNDLED and not Path(settings.model).is_dir():
-        return 1  # without looking: the authors' files would be read whole, others fetched
+        return 1  # its size is not known here: the authors' files would be read whole, others fetched
     stored = find_model(settings.model)
     assert isinstance(stored, FolderModel)
     weights = sum(file.stat().st_size for file in stored.folder.rglob("*.safetensors"))
     return 2 if weights <= SMALL else 1
 
 
-def waiting() -> dict[str, str]:
-    """How threads wait for each other, for processes that are started elsewhere and load torch first of all."""
+def thread_policies() -> dict[str, str]:
+    """Variables that say how threads wait, for processes of Ray's: they load torch before any code of ours."""
     share_the_processor()
     return {name: os.environ[name] for name in POLICIES if name in os.environ}
 
@@ -81,7 +84,7 @@ class ImageModel(LocalBackend):
 
 
 class Replicas:
-    """The replicas as one backend: a job whose replica dies goes to another."""
+    """All replicas as one backend: a job whose replica dies goes to another one."""
 
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle = handle
@@ -99,7 +102,7 @@ class Replicas:
             stages = cast(DeploymentResponseGenerator[Stage], self.handle.options(stream=True).make.remote(job))
             try:
                 async for stage in stages:
-                    if stage.final or stage.scale > shown:  # a second attempt makes the same stages again
+                    if stage.final or stage.scale > shown:  # another attempt makes the first stages again
                         shown = stage.scale
                         yield stage
                 return
@@ -118,7 +121,7 @@ class Replicas:
 
 
 class KeptLines(logging.Handler):
-    """Log lines until they are asked for; the newest, where nobody asks."""
+    """Keeps log lines until they are taken, the newest ones where they become many."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -166,7 +169,7 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     model = serve.deployment(
         num_replicas=replicas,
         max_ongoing_requests=UNLIMITED,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": waiting()}},
+        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": thread_policies()}},
         health_check_period_s=2,
         max_constructor_retry_count=STARTS,
         graceful_shutdown_timeout_s=settings.deadline,

@@ -1,4 +1,4 @@
-"""The page at /docs: the OpenAPI document as plain HTML, which needs neither scripts nor the internet."""
+"""The page at /docs: the OpenAPI document as plain HTML, without scripts and without anything to fetch."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ def chapter(document: Schema, method: str, path: str, operation: Schema) -> list
     about = operation.get("description") or operation.get("summary", "")
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(about)}</p>"]
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
-        parts.append(f"<h3>Request, {escape(kind)}</h3>{table(document, resolved(document, content['schema']))}")
+        parts.append(f"<h3>Request, {escape(kind)}</h3>{field_table(document, resolved(document, content['schema']))}")
     content = operation.get("responses", {}).get("200", {}).get("content", {})
     for kind, answer in content.items():
-        parts.append(f"<h3>Answer, {escape(kind)}</h3>{table(document, resolved(document, answer['schema']))}")
+        parts.append(f"<h3>Answer, {escape(kind)}</h3>{field_table(document, resolved(document, answer['schema']))}")
     return parts
 
 
-def table(document: Schema, schema: Schema) -> str:
+def field_table(document: Schema, schema: Schema) -> str:
     """The fields of an object."""
     required = schema.get("required", [])
     rows = []
     for name, field in schema.get("properties", {}).items():
         default = "" if field.get("default") is None else f"default {field['default']}"
         need = "needed" if name in required else default
-        cells = (f"<code>{escape(name)}</code>", escape(kind_of(document, field)), escape(need))
+        cells = (f"<code>{escape(name)}</code>", escape(field_type(document, field)), escape(need))
         rows.append(f"<tr><td>{'<td>'.join(cells)}<td>{escape(field.get('description', ''))}")
     return f"<table>{''.join(rows)}</table>"
 
 
-def kind_of(document: Schema, field: Schema) -> str:
+def field_type(document: Schema, field: Schema) -> str:
     """What a field holds, in words."""
     if "anyOf" in field:
-        kinds = [kind_of(document, option) for option in field["anyOf"] if option.get("type") != "null"]
+        kinds = [field_type(document, option) for option in field["anyOf"] if option.get("type") != "null"]
         return " or ".join(kinds)
     field = resolved(document, field)
     if "enum" in field or "const" in field:
         return ", ".join(str(value) for value in field.get("enum", [field.get("const")]))
     if field.get("type") == "array":
-        return f"list of {kind_of(document, field['items'])}"
+        return f"list of {field_type(document, field['items'])}"
     if field.get("type") == "object":
         return f"object: {', '.join(field.get('properties', {}))}"
     if field.get("contentMediaType") or field.get("format") == "binary":
@@ -75,7 +75,7 @@ def kind_of(document: Schema, field: Schema) -> str:
 
 
 def resolved(document: Schema, schema: Schema) -> Schema:
-    """A schema itself where another place of the document is named."""
+    """The schema that a reference of the document names; other schemas as they are."""
     while "$ref" in schema:
         place: Any = document
         for part in schema["$ref"].removeprefix("#/").split("/"):

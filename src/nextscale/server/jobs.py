@@ -1,6 +1,6 @@
-"""What the HTTP side and the model's side hand each other: one image to make, and its stages.
+"""Jobs: one image to make each. The HTTP side makes them of requests, a backend makes their images.
 
-Shapes: (H, W) pixels.
+Names are looked up and settings checked before anything is queued. Shapes: (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -11,14 +11,26 @@ from typing import Protocol
 
 import numpy as np
 
+from nextscale.classes import find_class
+from nextscale.config import with_settings
 from nextscale.editing.config import EditConfig
+from nextscale.pipeline import AUTO
 from nextscale.pyramid import Size
 from nextscale.sampling.next_scale import SamplingConfig
+from nextscale.server.forms import transparent_part, uploaded_image, uploaded_mask
+from nextscale.server.problems import Refused
+from nextscale.server.schema import EditRequest, GenerationRequest, ImageRequest, ModelData
+from nextscale.server.settings import ServerSettings
+
+NO_CLASS = "none"
+"""As a prompt: no class."""
+SAMPLING = ("guidance", "top_k", "top_p")
+"""Settings of drawing that a request may have."""
 
 
 @dataclass(frozen=True, eq=False)
 class Edit:
-    """An image and what of it is to be made anew."""
+    """An image and the part of it that is made anew."""
 
     image: np.ndarray  # (H, W, 3) uint8
     mask: np.ndarray  # (H, W) float32, 1 where it is regenerated
@@ -35,31 +47,31 @@ class Job:
     sampling: SamplingConfig
     edit: Edit | None = None
     soften: bool = False
-    "Whether the guidance of an edit counts by the squared share that is made anew."
+    "Whether guidance is multiplied by the squared share of the image that an edit makes anew."
     previews: frozenset[int] = frozenset()
-    "Scales after which the image is wanted as it stands."
+    "Scales after which the unfinished image is wanted."
 
     @property
     def key(self) -> object:
-        """Jobs of equal keys are worked on together. Edits stay alone: hooks let an image depend on its batch."""
+        """Jobs of equal keys are worked on together. Edits are alone: their hooks let an image depend on its batch."""
         return self.sampling if self.edit is None else self
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """An image as it stands after a scale; the last is the result."""
+    """The image of a job after a scale; after the last one it is the result."""
 
     scale: int
     image: np.ndarray  # (H, W, 3) uint8
     final: bool
     label: int | None
     together: int
-    "Images that were made at once."
+    "Images that were made in one batch."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What the HTTP side knows of the model that is served."""
+    """What the HTTP side knows of the model."""
 
     name: str
     title: str
@@ -72,6 +84,12 @@ class ModelCard:
     parameters: int
     edits: bool = True
 
+    @property
+    def size(self) -> str:
+        """WIDTHxHEIGHT."""
+        height, width = self.image_size
+        return f"{width}x{height}"
+
 
 class Backend(Protocol):
     """Where images are made."""
@@ -81,3 +99,119 @@ class Backend(Protocol):
     def make(self, job: Job) -> AsyncIterator[Stage]:
         """The stages that the job asks for, the final one last."""
         ...
+
+
+def generation_jobs(wanted: GenerationRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
+    """One job per image. Raises ValueError, and Refused for another model."""
+    check(wanted, card, settings)
+    return jobs_of(wanted, card, class_id(wanted.prompt, card))
+
+
+async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
+    """One job per image. Raises ValueError, and Refused for another model."""
+    check(wanted, card, settings)
+    if not card.edits:
+        raise ValueError(f"the model is {card.title}, which cannot edit")
+    data = await wanted.image.read()
+    image = uploaded_image(data, settings.max_pixels)
+    mask = await mask_of(wanted, data, (image.shape[0], image.shape[1]), settings.max_pixels)
+    if wanted.keep_scales > card.scales:
+        raise ValueError(f"keep_scales: the model has {card.scales} scales, got {wanted.keep_scales}")
+    auto = wanted.prompt.strip().lower() == AUTO and wanted.prompt.strip() not in card.class_names
+    label = AUTO if auto else class_id(wanted.prompt, card)
+    config = EditConfig(keep_scales=wanted.keep_scales, feather=wanted.feather)
+    return jobs_of(wanted, card, label, Edit(image, mask, config))
+
+
+async def mask_of(wanted: EditRequest, image: bytes, size: Size, most_pixels: int) -> np.ndarray:
+    """(H, W) float32: the mask, or what is transparent, or with `keep_scales` everything. Raises ValueError."""
+    if wanted.mask is not None:
+        mask = uploaded_mask(await wanted.mask.read(), size, most_pixels)
+    else:
+        mask = transparent_part(image, most_pixels)
+    if mask is None and not wanted.keep_scales:
+        raise ValueError(
+            "mask: is missing, and the image has no transparent part; give either, or keep_scales to remake "
+            "all of the image on its own composition"
+        )
+    if mask is None:
+        return np.ones(size, dtype=np.float32)
+    if not mask.any():
+        raise ValueError("mask: keeps everything, so that nothing would change; white or transparent is made anew")
+    return mask
+
+
+def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit: Edit | None = None) -> list[Job]:
+    """A job per seed."""
+    sampling = with_settings(card.defaults, {name: getattr(wanted, name) for name in SAMPLING})
+    shown = previews(wanted, card.scales) if wanted.stream else frozenset()
+    soften = label == AUTO and wanted.guidance is None
+    return [
+        Job(seed=seed, label=label, sampling=sampling, edit=edit, soften=soften, previews=shown)
+        for seed in wanted.seeds()
+    ]
+
+
+def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> None:
+    """Raises ValueError for settings that this server does not take, and Refused for another model."""
+    if wanted.model not in (None, card.name, settings.model):
+        raise no_such_model(wanted.model, card)
+    if wanted.size not in (None, "auto", card.size) and not isinstance(wanted, EditRequest):
+        raise ValueError(f"size: the model makes images of {card.size}; leave it out, or say auto")
+    if wanted.output_format == "png" and wanted.output_compression not in (None, 100):
+        raise ValueError("output_compression: png loses nothing; ask for output_format jpeg or webp")
+    most = min(settings.max_images, settings.queue)
+    if wanted.n > most:
+        raise ValueError(f"n: at most {most} images a request, got {wanted.n}")
+    if wanted.stream and wanted.n > 1:
+        raise ValueError(f"n: a stream shows one image, got {wanted.n}; ask for each by itself")
+
+
+def no_such_model(name: str, card: ModelCard) -> Refused:
+    """The answer to a request for a model that is not served."""
+    return Refused(404, f"model: {name!r} is not served here; {card.name} is", param="model", code="model_not_found")
+
+
+def class_id(prompt: str, card: ModelCard) -> int | None:
+    """A class by name or id. Raises ValueError with near matches."""
+    name = prompt.strip()
+    if name in card.class_names:
+        return card.class_names.index(name)
+    if name.lower() == NO_CLASS:
+        return None
+    if name.isdecimal() and name.isascii():
+        if len(name) > 9 or int(name) >= len(card.class_names):
+            raise ValueError(f"prompt: class {name[:20]} does not exist; ids go from 0 to {len(card.class_names) - 1}")
+        return int(name)
+    try:
+        return find_class(name, card.class_names)
+    except ValueError as error:
+        raise ValueError(f"prompt: {error}") from error
+
+
+def previews(wanted: ImageRequest, scales: int) -> frozenset[int]:
+    """Scales before the last to show: all, or as many as are wanted, evenly spread."""
+    before = max(0, scales - 1)
+    count = before if wanted.partial_images is None else min(wanted.partial_images, before)
+    return frozenset(((index + 1) * before) // count - 1 for index in range(count))
+
+
+def model_data(card: ModelCard) -> ModelData:
+    """The model as GET /v1/models describes it."""
+    return ModelData(
+        id=card.name,
+        title=card.title,
+        size=card.size,
+        scales=card.scales,
+        classes=list(card.class_names),
+        guidance=card.defaults.guidance,
+        top_k=card.defaults.top_k,
+        top_p=card.defaults.top_p,
+        precision=card.precision,
+        parameters=card.parameters,
+    )
+
+
+def class_name(label: int | None, card: ModelCard) -> str | None:
+    """A class's name; None for no class."""
+    return None if label is None else card.class_names[label]

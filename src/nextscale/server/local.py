@@ -1,15 +1,31 @@
-"""A pipeline of this process as a backend."""
+"""A pipeline of this process as a backend: it makes the images of a group of jobs all at once.
+
+Shapes: B jobs, C latent channels, (h, w) latent grid.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
+import numpy as np
+import torch
+from PIL import Image
+
+from nextscale.editing.apply import EditStep
+from nextscale.families.table import family_of
+from nextscale.nn.packed import count_parameters
+from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
-from nextscale.server.batcher import Batcher
-from nextscale.server.jobs import Job, ModelCard, Stage
+from nextscale.results import GenerationStep
+from nextscale.runtime import image_generator
+from nextscale.server.jobs import Edit, Job, ModelCard, Stage
 from nextscale.server.problems import on_purpose
-from nextscale.server.worker import card_of, run_jobs
+from nextscale.server.queues import Batcher
+
+Item = TypeVar("Item")
+Step = GenerationStep | EditStep
 
 
 class LocalBackend:
@@ -24,7 +40,7 @@ class LocalBackend:
         return self.known
 
     async def make(self, job: Job) -> AsyncIterator[Stage]:
-        """The stages of a job. A ValueError is about the job; one out of a library is a fault and becomes another."""
+        """The stages of a job. A ValueError of ours is about the job; a library's is a fault: RuntimeError."""
         try:
             async for stage in self.batcher.stream(job):
                 yield stage
@@ -32,3 +48,75 @@ class LocalBackend:
             if on_purpose(error):
                 raise
             raise RuntimeError(f"a job failed: {error}") from error
+
+
+def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
+    """What a client may know of a model."""
+    config, kind = pipeline.transformer.config, family_of(pipeline.transformer.config)
+    parts = (pipeline.tokenizer, pipeline.transformer)
+    return ModelCard(
+        name=name,
+        title=kind.title,
+        class_names=pipeline.class_names,
+        image_size=pipeline.tokenizer.config.image_size,
+        scales=len(config.scales) if kind.kind == "var" else 0,
+        defaults=pipeline.sampling(),
+        precision=pipeline.precision,
+        parameters=sum(map(count_parameters, parts)),
+        edits=kind.kind == "var",
+    )
+
+
+@torch.no_grad()
+def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
+    """A stage or None per job, scale after scale; ends early when no job is wanted any more.
+
+    All jobs have the same key. Images are decoded one by one, so that none depends on the others.
+    """
+    steps, labels = generated(pipeline, jobs) if jobs[0].edit is None else edited(pipeline, jobs[0], jobs[0].edit)
+    for step, final in with_last(steps):
+        stages: list[Stage | None] = [None] * len(jobs)
+        for row, job in enumerate(jobs):
+            if wanted(row) and (final or (step.scale in job.previews and is_first(step))):
+                image = np.asarray(picture(pipeline, step, row))
+                stages[row] = Stage(step.scale, image, final, labels[row], len(jobs))
+        yield stages
+        if not any(wanted(row) for row in range(len(jobs))):
+            return
+
+
+def generated(pipeline: VARPipeline, jobs: Sequence[Job]) -> tuple[Iterator[Step], list[int | None]]:
+    """The steps of new images, and their classes."""
+    labels = [job.label if isinstance(job.label, int) else None for job in jobs]
+    return pipeline.generate_steps(labels, seeds=[job.seed for job in jobs], config=jobs[0].sampling), labels
+
+
+def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> tuple[Iterator[Step], list[int | None]]:
+    """The steps of an image of which a part is made anew, and its class."""
+    editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
+    ids = torch.tensor(pipeline.edit_classes(job.label, *editor.known_part())[:1], device=pipeline.device)
+    steps = editor.steps(ids, [image_generator(job.seed)], job.sampling, soften=job.soften)
+    return steps, [pipeline.class_or_none(int(ids[0]))]
+
+
+def is_first(step: Step) -> bool:
+    """Whether a step is of the only or first region: there is one preview per scale, however many regions there are."""
+    return isinstance(step, GenerationStep) or step.region == 0
+
+
+def picture(pipeline: VARPipeline, step: Step, row: int) -> Image.Image:
+    """The image of a row after a step."""
+    if isinstance(step, EditStep):
+        return step.images()[row]
+    features = step.accumulated[row : row + 1].to(pipeline.device)
+    return to_images(pipeline.tokenizer.decode_features(features))[0]
+
+
+def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+    """Each item, and whether it is the last."""
+    iterator = iter(items)
+    current = next(iterator)
+    for following in iterator:
+        yield current, False
+        current = following
+    yield current, True

@@ -1,4 +1,4 @@
-"""What surrounds every request: its size, its time, its status in the figures and the log."""
+"""What every request passes: a bound on its size, an answer to every error, counters and the access log."""
 
 from __future__ import annotations
 
@@ -6,20 +6,44 @@ import logging
 import time
 from collections.abc import Iterable
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nextscale.server.metrics import Metrics
 from nextscale.server.problems import Refused, one_line, refusal
 
 IMAGES = "nextscale.images"
-"""Where a request's scope says how many images were made for it."""
+"""Key of a request's scope with the number of images that were made for it."""
 LEFT = 499
-"""Status of requests whose client left before an answer, in figures and log."""
+"""Status, in counters and log, of requests whose client left before an answer."""
+SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120)
+TOGETHER = (1, 2, 4, 8, 16, 32, 64)
 log = logging.getLogger(__name__)
 
 
+class Metrics:
+    """Counters of one HTTP process, for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter(
+            "nextscale_requests", "Requests by path and status.", ("path", "status"), registry=registry
+        )
+        self.images = Counter("nextscale_images", "Images made.", ("kind",), registry=registry)
+        self.pending = Gauge("nextscale_images_pending", "Images waiting or in work.", registry=registry)
+        self.seconds = Histogram(
+            "nextscale_request_seconds", "Time of requests.", ("path",), buckets=SECONDS, registry=registry
+        )
+        self.together = Histogram(
+            "nextscale_batch_images", "Images that were made at once.", buckets=TOGETHER, registry=registry
+        )
+
+    def text(self) -> bytes:
+        """Prometheus' exposition format."""
+        return generate_latest(self.registry)
+
+
 class Bounds:
-    """Answers 413 to bodies beyond `most` bytes, announced or not."""
+    """Answers 413 to bodies of more than `most` bytes, whether or not a header says how many come."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
         self.app, self.most = app, most
@@ -35,7 +59,7 @@ class Bounds:
             part = await receive()
             size += len(part.get("body", b""))
             if size > self.most:
-                raise too_large  # which the framework's parsers pass on
+                raise too_large  # the framework's parsers pass it on
             return part
 
         if scope["type"] == "http" and announced(scope["headers"]) > self.most:
@@ -44,7 +68,7 @@ class Bounds:
 
 
 class Guard:
-    """Answers what nothing further in has answered, so that no error is shown as it is."""
+    """Answers errors that nothing inside has answered, so that no client sees what was inside."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,4 +1,4 @@
-"""Ray for one server: closed to other machines, without words of its own, in a folder that goes with it."""
+"""A Ray for one server: closed to other machines, silent, in a folder that is removed at the end."""
 
 from __future__ import annotations
 
@@ -14,51 +14,52 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 LOOPBACK = ("127.0.0.1", "::1")
 SOCKETS = "/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-"""What Ray appends to its folder."""
+"""The longest path that Ray makes below its folder."""
 LONGEST = 107 if sys.platform.startswith("linux") else 103
 """Bytes of a Unix socket's path."""
 PREFIX = "nextscale-"
 INNER = "r"
-"""Ray opens its folder to every user, so that it is one inside of a closed one."""
+"""Ray opens its folder to every user: it gets one inside a folder that is closed to others."""
+ADD_PORT = "add_port_to_grpc_server"
+"""Function of Ray Serve that opens a replica's port."""
 ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678/{INNER}")
 
 
 @contextmanager
 def private_ray() -> Iterator[None]:
-    """A Ray of our own, whatever other ones there are. Import ray only inside. Raises ValueError without a folder.
+    """A Ray of our own, whatever other Rays run. Import ray only inside. Raises ValueError where no folder can be made.
 
-    A home folder is not needed, and nobody else's `/tmp/ray` is touched.
+    It needs no home folder, and does not touch another's `/tmp/ray`.
     """
     os.environ.update(environment())
     folder = short_folder()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # after Ray, which registers later, has ended the rest
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # runs after Ray's own, which is registered later
     import ray
-    from ray import serve  # which sets up its logging
+    from ray import serve  # sets up its logging
 
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with redirect_stdout(RaysWords()) as words:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    with redirect_stdout(RayOutput()) as output:
         try:
-            ray.init(
-                address="local", include_dashboard=False, _temp_dir=str(folder / INNER), log_to_driver=False,
-                logging_level=logging.ERROR,
-            )  # fmt: skip
+            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder / INNER), **quiet)
             yield
-        except SystemExit:  # which Ray makes of SIGTERM while it starts
+        except SystemExit:  # Ray raises it at SIGTERM while it starts
             raise KeyboardInterrupt from None
         finally:
-            words.muted = True  # that its processes end is no news any more
+            output.muted = True  # from here on its processes are meant to end
             if ray.is_initialized():
                 serve.shutdown()
             ray.shutdown()
 
 
-class RaysWords(io.TextIOBase):
-    """Where Ray prints that a process of its own has ended: one line of our log, without the advice."""
+class RayOutput(io.TextIOBase):
+    """Standard output of Ray, which prints there that a process has ended: one line of our log, without the advice."""
 
     muted = False
 
@@ -70,14 +71,14 @@ class RaysWords(io.TextIOBase):
 
 
 def environment() -> dict[str, str]:
-    """What Ray reads when it is imported: its node is the loopback address, and every port asks for a new secret."""
+    """Variables that Ray reads when it is imported: only the loopback address, and a new secret for every port."""
     return {
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: no cluster, hence no address but the loopback's
-        "RAY_ENABLE_AUTO_CONNECT": "0",  # none but ours is started, not even by a call after its end
-        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # which aborts at SIGTERM, so that nothing is cleaned up
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux, too: without a cluster only the loopback address is used
+        "RAY_ENABLE_AUTO_CONNECT": "0",  # a call after the end starts no other Ray
+        "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",  # the handler aborts at SIGTERM, and nothing is cleaned up
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # which would otherwise be kept in the home folder
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),  # Ray's own would be kept in the home folder
     }
 
 
@@ -98,14 +99,14 @@ def short_folder() -> Path:
 
 
 def keep_replicas_private() -> None:
-    """Let a replica's own port listen where its node does.
+    """Let this replica's own port listen at the address of its node. Call it in a replica, before the port is opened.
 
-    Ray Serve opens it at every address, and has no setting for that. Called in a replica, before the port is opened.
+    Ray Serve opens the port at every address, and has no setting for that.
     """
     import ray
     from ray.serve._private import replica
 
-    node, opened = ray.util.get_node_ip_address(), getattr(replica, "add_port_to_grpc_server", None)
-    if node in LOOPBACK and opened is not None:
+    node, add_port = ray.util.get_node_ip_address(), getattr(replica, ADD_PORT, None)
+    if node in LOOPBACK and add_port is not None:
         address = f"[{node}]:0" if ":" in node else f"{node}:0"
-        replica.add_port_to_grpc_server = lambda server, _: opened(server, address)  # pyright: ignore[reportPrivateImportUsage]
+        setattr(replica, ADD_PORT, lambda server, _: add_port(server, address))

@@ -1,6 +1,6 @@
-"""What a client is told when a request fails: its own mistakes in one line, ours by a neutral one.
+"""Answers to requests that fail: one line that says what is wrong with the request, a neutral one for our own faults.
 
-Nothing of the inside leaves the server: tracebacks, paths, process ids and addresses go into the log only.
+Tracebacks, paths, process ids and addresses go into the log only.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from nextscale.server.schema import UNSUPPORTED, EditRequest, GenerationRequest
 
 CODES = {
-    400: "invalid_value", 401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 408: "timeout",
-    413: "request_too_large", 429: "rate_limit_exceeded", 503: "unavailable", 504: "timeout",
-}  # fmt: skip
+    400: "invalid_value",
+    401: "invalid_api_key",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "timeout",
+    413: "request_too_large",
+    429: "rate_limit_exceeded",
+    503: "unavailable",
+    504: "timeout",
+}
 FAULT = "the server failed at this request; its log says why"
 LONGEST = 400
 """Characters of a message: requests are quoted in part, never whole."""
@@ -33,19 +40,25 @@ log = logging.getLogger(__name__)
 
 
 class Refused(HTTPException):
-    """A request that is not taken up: its status, a line that says why, and seconds until another try."""
+    """A request that is not served: its status, a line that says why, and the seconds to wait before another try."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None,
-        retry_after: int | None = None, headers: dict[str, str] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         waiting = {} if retry_after is None else {"retry-after": str(retry_after)}
         super().__init__(status, message, {**(headers or {}), **waiting})
         self.status, self.message, self.param = status, one_line(message), param
         self.code = code or CODES.get(status, "server_error" if status >= 500 else "invalid_request")
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """As OpenAI's clients read it."""
+        """The form that OpenAI's clients read."""
         kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
             self.status, "invalid_request_error" if self.status < 500 else "server_error"
         )
@@ -56,7 +69,7 @@ class Refused(HTTPException):
 
 
 def refusal(error: Exception) -> Refused:
-    """What a client is told of any error. Those that are not its own are logged."""
+    """The answer to any error. Errors that are not the client's are logged."""
     if isinstance(error, Refused):
         return error
     if is_users(error):
@@ -69,9 +82,9 @@ def refusal(error: Exception) -> Refused:
 
 
 def is_users(error: BaseException) -> bool:
-    """Whether an error is about the input: a plain ValueError or one of ours, not any class that derives from it.
+    """Whether an error is about the input: a plain ValueError, or of a class of ours that derives from it.
 
-    Ray's errors of remote calls derive from the class of their cause, and print as tracebacks.
+    Ray's errors of remote calls derive from the class of their cause, too, but their text is a traceback.
     """
     return isinstance(error, ValueError) and (
         type(error) is ValueError or type(error).__module__.startswith("nextscale.")
@@ -79,7 +92,7 @@ def is_users(error: BaseException) -> bool:
 
 
 def on_purpose(error: BaseException) -> bool:
-    """Whether a `raise` of our code made this error, rather than a library or a computation that went wrong."""
+    """Whether a `raise` of our code made this error, not a library or a failed computation."""
     place = error.__traceback__
     while isinstance(place, TracebackType) and place.tb_next:
         place = place.tb_next
@@ -91,13 +104,13 @@ def on_purpose(error: BaseException) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks and control characters, cut to what a line holds, and fit for any encoding."""
+    """Text without line breaks and control characters, of bounded length, that any encoding can write."""
     line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
 
 
 def misfit(error: RequestValidationError, known: list[str]) -> Refused:
-    """The first thing that does not fit the schema, without repeating what was sent."""
+    """The answer to a request that does not fit the schema: its first mistake, without repeating what was sent."""
     first: dict[str, Any] = error.errors()[0]
     kind, message = first["type"], first["msg"]
     if kind == "json_invalid":
@@ -115,7 +128,7 @@ def misfit(error: RequestValidationError, known: list[str]) -> Refused:
 
 
 def answer_problems(app: FastAPI) -> None:
-    """Every refusal of the framework in our form. Other errors are answered by `middleware.Guard`."""
+    """Give the framework's own refusals our form. Other errors are answered by `middleware.Guard`."""
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, StarletteHTTPException)

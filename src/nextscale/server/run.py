@@ -1,4 +1,4 @@
-"""Start the server on this machine and stop it in order."""
+"""Start the server on this machine, and stop it when its work is done."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +34,10 @@ def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK[0], po
         from nextscale.server.deployment import build
 
         application = build(settings)
-        stop = threading.Event()
-
-        def stopping(*_: object) -> None:
-            if stop.is_set():
-                raise KeyboardInterrupt
-            stop.set()
-
-        # After Ray's own handlers, which end at once.
-        before = {each: signal.signal(each, stopping) for each in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with stop_signals() as stop:
             log.info("loading %s", settings.model)
-            serve.start(
-                proxy_location="HeadOnly", http_options={"host": host, "port": port},
-                logging_config={"log_level": "ERROR", "enable_access_log": False},
-            )  # fmt: skip
+            quiet = {"log_level": "ERROR", "enable_access_log": False}
+            serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, logging_config=quiet)
             try:
                 api = serve.run(application, name=NAME, route_prefix="/")
             except RuntimeError as error:
@@ -55,18 +46,41 @@ def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK[0], po
             while not stop.wait(PULSE):
                 relay(api)
             log.info("stopping: what was accepted is finished first; again to stop at once")
-            ends = time.monotonic() + settings.deadline
-            while api.drain.remote().result() and time.monotonic() < ends:
-                time.sleep(0.1)
-            time.sleep(0.3)  # the last answers are still being sent
+            drain(api, settings.deadline)
             relay(api)
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+
+
+@contextmanager
+def stop_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set; a second signal raises KeyboardInterrupt. Enter it once Ray has started.
+
+    Ray's own handlers end the process at once.
+    """
+    stop = threading.Event()
+
+    def stopping(*_: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {each: signal.signal(each, stopping) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def drain(api: Any, seconds: float) -> None:
+    """Have the server take up nothing new, and wait for what it has accepted, so many seconds at most."""
+    ends = time.monotonic() + seconds
+    while api.drain.remote().result() and time.monotonic() < ends:
+        time.sleep(0.1)
+    time.sleep(0.3)  # the last answers are still being sent
 
 
 def cause_of(failure: Exception) -> str:
-    """Why the application did not start: what the last line of a replica's traceback says."""
+    """Why the application did not start: the last line of a replica's traceback."""
     from ray import serve
 
     deployments = serve.status().applications[NAME].deployments.values()
@@ -76,7 +90,7 @@ def cause_of(failure: Exception) -> str:
 
 
 def announce(settings: ServerSettings, host: str, port: int) -> None:
-    """Where the server is, and who may use it."""
+    """Log where the server is, and who can use it."""
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     log.info("serving %s at %s/v1, documentation at %s/docs; stop with Ctrl-C", settings.model, url, url)
     if not settings.api_key_file and host not in (*LOOPBACK, "localhost"):
@@ -84,10 +98,10 @@ def announce(settings: ServerSettings, host: str, port: int) -> None:
 
 
 def relay(api: Any) -> None:
-    """Log here what the HTTP side has logged since the last time."""
+    """Log what the HTTP side, another process, has logged since the last call."""
     try:
         lines = api.lines.remote().result(timeout_s=10)
-    except Exception as error:  # it is being replaced; requests find out for themselves
+    except Exception as error:  # it is being replaced
         log.debug("no log of the HTTP side: %s", error)
         return
     for level, line in lines:
@@ -95,14 +109,14 @@ def relay(api: Any) -> None:
 
 
 def require_precision(settings: ServerSettings) -> None:
-    """Raises ValueError, before anything is started, for a device or precision that this machine has not."""
+    """Raises ValueError for a device or precision that this machine does not have."""
     from nextscale.runtime import resolve_device, resolve_generation_dtype
 
     resolve_generation_dtype(settings.precision, resolve_device(settings.device))
 
 
 def require_weights(settings: ServerSettings) -> None:
-    """Raises ValueError for a folder with damaged weights, which replicas would try to load again and again."""
+    """Raises ValueError for a folder with damaged weights: replicas would try to load them again and again."""
     from safetensors import SafetensorError, safe_open
 
     for file in sorted(Path(settings.model).rglob("*.safetensors")) if Path(settings.model).is_dir() else []:
@@ -114,7 +128,7 @@ def require_weights(settings: ServerSettings) -> None:
 
 
 def require_free(host: str, port: int) -> int:
-    """The port, a free one for 0. Raises ValueError when nothing can listen there."""
+    """The port, or a free one for 0. Raises ValueError for one that cannot be used."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as probe:

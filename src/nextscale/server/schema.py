@@ -1,4 +1,4 @@
-"""Requests and answers of the Images API, as OpenAI's clients send and read them, with our settings beside."""
+"""Requests and answers of the Images API: OpenAI's, and our own settings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic_core import PydanticCustomError
 
 TOP_SEED = 2**53 - 1
-"""Largest seed: the integers that JSON's readers agree on."""
+"""Largest seed: all readers of JSON agree on integers up to it."""
 NAMES = ("prompt", "model", "user", "safety_identifier")
 """Texts whose case counts."""
-Unit = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
 
 UNSUPPORTED = "unsupported_value"
 NOT_USED = "Taken for the sake of clients; not used."
 
 
 def only_b64_json(value: object) -> object:
-    """Links would have to be kept and served: refused, saying what is there."""
+    """Refuses links, which would have to be kept and served."""
     if value == "url":
         raise PydanticCustomError(UNSUPPORTED, "images are sent as b64_json only; leave it out, or say b64_json")
     return value
@@ -39,7 +37,7 @@ class ImageRequest(BaseModel):
     seed: Annotated[int | None, Field(ge=0, le=TOP_SEED, description="Seed of the first image; none draws one.")] = None
     guidance: Annotated[float | None, Field(gt=-1e4, lt=1e4, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, le=2**31)] = None
-    top_p: Unit | None = None
+    top_p: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[
@@ -59,7 +57,7 @@ class ImageRequest(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def as_clients_mean_it(cls, values: object) -> object:
-        """What is null is left out, and words for settings count in any case."""
+        """Leaves out what is null, and puts words for settings into lower case."""
         if not isinstance(values, dict):
             return values
         return {

@@ -59,7 +59,7 @@ class ServerSettings:
 
     @property
     def served_name(self) -> str:
-        """What clients call the model: of a folder its name, without the path on this machine."""
+        """Clients' name of the model: of a folder its name, without the path on this machine."""
         folder = Path(self.model)
         return folder.resolve().name if folder.exists() else self.model
 
@@ -83,6 +83,6 @@ class Keys:
         return cls(keys)
 
     def accept(self, key: str) -> bool:
-        """Whether a header's key is one of these, in the same time whichever it is."""
+        """Whether a key is one of these; takes the same time whichever it is."""
         digest = hashlib.sha256(key.encode("latin-1", errors="replace")).digest()  # the bytes that were sent
         return sum(hmac.compare_digest(digest, known) for known in self.digests) > 0

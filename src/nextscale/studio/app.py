@@ -1,4 +1,4 @@
-"""The page: tabs over one desk."""
+"""The page with all its tabs."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.families.table import kind_of
-from nextscale.studio.buttons import Bench
+from nextscale.families.table import family_of
 from nextscale.studio.compare import compare_tab
-from nextscale.studio.desk import Desk
+from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
-from nextscale.studio.errors import told
+from nextscale.studio.events import QUIET, PageJobs, told
 from nextscale.studio.generate import generate_tab
-from nextscale.studio.inspect_tab import inspect_tab
+from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
-from nextscale.studio.place import take_files
 from nextscale.studio.scaling import scaling_tab
 
 log = logging.getLogger(__name__)
 EVERY, KEPT = 3600, 24 * 3600
-"""Seconds after which the page's own copies of files are looked through, and after which they go."""
+"""Seconds between looks for old copies of files, and the age at which they are removed."""
 FONTS = ("system-ui", "sans-serif")
-"""None that a page would have to fetch from elsewhere."""
+"""Fonts of the system: nothing is fetched from elsewhere."""
 TABS = ("Generate", "Edit", "Inspect", "Compare", "Scaling")
 
 
@@ -36,39 +34,39 @@ def build_studio(desk: Desk) -> gr.Blocks:
     model = desk.pipeline
     size = model.tokenizer.config.image_size
     take_files(desk.folder)  # before components are made
-    with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as page:
+    with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as blocks:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "
             f"{len(model.class_names)} classes, {model.precision} on {model.device}"
         )
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
-        bench = Bench(desk, gr.State(None))
-        editing = kind_of(model.transformer.config).kind == "var"
+        page = PageJobs(desk, gr.State(None))
+        editing = family_of(model.transformer.config).kind == "var"
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="Generate"):
-                take, chosen = generate_tab(bench)
+                take, chosen = generate_tab(page)
             with gr.Tab("Edit", id="Edit", visible=editing):
-                easel = edit_tab(bench) if editing else None
+                canvas = edit_tab(page) if editing else None
             with gr.Tab("Inspect", id="Inspect", visible=editing):
                 if editing:
-                    inspect_tab(bench)
+                    inspect_tab(page)
             with gr.Tab("Compare", id="Compare"):
-                compare_tab(bench)
+                compare_tab(page)
             with gr.Tab("Scaling", id="Scaling") as scaling:
                 scaling_tab(desk, scaling)
 
-        if easel is None:
+        if canvas is None:
             take.visible = False
         else:
 
             @told
             def taken(chosen: tuple[str, str]) -> Update:
-                return easel.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
+                return canvas.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
 
-            take.click(taken, chosen, [*easel.parts, tabs], show_progress="hidden", api_visibility="private")
-        bench.restore(page, browser)
-    page.queue(max_size=WAITING, default_concurrency_limit=4)
-    return page
+            take.click(taken, chosen, [*canvas.parts, tabs], **QUIET)
+        page.restore(blocks, browser)
+    blocks.queue(max_size=WAITING, default_concurrency_limit=4)
+    return blocks
 
 
 def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -> gr.Blocks:
@@ -77,10 +75,19 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
     style = files("nextscale") / "studio" / "style.css"
     try:
         page.launch(
-            server_name=host, server_port=port, quiet=True, inbrowser=open_browser, prevent_thread_lock=True,
-            theme=Soft(primary_hue="violet", font=FONTS), css=style.read_text(encoding="utf-8"),
-            footer_links=[], run_history=False, max_file_size="32mb", ssr_mode=False, max_threads=2 * WAITING,
-        )  # fmt: skip
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+            theme=Soft(primary_hue="violet", font=FONTS),
+            css=style.read_text(encoding="utf-8"),
+            footer_links=[],
+            run_history=False,
+            max_file_size="32mb",
+            ssr_mode=False,
+            max_threads=2 * WAITING,
+        )
     except OSError as error:
         raise ValueError(f"--port {port}: cannot listen at {host} ({' '.join(str(error).split())})") from error
     return page

@@ -10,27 +10,28 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.studio.buttons import Bench
+from nextscale.studio.components import shown_picture
 from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.events import PageJobs
 from nextscale.studio.jobs import Job, Update
-from nextscale.studio.pictures import fitted, shown_picture
+from nextscale.studio.pictures import fitted
 
 FRAME = 0.02
-"""Seconds of a model's own clock between its pictures at least."""
+"""Seconds of a model's own clock between two of its pictures, at least."""
 
 
 @dataclass
 class Racer:
-    """A model at work: its steps, and the time it took for them so far."""
+    """A model at work: its steps, and the time they have taken so far."""
 
     title: str
     steps: Iterator[GenerationStep]
     each: int
-    "Steps of the transformer that one of ours stands for: a row where tokens are drawn one by one."
+    "Steps of the transformer in one of these steps, which is a row of tokens where they are drawn one by one."
     seconds: float = 0.0
     taken: int = 0
     done: bool = False
@@ -53,19 +54,19 @@ class Racer:
 
 
 def title_of(pipeline: VARPipeline) -> str:
-    """Kind and size: models of different sizes do not race on equal terms."""
+    """Kind and size of a model: size decides the time of a step."""
     parameters = count_parameters(pipeline.transformer)
-    return f"{kind_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
+    return f"{family_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
 
 
 def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
-    """Whichever clock is behind takes the next step; yields after each, with the number of who moved.
+    """The model whose clock is behind takes the next step; yields after each, with the number of that model.
 
-    The models share the machine, one at a time: each clock counts its own model's work alone, not that of drawing.
+    The models work one at a time: a clock counts the work of its own model alone, and no time for pictures.
     """
     racers = []
     for one in pipelines:
-        kind = kind_of(one.transformer.config)
+        kind = family_of(one.transformer.config)
         each = one.schedule.final[1] if kind.kind in ("raster", "rq") else 1
         racers.append(Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), each))
     while not all(racer.done for racer in racers):
@@ -75,7 +76,7 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
 
 
 def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Image.Image | None], list[str]]]:
-    """Pictures and clocks of the rival and of the model, whenever one of the pictures changes; None where not."""
+    """Pictures and clocks of the rival and of the model whenever a picture changes; the other picture is None."""
     assert desk.rival is not None
     pipelines = [desk.rival, desk.pipeline]
     shown_at = [-FRAME, -FRAME]
@@ -88,9 +89,9 @@ def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Image.Ima
             yield pictures, [one.clock for one in racers]
 
 
-def compare_tab(bench: Bench) -> None:
+def compare_tab(page: PageJobs) -> None:
     """Controls above, the two models side by side."""
-    desk = bench.desk
+    desk = page.desk
     if desk.rival is None:
         gr.Markdown(
             "Two models fill the same class side by side, step by step, each against its own clock. Start the studio "
@@ -119,4 +120,4 @@ def compare_tab(bench: Bench) -> None:
             update |= {place: job.shown(one) for place, one in zip(pictures, shown, strict=True) if one}
             yield update
 
-    bench.job("Compare", start, stop, status, work, [name, seed], [*pictures, *clocks])
+    page.job("Compare", start, stop, status, work, [name, seed], [*pictures, *clocks])

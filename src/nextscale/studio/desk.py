@@ -1,10 +1,15 @@
-"""What all tabs share: the models, settings as controls give them, and files."""
+"""What all tabs share: the models, their visitors, and a folder for all files.
+
+Imports no gradio, which looks for its folder when it is imported.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +21,38 @@ from PIL.PngImagePlugin import PngInfo
 from nextscale.files import complete_file
 from nextscale.pipeline import VARPipeline
 from nextscale.studio.jobs import Visitors
-from nextscale.studio.pace import SHARE
-from nextscale.studio.place import release_files, temporary_folder
+from nextscale.studio.pictures import SHARE
 
+VARIABLE = "GRADIO_TEMP_DIR"
 NO_CLASS = "(no class)"
 SETTINGS_KEY = "nextscale"
 """PNG text chunk with the settings that made the image, as JSON."""
 
 
+def temporary_folder() -> Path:
+    """A new folder for the files of a studio. Raises ValueError where none can be made."""
+    try:
+        return Path(tempfile.mkdtemp(prefix="nextscale-studio-"))
+    except OSError as error:
+        raise ValueError(
+            f"no temporary folder can be made ({' '.join(str(error).split())}); set TMPDIR to a writable folder"
+        ) from error
+
+
+def take_files(folder: Path) -> None:
+    """Have gradio keep uploads and its copies of files there: its own folder is shared by all users of a machine."""
+    os.environ[VARIABLE] = str(folder)
+
+
+def release_files(folder: Path) -> None:
+    """Undo `take_files`."""
+    if os.environ.get(VARIABLE) == str(folder):
+        del os.environ[VARIABLE]
+
+
 @dataclass
 class Desk:
-    """The model on show, its rival for comparison, who uses them, and where files go."""
+    """The model, a rival for comparison, their visitors, and the folder of all files."""
 
     pipeline: VARPipeline
     model: str
@@ -36,7 +62,7 @@ class Desk:
     folder: Path = field(default_factory=temporary_folder)
     "All files of the page: uploads, previews, images. Removed by `close`."
     previews: float = SHARE
-    "Time for previews as a share of that of sampling."
+    "Time for previews as a share of the time for sampling."
 
     @cached_property
     def visitors(self) -> Visitors:
@@ -51,7 +77,7 @@ class Desk:
         return None if name in (NO_CLASS, None, "") else name
 
     def saved(self, image: Image.Image, settings: dict[str, Any]) -> str:
-        """A PNG with its settings inside, ready for download, in a folder of its own; returns its path."""
+        """Write a PNG for download that holds its settings, in a folder of its own; returns its path."""
         name = f"{settings['class'] or 'image'}-seed-{settings['seed']}.png".replace("/", "-")
         path = self.folder / f"image-{secrets.token_hex(8)}" / name
         facts = PngInfo()
@@ -68,7 +94,7 @@ class Desk:
 
 
 def seed_of(value: float | None, fresh: bool) -> int:
-    """The seed to use: a new one, or what was typed. Raises ValueError for what is no seed."""
+    """A new seed, or the one that was typed. Raises ValueError for what is no seed."""
     if fresh or value is None:
         return secrets.randbelow(2**31)
     if value != int(value) or not 0 <= value < 2**53:

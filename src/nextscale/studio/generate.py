@@ -13,11 +13,11 @@ from PIL import Image
 
 from nextscale.pictures import grid
 from nextscale.results import GenerationStep
-from nextscale.studio.buttons import Bench
+from nextscale.studio.components import shown_gallery, shown_picture
 from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.events import QUIET, PageJobs
 from nextscale.studio.jobs import Job, Update, Visitor
-from nextscale.studio.pace import paced
-from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, STRIP_ROWS, fitted, shown_gallery, shown_picture, strip
+from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, STRIP_ROWS, fitted, paced, strip
 
 MOST_IMAGES = 16
 CHOOSE = "Choose an image above to edit it"
@@ -39,16 +39,15 @@ def generate_live(
 ) -> Iterator[Frame]:
     """A frame after every scale, with pictures where there is time, and one with the files.
 
-    Scales that were passed over follow in a last frame, when nobody waits for them any more. Raises ValueError for
-    settings out of range.
+    A last frame shows the scales for which there was no time before. Raises ValueError for settings out of range.
     """
-    pipeline = desk.pipeline
-    sampling = pipeline.sampling(guidance=guidance, top_k=int(top_k), top_p=top_p)
-    seeds = [seed + number for number in range(int(count))]
+    pipeline, label = desk.pipeline, desk.label_of(name)
+    sampling = pipeline.sampling(guidance=guidance, top_k=top_k, top_p=top_p)
+    seeds = [seed + number for number in range(count)]
     began = time.monotonic()
     steps: list[GenerationStep] = []
     images: list[list[Image.Image] | None] = []
-    for step, shown in paced(pipeline.generate_steps(desk.label_of(name), seeds=seeds, config=sampling), desk.previews):
+    for step, shown in paced(pipeline.generate_steps(label, seeds=seeds, config=sampling), desk.previews):
         steps.append(step)
         images.append(step.preview() if shown else None)
         height, width = pipeline.schedule[step.scale] if step.scale < len(pipeline.schedule) else (0, 0)
@@ -59,7 +58,7 @@ def generate_live(
             yield Frame(status)
     finished = images[-1] = images[-1] or steps[-1].preview()
     seconds = time.monotonic() - began
-    settings = {"class": desk.label_of(name), "guidance": guidance, "top_k": int(top_k), "top_p": top_p}
+    settings = {"class": label, "guidance": guidance, "top_k": top_k, "top_p": top_p}
     files = [
         (desk.saved(image, settings | {"seed": one}), f"{name}, seed {one}")
         for image, one in zip(finished, seeds, strict=True)
@@ -73,32 +72,19 @@ def generate_live(
 
 
 def chosen_of(made: list[tuple[str, str]], value: Any) -> tuple[str, str] | None:
-    """The image of a gallery that was clicked, file and caption; not by its number, for the gallery may have grown."""
+    """The image of a gallery that was clicked, file and caption: by its path, for the gallery may have grown."""
     image = value.get("image") if isinstance(value, dict) else None
     place = Path(str((image or {}).get("path"))).parts[-2:]  # a folder of its own, and the name
     return next((one for one in made if Path(one[0]).parts[-2:] == place), None)
 
 
-def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
+def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
     """Controls at the left, the picture at the right; returns the button that takes the chosen image, and that."""
-    desk = bench.desk
-    defaults = desk.pipeline.sampling()
+    desk = page.desk
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
-            count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
-            with gr.Row():
-                seed = gr.Number(0, label="Seed", min_width=120)
-                fresh = gr.Checkbox(False, label="New seed each time", min_width=120)
-            guidance = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
-            with gr.Accordion("Sampling", open=False):
-                top_k = gr.Slider(
-                    0, desk.pipeline.transformer.config.codebook_size, value=defaults.top_k, step=1, label="Top-k",
-                    info="Likeliest tokens kept; 0 is off.",
-                )  # fmt: skip
-                top_p = gr.Slider(
-                    0, 1, value=defaults.top_p, step=0.01, label="Top-p", info="Probability kept; 0 is off."
-                )
+            controls = generate_controls(desk)
+            seed = controls[2]
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
                 stop = gr.Button("Stop", elem_id="generate-stop", interactive=False)
@@ -106,10 +92,8 @@ def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
             picture = shown_picture("Images", elem_id="generate-picture")
             status = gr.Markdown("Ready.", elem_id="generate-status")
             scales = shown_picture("Scale by scale", wide=True, elem_id="generate-strip")
-    gallery = shown_gallery(
-        "Made with this browser; downloads hold their settings", columns=8, elem_id="generate-gallery",
-        buttons=["download", "fullscreen"],
-    )  # fmt: skip
+    title, buttons = "Made with this browser; downloads hold their settings", ["download", "fullscreen"]
+    gallery = shown_gallery(title, columns=8, elem_id="generate-gallery", buttons=buttons)
     take = gr.Button(CHOOSE, elem_id="take", interactive=False)
     chosen = gr.State(None)
 
@@ -117,10 +101,10 @@ def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
         return {gallery: gr.Gallery(value=[*visitor.made], selected_index=None)} if visitor.made else {}
 
     def work(
-        job: Job, name: str, count: float, seed: float, fresh: bool, guidance: float, top_k: float, top_p: float
+        job: Job, name: str, count: float, typed: float, fresh: bool, guidance: float, top_k: float, top_p: float
     ) -> Iterator[Update]:
-        used = seed_of(seed, fresh)
-        yield {seed_box: used}
+        used = seed_of(typed, fresh)
+        yield {seed: used}
         for frame in generate_live(desk, name, int(count), used, guidance, int(top_k), top_p):
             update: Update = {status: frame.status}
             if frame.picture:
@@ -132,15 +116,27 @@ def generate_tab(bench: Bench) -> tuple[gr.Button, gr.State]:
                 update |= shown_of(job.visitor)
             yield update
 
-    seed_box = seed
-    bench.job(
-        "Generate", start, stop, status, work, [name, count, seed, fresh, guidance, top_k, top_p],
-        [picture, scales, gallery, seed], shown_of,
-    )  # fmt: skip
+    page.job("Generate", start, stop, status, work, controls, [picture, scales, gallery, seed], shown_of)
 
     def choose(token: str | None, event: gr.SelectData) -> tuple[Any, gr.Button]:
         found = chosen_of(desk.visitors.visitor(token).made, event.value)
         return found, gr.Button(f"Edit {found[1]}" if found else CHOOSE, interactive=found is not None)
 
-    gallery.select(choose, bench.token, [chosen, take], show_progress="hidden", api_visibility="private")
+    gallery.select(choose, page.token, [chosen, take], **QUIET)
     return take, chosen
+
+
+def generate_controls(desk: Desk) -> list[Any]:
+    """Class, number, seed, whether to draw one, guidance, top-k and top-p."""
+    defaults, codes = desk.pipeline.sampling(), desk.pipeline.transformer.config.codebook_size
+    name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
+    count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", min_width=120)
+        fresh = gr.Checkbox(False, label="New seed each time", min_width=120)
+    guidance = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
+    with gr.Accordion("Sampling", open=False):
+        hint = "Likeliest tokens kept; 0 is off."
+        top_k = gr.Slider(0, codes, value=defaults.top_k, step=1, label="Top-k", info=hint)
+        top_p = gr.Slider(0, 1, value=defaults.top_p, step=0.01, label="Top-p", info="Probability kept; 0 is off.")
+    return [name, count, seed, fresh, guidance, top_k, top_p]

@@ -1,4 +1,7 @@
-"""Jobs take turns at the model, and outlive the page that started them: a reload finds them again."""
+"""Jobs take turns at the model, and go on when their page is closed: a page that is loaded again finds them.
+
+Imports no gradio.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +18,21 @@ from typing import Any
 
 from PIL import Image
 
-from nextscale.studio.errors import one_line
 from nextscale.studio.pictures import encoded
 
 log = logging.getLogger(__name__)
 
 WAITING = 64
-"""Jobs that may wait; more are told to come later."""
+"""Jobs that may wait; more are refused."""
 VISITORS = 100
-"""Browsers whose results are kept; those that were not seen for longest go first."""
+"""Browsers whose results are kept; of more, those go that were not seen for longest."""
 
 Update = dict[Any, Any]
 """New values of the page, by component."""
 
 
 class Line:
-    """Who waits for the model, in the order they came; `news` tells of every change."""
+    """Jobs and others that wait for the model, in the order they came; `news` is notified of every change."""
 
     def __init__(self) -> None:
         self.news = threading.Condition()
@@ -49,7 +51,7 @@ class Line:
             self.news.notify_all()
 
     def before(self, one: object) -> int:
-        """How many come before; 0 for the one whose turn it is."""
+        """How many come first; 0 for the one whose turn it is."""
         return self._waiting.index(one) if one in self._waiting else 0
 
     @contextmanager
@@ -66,7 +68,7 @@ class Line:
 
 
 class Job:
-    """Updates of the page, made in a thread of their own, kept for whoever looks."""
+    """Work in a thread of its own that makes updates of the page; they are kept for all pages that follow it."""
 
     def __init__(self, line: Line, visitor: Visitor, folder: Path, work: Callable[[Job], Iterator[Update]]) -> None:
         self.line, self.visitor, self.folder, self._work = line, visitor, folder, work
@@ -81,11 +83,11 @@ class Job:
         self._thread.start()
 
     def shown(self, image: Image.Image) -> str:
-        """A picture as a file that lasts as long as the job is remembered."""
+        """Write a picture to a file, which stays until the job is forgotten; returns its path."""
         return str(encoded(image, self.folder))
 
     def stop(self) -> None:
-        """Ends after the step at hand."""
+        """Have the job end after its present step."""
         with self.line.news:
             self.stopped = True
             self.line.news.notify_all()
@@ -118,7 +120,7 @@ class Job:
         return self.line.before(self)
 
     def follow(self) -> Iterator[Update | int]:
-        """Everything made so far as one update, then each new one, until the job ends; numbers of jobs before it."""
+        """All updates so far as one, then each new one until the job ends; as a number, how many jobs come first."""
         with self.line.news:
             seen, before = len(self.made), 0
             past = {key: value for update in self.made for key, value in update.items()}
@@ -164,7 +166,7 @@ class Visitors:
         self._lock = threading.Lock()
 
     def visitor(self, token: str | None) -> Visitor:
-        """Who came with a token; somebody new without one."""
+        """The visitor of a token; a new one without a token."""
         if not token:
             return Visitor()
         with self._lock:
@@ -187,9 +189,14 @@ class Visitors:
         return job
 
     def close(self) -> None:
-        """Stop all jobs; waits for the steps at hand."""
+        """Stop all jobs, and wait for their present steps."""
         jobs = [job for one in self._known.values() for job in one.jobs.values()]
         for job in jobs:
             job.stop()
         for job in jobs:
             job.join(10)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without line breaks."""
+    return " ".join(str(error).split())

@@ -1,48 +1,61 @@
-"""Pictures on the page: never larger than they are shown, with their titles above instead of over them."""
+"""Pictures that the page shows: small ones, and while work goes on only as many as cost less than the work.
+
+Shapes: B variations, C latent channels, (h, w) latent grid. Imports no gradio.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import gradio as gr
+import torch
 from PIL import Image
+from torch import Tensor
 
-from nextscale.pictures import grid
+from nextscale.editing.apply import RegionEditor
+from nextscale.editing.composite import composite
+from nextscale.editing.regions import covered, resized
+from nextscale.pictures import grid, to_images
+
+Step = TypeVar("Step")
 
 PREVIEW = 512
 """Pixels of the longer side of a picture that is shown while work goes on, at most."""
 FINISHED = 1024
 """Pixels of the longer side of a picture of finished images, at most."""
 STRIP_ROWS, STRIP_COLUMNS = 8, 16
-"""Images whose steps are shown one by one, and steps that are shown of each, at most."""
+"""Rows (images) and columns (steps) of a strip at most."""
 GAP = 4
 EXACT = 2**16
 """Pixels up to which a picture is a PNG: above, JPEG is several times quicker and smaller."""
+SHARE = 0.8
+"""Time for previews as a share of the time for steps, at most."""
 
 
 def fitted(image: Image.Image, most: int = PREVIEW) -> Image.Image:
     """An image whose longer side has at most `most` pixels; the same where it has no more. The page enlarges it."""
-    if max(image.size) <= most:
-        return image
-    share = most / max(image.size)
-    size = max(1, round(image.width * share)), max(1, round(image.height * share))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return image if max(image.size) <= most else scaled(image, most, reducing_gap=2.0)
 
 
 def clickable(image: Image.Image) -> Image.Image:
-    """An image at the size it is shown at: gradio finds the place of a click only where nothing was enlarged."""
-    share = PREVIEW / max(image.size)
+    """An image of the size it is shown at: gradio finds the place of a click only in pictures that are not enlarged."""
+    return scaled(image, PREVIEW)
+
+
+def scaled(image: Image.Image, longer: int, reducing_gap: float | None = None) -> Image.Image:
+    """An image whose longer side has `longer` pixels."""
+    share = longer / max(image.size)
     size = max(1, round(image.width * share)), max(1, round(image.height * share))
-    return image.resize(size, Image.Resampling.BICUBIC)
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=reducing_gap)
 
 
 def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Steps as columns, images as rows, all of it at most `PREVIEW` pixels wide and high.
+    """Steps as columns, images as rows, at most `PREVIEW` pixels wide and high.
 
-    Of many steps some are taken, evenly and with the last; of many images the first.
+    Of more steps than fit, some are taken evenly, the last among them; of more images than fit, the first.
     """
     columns = min(len(frames), STRIP_COLUMNS)
     chosen = [frames[(number + 1) * len(frames) // columns - 1][:STRIP_ROWS] for number in range(columns)]
@@ -52,32 +65,66 @@ def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 
 def encoded(image: Image.Image, folder: Path) -> Path:
-    """The picture as a new file."""
+    """Write a picture to a new file."""
     folder.mkdir(parents=True, exist_ok=True)
-    exact = image.width * image.height <= EXACT
-    path = folder / f"{secrets.token_hex(8)}.{'png' if exact else 'jpg'}"
-    if exact:
-        image.save(path, compress_level=1)
+    name = secrets.token_hex(8)
+    if image.width * image.height <= EXACT:
+        image.save(path := folder / f"{name}.png", compress_level=1)
     else:
-        image.save(path, quality=90, subsampling=0)
+        image.save(path := folder / f"{name}.jpg", quality=90, subsampling=0)
     return path
 
 
-def shown_picture(
-    title: str, *, wide: bool = False, buttons: Sequence[Any] = ("fullscreen",), **options: Any
-) -> gr.Image:
-    """A picture that is looked at only; a wide one takes all the room."""
-    gr.Markdown(title, elem_classes=["title", "beside"] if buttons else "title")
-    return gr.Image(
-        label=title, show_label=False, type="pil", interactive=False, format="png", buttons=[*buttons],
-        elem_classes=["shown", "wide"] if wide else "shown", **options,
-    )  # fmt: skip
+def paced(
+    steps: Iterator[Step], share: float = SHARE, clock: Callable[[], float] = time.perf_counter
+) -> Iterator[tuple[Step, bool]]:
+    """Each step, and whether there is time for a preview of it.
+
+    There is where all previews so far, and one more that takes as long as the last, take at most `share` of the time of
+    the steps. So cheap previews are made at all steps, and dear ones at some.
+    """
+    began, worked, last = clock(), 0.0, 0.0
+    while True:
+        before = clock()
+        step = next(steps, None)
+        now = clock()
+        if step is None:
+            return
+        worked += now - before
+        wanted = now - began - worked + last <= share * worked
+        yield step, wanted
+        if wanted:
+            last = clock() - now
 
 
-def shown_gallery(title: str, *, columns: int, elem_id: str, buttons: Sequence[Any] = ("fullscreen",)) -> gr.Gallery:
-    """Finished images; `download` among the buttons where they are shown as they are."""
-    gr.Markdown(title, elem_classes="title")
-    return gr.Gallery(
-        label=title, show_label=False, columns=columns, height="auto", format="png", object_fit="contain",
-        buttons=[*buttons], interactive=False, elem_id=elem_id, elem_classes="gallery",
-    )  # fmt: skip
+class RegionPreview:
+    """The region around the mask of an edit at `most` pixels; the rest of the image is not computed."""
+
+    @torch.no_grad()
+    def __init__(self, editor: RegionEditor, most: int = PREVIEW) -> None:
+        region, (height, width) = editor.region, editor.image.shape[-2:]
+        self.editor = editor
+        self.share = min(1.0, most / max(region.height, region.width))
+        self.size = max(1, round(region.height * self.share)), max(1, round(region.width * self.share))
+        self._before = resized(region.cut(editor.image), self.size)
+        self._hole = covered(region.cut(editor.mask, fill=1.0), self.size)[None, None]
+        # The region may reach beyond the image's edges, where there is nothing to show.
+        top, bottom = (min(max(0, edge - region.top), region.height) for edge in (0, height))
+        left, right = (min(max(0, edge - region.left), region.width) for edge in (0, width))
+        self._rows = slice(round(top * self.share), max(1, round(bottom * self.share)))
+        self._columns = slice(round(left * self.share), max(1, round(right * self.share)))
+
+    def before(self) -> Image.Image:
+        """The region of the original."""
+        return self._shown(self._before)[0]
+
+    @torch.no_grad()
+    def after(self, accumulated: Tensor) -> list[Image.Image]:
+        """The region of each variation after a step whose sum of scales is `accumulated`, (B, C, h, w)."""
+        generated = resized(self.editor.tokenizer.decode_each(accumulated.to(self._before.device)), self.size)
+        feather = round(self.editor.config.feather * self.share)
+        before = self._before[: len(generated)]  # one for all, or one for each
+        return self._shown(composite(before, generated, self._hole, feather=feather))
+
+    def _shown(self, images: Tensor) -> list[Image.Image]:
+        return to_images(images[..., self._rows, self._columns])

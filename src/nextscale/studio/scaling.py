@@ -13,8 +13,9 @@ from nextscale.config import read_json
 from nextscale.evaluation.plots import plot_rivals
 from nextscale.scaling.plots import plot_laws
 from nextscale.scaling.report import fit_family, read_results
+from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
-from nextscale.studio.errors import told
+from nextscale.studio.events import told
 
 COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
 
@@ -42,7 +43,7 @@ def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
 
 
 def plotted(desk: Desk, kind: str, data: Any) -> str:
-    """A picture of results; returns its path, a new one each time. Raises ValueError for too few of them."""
+    """Draw results; returns the path of a new picture. Raises ValueError for too few results."""
     path = desk.folder / f"results-{secrets.token_hex(8)}.png"
     if kind == "scaling":
         plot_laws(data, fit_family(data), path)
@@ -61,14 +62,7 @@ def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
         )
         return
     chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
-    picture = gr.Image(
-        label="Plot",
-        show_label=False,
-        interactive=False,
-        format="png",
-        elem_id="scaling-plot",
-        buttons=["download", "fullscreen"],
-    )
+    picture = gr.Image(label="Plot", elem_id="scaling-plot", buttons=["download", "fullscreen"], **SHOWN)
 
     @told
     def show(name: str) -> str:
