@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import Awaitable, Callable
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import uvicorn
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
@@ -34,6 +38,21 @@ def talk_to(backend: Any, conversation: Callable[[Client], Awaitable[Any]], keys
             return await conversation(client)
 
     return asyncio.run(run())
+
+
+@contextmanager
+def served(pipeline: VARPipeline, **settings: Any) -> Iterator[str]:
+    """The address of a server of the pipeline behind uvicorn, in a thread."""
+    app = create_app(LocalBackend(pipeline, "toy"), ServerSettings(model="toy", **settings))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()  # from here on clients can connect; they wait until the server has started
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def picture(data: dict[str, Any]) -> Image.Image:

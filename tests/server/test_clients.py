@@ -5,9 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import logging
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +12,12 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
-from nextscale.server.app import create_app
 from nextscale.server.local import LocalBackend
 from nextscale.server.settings import Keys, ServerSettings
-from talk import Client, picture, png, talk, talk_to
+from talk import Client, picture, png, served, talk, talk_to
 from toys import make_pipeline, toy_image
 
 WHOLE = png(Image.new("L", (16, 16), 255))
@@ -30,17 +25,8 @@ WHOLE = png(Image.new("L", (16, 16), 255))
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        app = create_app(LocalBackend(make_pipeline(), "toy"), ServerSettings(model="toy"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    with served(make_pipeline()) as url:
+        yield url
 
 
 @pytest.fixture

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 
 import httpx
 import pytest
 import schemathesis
-import uvicorn
 from hypothesis import HealthCheck, given, settings
 
-from nextscale.server.app import create_app
-from nextscale.server.local import LocalBackend
-from nextscale.server.settings import ServerSettings
+from talk import served
 from toys import make_pipeline
 
 pytestmark = pytest.mark.slow
@@ -25,18 +19,8 @@ MODES = list(schemathesis.GenerationMode)
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A toy model behind uvicorn, in a thread."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = create_app(LocalBackend(make_pipeline(), "toy"), ServerSettings(model="toy", max_body=100_000))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with served(make_pipeline(), max_body=100_000) as url:
+        yield url
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])

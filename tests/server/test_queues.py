@@ -26,11 +26,12 @@ class Recorder:
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
         self.stages = 0
-        self.gate = threading.Event()
+        self.began, self.gate = threading.Event(), threading.Event()
 
     def __call__(self, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
         self.groups.append([one.seed for one in jobs])
-        self.gate.wait(5)
+        self.began.set()
+        assert self.gate.wait(60)
         for scale in range(3):
             self.stages += 1
             yield [Stage(scale, PIXEL, scale == 2, one.seed, len(jobs)) for one in jobs]
@@ -42,15 +43,28 @@ async def collect(batcher: Batcher, one: Job) -> list[int | None]:
     return [stage.label async for stage in batcher.stream(one)]
 
 
+async def begin(batcher: Batcher, run: Recorder) -> asyncio.Task[list[int | None]]:
+    """A first job, which is at the gate."""
+    task = asyncio.create_task(collect(batcher, job(0)))
+    assert await asyncio.to_thread(run.began.wait, 60)
+    return task
+
+
+async def queued(batcher: Batcher, jobs: Sequence[Job]) -> list[asyncio.Task[list[int | None]]]:
+    """Jobs that are in the queue behind one that runs."""
+    tasks = [asyncio.create_task(collect(batcher, one)) for one in jobs]
+    await asyncio.sleep(0)  # every task runs until it waits
+    assert len(batcher.waiting) == len(jobs)
+    return tasks
+
+
 def test_those_that_wait_go_together_by_key_oldest_first() -> None:
     run = Recorder()
 
     async def scenario() -> list[list[int | None]]:
         batcher = Batcher(run, most=3)
-        tasks = [asyncio.create_task(collect(batcher, job(0)))]
-        await asyncio.sleep(0.05)  # 0 runs alone; the others wait meanwhile
-        tasks += [asyncio.create_task(collect(batcher, job(seed, seed % 2))) for seed in range(1, 9)]
-        await asyncio.sleep(0.05)
+        tasks = [await begin(batcher, run)]  # runs alone; the others wait meanwhile
+        tasks += await queued(batcher, [job(seed, seed % 2) for seed in range(1, 9)])
         run.gate.set()
         return await asyncio.gather(*tasks)
 
@@ -64,13 +78,11 @@ def test_those_given_up_leave_the_queue_and_stop_the_work() -> None:
 
     async def scenario() -> list[int | None]:
         batcher = Batcher(run, most=3)
-        first = asyncio.create_task(collect(batcher, job(0)))
-        await asyncio.sleep(0.05)
-        second, third = (asyncio.create_task(collect(batcher, job(seed))) for seed in (1, 2))
-        await asyncio.sleep(0.05)
+        first = await begin(batcher, run)
+        second, third = await queued(batcher, [job(1), job(2)])
         first.cancel()
         second.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.wait([first, second])
         run.gate.set()
         return await third
 
