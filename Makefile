@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check docs clean
+.PHONY: install demo test stress check docs clean
 
 install: $(STAMP)
 
@@ -25,6 +25,12 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Trainings that are killed, hostile requests, a server under load: too long for every change.
+stress: install
+	$(BIN)/python tests/stress/interruptions.py
+	$(BIN)/python tests/stress/hostile.py
+	$(BIN)/python tests/stress/serving.py
 
 check: install
 	$(BIN)/ruff check

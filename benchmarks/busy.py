@@ -24,10 +24,10 @@ import cyclopts
 from rich.table import Table
 
 from nextscale.cli.tables import print_table
+from nextscale.environment import POLICIES
+from nextscale.environment import WAITING as OURS
 from nextscale.files import write_json
 from nextscale.progress import Progress
-from nextscale.threads import POLICIES
-from nextscale.threads import WAITING as OURS
 
 SPINNING = {"GOMP_SPINCOUNT": "300000"}
 """What GNU's OpenMP does where nothing is said."""

@@ -21,16 +21,17 @@ from rich.table import Table
 from nextscale import VARPipeline
 from nextscale.classes import match_classes
 from nextscale.cli.tables import print_table
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import ImageSource, open_source
 from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
 from nextscale.evaluation.features import FeatureNetwork
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.reconstruction import psnr, rounded
 from nextscale.files import write_json
+from nextscale.pictures import to_float, to_tensor
 from nextscale.progress import Progress
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 
 def main(
@@ -97,8 +98,7 @@ def main(
             [number % classes for number in numbers], seeds=[seed + number for number in numbers],
             batch_size=batch_size, config=sampling,
         )  # fmt: skip
-        pixels = torch.from_numpy(np.stack([np.array(image) for image in generation.images])).permute(0, 3, 1, 2)
-        made.append(network(to_float(pixels).to(device)).cpu())
+        made.append(network(to_tensor(generation.images).to(device)).cpu())
         progress.advance(numbers.stop)
     progress.close()
     generated = torch.cat(made)

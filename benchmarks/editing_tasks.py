@@ -27,7 +27,7 @@ from nextscale.editing.config import EditConfig
 from nextscale.evaluation.classification import class_means
 from nextscale.evaluation.features import FeatureNetwork
 from nextscale.files import write_json
-from nextscale.pictures import grid, save_image, to_images
+from nextscale.pictures import grid, save_image, to_images, to_tensor
 from nextscale.progress import Progress
 from nextscale.runtime import retain_freed_memory
 
@@ -63,7 +63,7 @@ def main(
 
 def pixels(image: Any) -> Tensor:
     """(1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 127.5 - 1
+    return to_tensor([image])
 
 
 def class_edits(

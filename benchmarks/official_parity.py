@@ -27,7 +27,7 @@ from nextscale import TokenPyramid, VARPipeline
 from nextscale.cli.tables import print_table
 from nextscale.files import write_json
 from nextscale.presets import SCALES_512
-from nextscale.sampling.filters import guidance_ramp
+from nextscale.sampling.draw import guidance_ramp
 from nextscale.sampling.next_scale import SamplingConfig, smooth_mixture
 
 GUIDANCE = 1.5

@@ -11,7 +11,9 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy process: twice as long, not five times
 
 import pytest
+import torch
 from hypothesis import settings
+from torchvision.models import mobilenet_v2
 
 from nextscale.families.var import VAR
 from nextscale.pipeline import VARPipeline
@@ -42,6 +44,15 @@ def pipeline() -> VARPipeline:
 def model_folder(tmp_path: Path, pipeline: VARPipeline) -> Path:
     pipeline.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture(scope="session")
+def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """File of random weights of torchvision's mobilenet_v2."""
+    path = tmp_path_factory.mktemp("mobilenet") / "mobilenet.pth"
+    torch.manual_seed(0)
+    torch.save(mobilenet_v2(weights=None).state_dict(), path)
+    return str(path)
 
 
 @pytest.fixture

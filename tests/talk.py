@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
@@ -40,16 +41,27 @@ def talk_to(backend: Any, conversation: Callable[[Client], Awaitable[Any]], keys
     return asyncio.run(run())
 
 
+class Uvicorn(uvicorn.Server):
+    """A server that says when it has started."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.has_started = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.has_started.set()
+
+
 @contextmanager
-def served(pipeline: VARPipeline, **settings: Any) -> Iterator[str]:
-    """The address of a server of the pipeline behind uvicorn, in a thread."""
-    app = create_app(LocalBackend(pipeline, "toy"), ServerSettings(model="toy", **settings))
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of an app that uvicorn serves in a thread of this process."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        listening.listen()  # from here on clients can connect; they wait until the server has started
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        server = Uvicorn(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
+        assert server.has_started.wait(60)
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
         thread.join()

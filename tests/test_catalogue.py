@@ -7,7 +7,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.catalogue import BUNDLED, find_model
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.official import OFFICIAL_FILES, OFFICIAL_TOKENIZER, save_official
 from toys import make_pipeline, make_tokenizer, make_transformer
 
@@ -94,7 +94,7 @@ def test_transformers_alone_are_not_paired_with_a_guess(tmp_path: Path) -> None:
 
 def test_the_raster_demo_stands_beside_the_demo() -> None:
     demo, raster = (VARPipeline.from_pretrained(name) for name in BUNDLED)
-    assert kind_of(raster.transformer.config).kind == "raster"
+    assert family_of(raster.transformer.config).kind == "raster"
     assert raster.schedule.sizes == (demo.schedule.final,)
     assert raster.class_names == demo.class_names
     assert raster.generate("maze", seeds=[0]).images[0].size == demo.generate("maze", seeds=[0]).images[0].size

@@ -1,10 +1,11 @@
-"""Grids to look at: small pictures are enlarged, large ones reduced, names stand below."""
+"""Conversions that lose nothing, and grids to look at: small pictures enlarged, large ones reduced, names below."""
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from nextscale.pictures import GAP, LINE, grid, sheet
+from nextscale.pictures import GAP, LINE, grid, sheet, to_float, to_images, to_tensor, to_uint8
 
 
 def noise(side: int, number: int) -> Image.Image:
@@ -41,3 +42,25 @@ def test_a_plain_grid_is_as_it_was() -> None:
     assert made.shape == (18, 18, 3)
     assert np.array_equal(made[:8, 10:], np.asarray(images[1]))
     assert (made[10:, 10:] == 255).all()
+
+
+def test_float_and_back() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    assert to_float(values).aminmax() == (-1, 1)
+    assert torch.equal(to_uint8(to_float(values)), values)
+    assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]
+
+
+def test_images_to_a_tensor_and_back() -> None:
+    images = [noise(8, number) for number in range(3)]
+    batch = to_tensor(images)
+    assert batch.shape == (3, 3, 8, 8)
+    assert torch.equal(batch, to_tensor([np.asarray(image) for image in images]))
+    assert [image.tobytes() for image in to_images(batch)] == [image.tobytes() for image in images]
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    batch = torch.zeros(2, 3, 4, 4)
+    batch[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="1 of 2 images hold values that are not finite"):
+        to_images(batch)

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
+from nextscale.families.table import family
 from nextscale.families.var import VAR, VARConfig
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.runs import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
@@ -57,6 +59,19 @@ def make_pipeline(seed: int = 0, **changes: object) -> VARPipeline:
     return VARPipeline(make_tokenizer(seed), make_transformer(seed, **changes), config)
 
 
+def make_baseline(kind: str, **changes: object) -> VARPipeline:
+    """A model of another kind as it is initialised, over a map of 4 x 4."""
+    settings: dict = {"depth": 1, "heads": 1, "scales": ((4, 4),), "latent_channels": 8, "classes": 3}
+    if kind != "dit":
+        settings["codebook_size"] = 32
+    one = family(kind)
+    torch.manual_seed(0)
+    model = one.network(one.config(**settings | changes))
+    model.initialise()
+    config = ModelConfig(kind=kind, class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
+    return VARPipeline(make_tokenizer(scales=model.config.scales), model.eval(), config)
+
+
 def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
     """A square of the class's colour at a random place, on noise."""
     rng = np.random.default_rng([label, index])
@@ -64,6 +79,24 @@ def toy_image(label: int, index: int, side: int = 16) -> Image.Image:
     top, left = rng.integers(0, side // 2, 2)
     pixels[top : top + side // 2, left : left + side // 2, 2 - label % 3] = 230
     return Image.fromarray(pixels)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    """An image in which no two places look alike."""
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+def centre(height: int, width: int) -> np.ndarray:
+    """A mask of the middle half of each side."""
+    mask = np.zeros((height, width), dtype=bool)
+    mask[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = True
+    return mask
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """(1, 3, H, W) in [-1, 1]."""
+    return to_float(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None])
 
 
 class SmallFeatures(torch.nn.Module):

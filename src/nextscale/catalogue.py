@@ -1,4 +1,4 @@
-"""Where models come from: the bundled ones, folders, the authors' files, their hub repository and other hub ids."""
+"""Find a model by name: bundled ones, folders, the authors' files, their hub repository, and other hub ids."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
-from nextscale.families.table import Model
+from nextscale.errors import one_line
 from nextscale.families.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
@@ -31,33 +31,33 @@ logger = logging.getLogger("nextscale")
 RANDOM = "random:"
 TORCH_FILES = (".pth", ".pt", ".ckpt")
 BUNDLED = ("demo", "demo-raster")
-"""Models in the package: next-scale prediction, and raster order to compare it with."""
+"""Models in the package: next-scale prediction, and raster order for comparison."""
 ABOUT = {
     "demo": "The demo model has learned 64 x 64 frames of 16 video games (Procgen); its classes are the games.",
     "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
 }
-"""What the pictures of the bundled models are."""
+"""What the bundled models generate."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
 class StoredModel(Protocol):
-    """A model that is there, its parts not read yet. Reading raises ValueError in one line."""
+    """A model that was found, whose parts are not read yet. Reading raises ValueError in one line."""
 
     @property
     def place(self) -> str:
-        """Where it lies."""
+        """Where it is stored, for people."""
         ...
 
     def config(self) -> ModelConfig: ...
 
     def tokenizer(self) -> VQVAE: ...
 
-    def transformer(self) -> Model: ...
+    def transformer(self) -> Any: ...
 
 
 @dataclass(frozen=True)
 class FolderModel:
-    """Our own format: a model, run or tokenizer folder."""
+    """A model, run or tokenizer folder in our own format."""
 
     folder: Path
 
@@ -71,13 +71,13 @@ class FolderModel:
     def tokenizer(self) -> VQVAE:
         return load_tokenizer(self.folder)
 
-    def transformer(self) -> Model:
+    def transformer(self) -> Any:
         return load_transformer(self.folder)
 
 
 @dataclass(frozen=True)
 class OfficialModel:
-    """The authors' format: a tokenizer file, with or without a transformer file; one file may hold both."""
+    """A tokenizer file of the authors, with or without a transformer file; both may be the same file."""
 
     vae: Path
     var: Path | None = None
@@ -92,9 +92,9 @@ class OfficialModel:
             raise ValueError(f"{self.vae}: holds a tokenizer but no transformer; expected a file such as var_d16.pth")
         if "transformer" not in kinds_in(self.var) and self.vae != self.var:
             swapped = "transformer" in kinds_in(self.vae)
-            told = "are the wrong way round" if swapped else "are both tokenizers"
+            problem = "are the wrong way round" if swapped else "are both tokenizers"
             expected = f"expected vae, such as {OFFICIAL_TOKENIZER}, and var, such as var_d16.pth"
-            raise ValueError(f"vae {self.vae} and var {self.var} {told}; {expected}")
+            raise ValueError(f"vae {self.vae} and var {self.var} {problem}; {expected}")
         return read_part(self.var, "transformer")
 
     def config(self) -> ModelConfig:
@@ -104,7 +104,7 @@ class OfficialModel:
         return ModelConfig(class_names=imagenet_names() if classes == len(imagenet_names()) else ())
 
     def tokenizer(self) -> VQVAE:
-        schedule = VQVAEConfig().schedule  # the file names none: it serves every schedule
+        schedule = VQVAEConfig().schedule  # the file has none: it serves every schedule
         if self.var is not None:
             schedule = transformer_config(self._weights, str(self.var)).schedule
         return assigned(VQVAE, *tokenizer_from_official(read_part(self.vae, "tokenizer"), schedule, str(self.vae)))
@@ -115,7 +115,7 @@ class OfficialModel:
 
 @dataclass(frozen=True)
 class RandomModel:
-    """An official size with random weights: for speed and memory, where its pictures do not matter."""
+    """An official size with random weights, for measuring speed and memory."""
 
     name: str
 
@@ -136,7 +136,7 @@ class RandomModel:
 
 
 def find_model(model: str | Path) -> StoredModel:
-    """The model of a name, path or hub id. Raises ValueError when there is none."""
+    """The model with a name, path or hub id. Raises ValueError when there is none."""
     text, path = str(model), Path(model)
     if text in BUNDLED:
         with as_file(files("nextscale") / "assets" / text) as folder:
@@ -164,7 +164,10 @@ def find_model(model: str | Path) -> StoredModel:
 
 
 def official_file(path: Path) -> OfficialModel:
-    """A file that holds both parts, a transformer file with the tokenizer file beside it, or a tokenizer file alone."""
+    """The model of one of the authors' files: both parts, a tokenizer alone, or a transformer.
+
+    A transformer's tokenizer is found beside it. Raises ValueError where it is missing or there are several.
+    """
     kinds = kinds_in(path)
     if "tokenizer" in kinds:
         return OfficialModel(path, path if "transformer" in kinds else None)
@@ -181,7 +184,7 @@ def official_file(path: Path) -> OfficialModel:
 
 
 def official_download(file: str, model: str) -> Path:
-    """A file of the authors' hub repository, from the cache where it is there. Raises ValueError."""
+    """A file of the authors' hub repository, from the cache if it is there. Raises ValueError."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -192,7 +195,3 @@ def official_download(file: str, model: str) -> Path:
             f"model {model}: the hub does not give {file} of {OFFICIAL_REPOSITORY} ({one_line(error)}); "
             f"put {' and '.join(needed)} into one folder and give --model FOLDER/{needed[-1]}"
         ) from error
-
-
-def one_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

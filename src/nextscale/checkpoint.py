@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
-from nextscale.families.table import Model, family
+from nextscale.families.table import family
 from nextscale.files import complete_folder, write_json
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -27,7 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RUN = "run.json"
-"""Says the command of a run folder (see `nextscale.training.record`)."""
+"""Says the command of a run folder (see `nextscale.training.run`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,28 +140,28 @@ def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None
 
 def load_tokenizer(folder: Path) -> VQVAE:
     """The tokenizer of a model folder, run folder or tokenizer folder."""
-    root = find_model(folder)
+    root = model_folder(folder)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
     return load_part(VQVAE, config, part / WEIGHTS)
 
 
-def load_transformer(folder: Path) -> Model:
+def load_transformer(folder: Path) -> Any:
     """The transformer of a model folder or run folder, of its kind and in the type it is stored in."""
-    part = find_model(folder) / "transformer"
+    part = model_folder(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
     kind = family(load_config(folder).kind)
     config = from_dict(kind.config, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_part(kind.model, config, part / WEIGHTS)
+    return load_part(kind.network, config, part / WEIGHTS)
 
 
 def load_config(folder: Path) -> ModelConfig:
-    path = find_model(folder) / CONFIG
+    path = model_folder(folder) / CONFIG
     return from_dict(ModelConfig, read_json(path), where=str(path))
 
 
-def find_model(folder: Path) -> Path:
+def model_folder(folder: Path) -> Path:
     """The model folder in or at `folder`: a run folder keeps its model in `model/`."""
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"
@@ -204,7 +204,7 @@ def save_model(
     config: ModelConfig,
     *,
     tokenizer: VQVAE,
-    transformer: Model | None = None,
+    transformer: Any | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a whole model folder; it appears only when complete."""

@@ -1,4 +1,4 @@
-"""Class names: which one a person means, those of ImageNet, and which classes of two sets are the same."""
+"""Class names: finding one as a person writes it, those of ImageNet, and matching the classes of two sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from importlib.resources import files
 logger = logging.getLogger("nextscale.classes")
 
 UNMATCHED = -1
-"""Id of a class that the other set does not have; `NO_CLASS` as a label."""
+"""Id of a class that the other set does not have; equal to `NO_CLASS`, the label of images without a class."""
+
+ClassLike = str | int | None
+"""A class by name or id; None is the unconditional class."""
 
 
 @cache
@@ -24,15 +27,15 @@ def imagenet_names() -> tuple[str, ...]:
 
 
 def synonyms(name: str) -> list[str]:
-    """The alternatives that a class name lists with commas, folded for comparison."""
+    """The synonyms in a class name, which commas separate, in lower case."""
     return [part.strip().casefold() for part in name.split(",")]
 
 
 def find_class(wanted: str, names: Sequence[str]) -> int:
-    """Id of a class by its whole name or one of its synonyms, whatever the case.
+    """Id of a class by its whole name or one of its synonyms, ignoring case.
 
-    A class whose first word is meant goes before those with the same word further on. Raises ValueError with
-    the ids where several remain, and with near matches where there is none.
+    A whole name goes before a first synonym, and a first synonym before later ones. Raises ValueError with the ids
+    where several classes match, and with similar names where none does.
     """
     wanted = wanted.strip()
     folded = wanted.casefold()
@@ -49,8 +52,31 @@ def find_class(wanted: str, names: Sequence[str]) -> int:
     raise ValueError(f"class {wanted!r} is not known; {hint}")
 
 
+def class_ids(
+    classes: Sequence[ClassLike] | ClassLike, names: Sequence[str], count: int, *, unconditional: int
+) -> list[int]:
+    """Ids of names, ids or None (unconditional) among `count` classes. Raises ValueError with near matches."""
+    if classes is None or isinstance(classes, (str, int)):
+        classes = [classes]
+    if len(classes) == 0:
+        raise ValueError("no classes given; name at least one, or None for unconditional")
+    found = []
+    for name in classes:
+        if name is None:
+            found.append(unconditional)
+        elif isinstance(name, str) and not re.fullmatch(r"\s*-?\d+\s*", name):
+            found.append(find_class(name, names))
+        elif isinstance(name, str) and name.strip() in names:  # a class may be called "7"
+            found.append(list(names).index(name.strip()))
+        elif 0 <= int(name) < count:
+            found.append(int(name))
+        else:
+            raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
+    return found
+
+
 def close_names(wanted: str, names: Sequence[str]) -> list[str]:
-    """Up to three names or synonyms that are spelled much like a wanted one."""
+    """Up to three names or synonyms that are spelled like the wanted one."""
     forms = list(dict.fromkeys(form for name in names for form in (name, *(part.strip() for part in name.split(",")))))
     by_folded = {form.casefold(): form for form in forms}
     return [by_folded[form] for form in difflib.get_close_matches(wanted.casefold(), by_folded, n=3, cutoff=0.4)]
@@ -65,12 +91,13 @@ def match_classes(
     classes: int | None = None,
     partly: bool = False,
 ) -> tuple[int, ...]:
-    """For each class of `named`, its id in `known`: matched by name, whatever the order and however many there are.
+    """For each class of `named`, its id in `known`: matched by name, whatever the order and number of classes.
 
-    Exactly 1,000 WordNet ids are ImageNet's classes in their order. Names that are numbers are ids, unless `known` has
-    such names itself. Where `known` is empty, there are `classes` of them without names: as many as `named` are taken
-    in the same order. What is taken by number or order, and what of `known` is missing, is logged. Raises ValueError in
-    one line for a class that is not known or names several; with `partly`, one that is not known is `UNMATCHED`.
+    1,000 WordNet ids are ImageNet's classes, in the order of the ids. Names that are numbers are ids in `known`, unless
+    names in `known` are numbers, too. If `known` is empty, it stands for `classes` classes without names, which match
+    as many of `named` in order. Matches by number or order are logged, and so are classes of `known` without a match.
+    Raises ValueError in one line for a class that matches none or several; with `partly`, the id of one that matches
+    none is `UNMATCHED`. `where` and `whose` name the two sets in messages.
     """
     count = len(known) if classes is None else classes
     numbers = all(map(is_number, named))
@@ -84,7 +111,7 @@ def match_classes(
     elif numbers and not any(map(is_number, known)):
         logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
         places = [int(name) if int(name) < count else UNMATCHED for name in named]
-        if partly and UNMATCHED in places:  # then they are the numbers of other classes
+        if partly and UNMATCHED in places:  # then none of the numbers are ids of these classes
             places = [UNMATCHED] * len(named)
     else:
         written = theirs is None or all(map(is_wordnet, named))
@@ -103,7 +130,7 @@ def match_classes(
 
 
 def imagenet_ids(names: Sequence[str]) -> list[int] | None:
-    """Official ids of names that are ImageNet's own or 1,000 WordNet ids, whose order is theirs; None of others."""
+    """ImageNet's ids of its own names, or of 1,000 WordNet ids; None for other names."""
     if tuple(names) == imagenet_names():
         return list(range(len(names)))
     if len(set(names)) == len(imagenet_names()) == len(names) and all(map(is_wordnet, names)):
@@ -123,9 +150,9 @@ def is_wordnet(name: str) -> bool:
 
 
 def named_places(named: Sequence[str], known: Sequence[str], where: str) -> list[int]:
-    """Ids by the whole name, else as a person may have written it; `UNMATCHED` for others.
+    """Ids by the exact name, else as `find_class` finds them; `UNMATCHED` for others.
 
-    Raises ValueError for a name of several.
+    Raises ValueError for a name that matches several.
     """
     counts = Counter(known)
     exact = {name: number for number, name in enumerate(known) if counts[name] == 1}
@@ -143,7 +170,7 @@ def named_places(named: Sequence[str], known: Sequence[str], where: str) -> list
 
 
 def require_one_each(named: Sequence[str], places: Sequence[int], where: str) -> None:
-    """Raises ValueError where two classes are the same one."""
+    """Raises ValueError where two of `named` match the same class."""
     first: dict[int, str] = {}
     for name, place in zip(named, places, strict=True):
         if place != UNMATCHED and place in first:
@@ -154,7 +181,7 @@ def require_one_each(named: Sequence[str], places: Sequence[int], where: str) ->
 
 
 def unmatched(named: Sequence[str], known: Sequence[str], places: Sequence[int], whose: str, count: int) -> str:
-    """What is wrong with classes that are not known, and what to do."""
+    """The message about classes that match none: what is wrong, and what to do."""
     names = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
     if not known or (all(map(is_number, names)) and not any(map(is_number, known))):
         return (

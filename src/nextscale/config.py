@@ -1,4 +1,4 @@
-"""Frozen dataclass configs to and from plain dictionaries, JSON and YAML-friendly."""
+"""Configs are frozen dataclasses: to and from plain dictionaries and JSON, and checks of their settings."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import json
 import logging
 import math
 import types
+from collections.abc import Iterable
 from operator import index
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
 PRECISIONS = ("fp32", "bf16", "fp16")
-"""Types that weights are stored and computed in, by name."""
+"""Names of the types that weights are stored and computed in."""
 logger = logging.getLogger("nextscale")
 
 TOP_SEED = 2**63 - 1
-"""Largest seed: what torch's generators take."""
+"""The largest seed that torch's generators take."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain nested dictionary of a config; tuples become lists so that JSON round-trips."""
+    """A config as nested plain dictionaries, as JSON gives them back: tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
 def essential(config: Any) -> dict[str, Any]:
-    """The settings that make a config: those that neither are defaults nor follow from the others."""
+    """The settings that determine a config: those that are no defaults and do not follow from the others."""
     values = to_dict(config)
     for field in dataclasses.fields(config):
         default = field.default
@@ -38,14 +39,14 @@ def essential(config: Any) -> dict[str, Any]:
             if dataclasses.replace(config, **{field.name: default}) == config:
                 del values[field.name]
         except ValueError:
-            pass  # the others do not go with the default
+            pass  # the default is not valid with the other settings
     return values
 
 
 def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config") -> Config:
-    """Build a config from a dictionary, refusing unknown and missing keys by name.
+    """A config from a dictionary. `where` says where that came from.
 
-    Raises ValueError that names the key, the class's known keys and where the values came from.
+    Raises ValueError that names the first unknown or missing key, or the first value of a wrong type.
     """
     assert dataclasses.is_dataclass(cls)
     if not isinstance(values, dict):
@@ -71,18 +72,18 @@ def from_dict(cls: type[Config], values: dict[str, Any], *, where: str = "config
 
 
 def with_settings(config: Config, values: dict[str, Any]) -> Config:
-    """A config with settings given by name put over its own; None keeps them.
+    """A config with some settings replaced by `values`, where these are not None.
 
-    Raises ValueError for a setting that is not of its kind of number, and whatever the config itself refuses.
+    Raises ValueError for a value that is not the kind of number its setting needs, and for what the config refuses.
     """
     assert dataclasses.is_dataclass(config) and not isinstance(config, type)
     hints = get_type_hints(type(config))
-    given = {name: _number(hints[name], value, name) for name, value in values.items() if value is not None}
-    return dataclasses.replace(config, **given)
+    changes = {name: _number(hints[name], value, name) for name, value in values.items() if value is not None}
+    return dataclasses.replace(config, **changes)
 
 
 def _number(hint: Any, value: Any, name: str) -> Any:
-    """A value as the plain number that `hint` asks for, from NumPy's kinds too; others as they are."""
+    """A value as the Python int or float that `hint` asks for, also from NumPy's types; for other hints unchanged."""
     if hint in (int, float):
         try:
             return index(value) if hint is int else hint(value - 0)
@@ -92,9 +93,9 @@ def _number(hint: Any, value: Any, name: str) -> Any:
     return value
 
 
-def require_known(given: Any, known: tuple[str, ...], *, parameters: tuple[str, ...] = ()) -> None:
-    """Raises ValueError naming the first setting that is not known, and those, or parameters, that it is near."""
-    for name in given:
+def require_known(names: Iterable[str], known: tuple[str, ...], *, parameters: tuple[str, ...] = ()) -> None:
+    """Raises ValueError naming the first of `names` that is not known, and the settings or parameters like it."""
+    for name in names:
         if name not in known:
             from difflib import get_close_matches
 
@@ -104,12 +105,11 @@ def require_known(given: Any, known: tuple[str, ...], *, parameters: tuple[str, 
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Turn JSON's lists and mappings into the tuples and dataclasses that `hint` asks for."""
+    """JSON's lists and mappings as the tuples and dataclasses that `hint` asks for. Raises ValueError for others."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        # Prefer the container among the alternatives: `tuple[int, ...] | None`.
         for option in get_args(hint):
             if get_origin(option) is tuple and isinstance(value, (list, tuple)):
                 return _convert(option, value, where)
@@ -131,7 +131,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:
-    """Raises ValueError naming the first of these settings that is below `least` or no finite number."""
+    """Raises ValueError naming the first of these settings that is below `least` or not finite."""
     for name in names:
         value = getattr(config, name)
         if not least <= value < math.inf:
@@ -147,7 +147,7 @@ def require_above_zero(config: Any, *names: str) -> None:
 
 
 def require_share(config: Any, *names: str) -> None:
-    """Raises ValueError naming the first of these settings that is not a share: at least 0 and below 1."""
+    """Raises ValueError naming the first of these settings that is below 0 or not below 1."""
     for name in names:
         value = getattr(config, name)
         if not 0 <= value < 1:
@@ -155,7 +155,7 @@ def require_share(config: Any, *names: str) -> None:
 
 
 def require_seed(seed: int, *, count: int = 1, name: str = "seed") -> None:
-    """Raises ValueError unless `seed` and the `count` - 1 that follow it are seeds of torch's generators."""
+    """Raises ValueError unless torch's generators take `seed` and the `count` - 1 seeds that follow it."""
     if not 0 <= seed <= TOP_SEED:
         raise ValueError(f"{name} must be from 0 to {TOP_SEED}, got {seed}")
     if seed + count - 1 > TOP_SEED:
@@ -163,7 +163,7 @@ def require_seed(seed: int, *, count: int = 1, name: str = "seed") -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises ValueError naming the file when it is not one."""
+    """The JSON object in a file. Raises ValueError naming the file where there is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -174,10 +174,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a log, one a line; none where there is no file.
+    """The JSON objects in a log, one per line; none where there is no file.
 
-    A crash or a full disk cuts off the last line: what is not a whole object is passed over, and a line of the log
-    says so. Raises ValueError for a file that cannot be read.
+    A crash or a full disk may cut off the last line. Lines that hold no whole object are passed over with a warning.
+    Raises ValueError for a file that cannot be read.
     """
     try:
         lines = path.read_bytes().split(b"\n")

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their name only when complete."""
+"""Write files and folders so that they appear under their name only when complete."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from typing import Any
 
 
 def unwritable(path: Path, error: OSError) -> ValueError:
-    """The one line for a place that cannot be written."""
+    """The error for a path that cannot be written, in one line."""
     return ValueError(f"{path}: cannot be written ({error.strerror or error}); choose another place")
 
 
 @contextmanager
 def complete_folder(folder: Path) -> Iterator[Path]:
-    """A hidden folder whose files take their places in `folder` once the block ends without an error.
+    """A temporary folder whose files move to `folder` once the block ends without an error.
 
-    A folder that is not there yet appears at once with everything in it. In one that is, files of the same
-    names are replaced and all others left alone. Raises ValueError when it cannot be written, at the start
-    where that shows.
+    A new `folder` appears with all files at once. In an existing one, files of the same names are replaced and all
+    others left alone. Raises ValueError when it cannot be written, at the start if possible.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
@@ -55,7 +54,7 @@ def complete_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A temporary path that takes `path`'s place once the block ends without an error.
+    """A temporary path that is renamed to `path` once the block ends without an error.
 
     Raises ValueError when it cannot be written.
     """
@@ -72,13 +71,13 @@ def complete_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON that appears only when complete."""
+    """Write a JSON file, which appears only when complete."""
     with complete_file(path) as partial:
         partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Take back the folders that were made for nothing, innermost first."""
+    """Remove those of these folders that are empty, innermost first."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()

@@ -1,7 +1,7 @@
-"""The authors' checkpoints (hub repository FoundationVision/var): tensor names, both ways, and what they imply.
+"""The authors' checkpoints (hub repository FoundationVision/var) to our configs and weights, and back.
 
-Sizes and options come from the tensors; names are translated by one table per part, from ours to theirs, which
-serves both directions. `official_files` finds the state dicts in files.
+Sizes and options are read from the tensors. One table per part translates our names to theirs; it serves both
+directions. `official_files` finds the state dicts in files.
 """
 
 from __future__ import annotations
@@ -109,7 +109,10 @@ def transformer_config(state: State, where: str = "var") -> VARConfig:
 
 
 def transformer_scales(state: State, where: str = "var") -> ScaleSchedule:
-    """Square scales from the level of each position; without it, the published schedule of that length."""
+    """Square scales from the level of each position (`lvl_1L`), or the published schedule of that length.
+
+    Raises ValueError where neither is possible.
+    """
     length, scales = state["pos_1LC"].shape[1], state["lvl_embed.weight"].shape[0]
     if "lvl_1L" in state:
         counts = torch.bincount(state["lvl_1L"].flatten().long()).tolist()
@@ -125,7 +128,10 @@ def transformer_scales(state: State, where: str = "var") -> ScaleSchedule:
 
 
 def tokenizer_from_official(state: State, scales: ScaleSchedule, where: str = "vae") -> tuple[VQVAEConfig, State]:
-    """Our config and weights for a schedule, which the file does not hold. Raises ValueError as above."""
+    """Our config and weights for a schedule, which the file does not hold.
+
+    Raises ValueError as `transformer_from_official`.
+    """
     config = tokenizer_config(state, scales, where)
     with torch.device("meta"):
         wanted = VQVAE(config).state_dict()
@@ -180,7 +186,10 @@ def tokenizer_to_official(model: VQVAE) -> State:
 def save_official(
     folder: Path, tokenizer: VQVAE, transformer: VAR | None = None, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write vae_chXvYzZ.pth and var_dN.pth, named by the authors' rule. Raises ValueError as above."""
+    """Write vae_chXvYzZ.pth and var_dN.pth, named by the authors' rule.
+
+    Raises ValueError for what their format cannot hold.
+    """
     sizes = tokenizer.config
     vae = f"vae_ch{sizes.channels}v{sizes.codebook_size}z{sizes.latent_channels}"
     parts = {vae: tokenizer_to_official(tokenizer)}
@@ -192,14 +201,14 @@ def save_official(
 
 
 def _unsqueezed(name: str, tensor: Tensor) -> Tensor:
-    """Their batch and sequence axes of size one, which ours leave out."""
+    """A tensor with the axes of size one that the authors' has and ours has not."""
     if name in ("start_position", "positions") or name.endswith("log_scale"):
         return tensor.unsqueeze(0)
     return tensor[None, None] if name.endswith("offset") else tensor
 
 
 def _pick(state: State, wanted: State, rename: Callable[[str], str], buffers: str, where: str) -> State:
-    """Our tensors out of theirs. Raises ValueError naming the first that are missing, misshapen or unexpected."""
+    """Our tensors from theirs. Raises ValueError naming the first that is missing, misshapen or unexpected."""
     names = {name: rename(name) for name in wanted}
     _require(state, names.values(), where)
     for ours, theirs in names.items():

@@ -1,9 +1,9 @@
-"""Files of the authors' models: the tokenizer and the transformer in them, whatever wraps them.
+"""Find the tokenizer and the transformer in files of the authors' code, published or left by training.
 
-A published file is a flat state dict. Training leaves other things: a trainer's state with both parts, options and
-optimiser ({"args": ..., "trainer": {"var_wo_ddp": ..., "vae_local": ...}}), `state_dict` and `model` around the
-weights, an average of them (`ema`), names that begin with `module.` or hold `_orig_mod.`. Parts are therefore found
-by names that only they have, at any depth and behind any prefix. Nothing in a file is run.
+A published file is a flat state dict. A file left by training may hold a trainer's state with both parts, options and
+optimiser ({"args": ..., "trainer": {"var_wo_ddp": ..., "vae_local": ...}}), weights below `state_dict` or `model`,
+averaged weights (`ema`), and names with the prefix `module.` or with `_orig_mod.`. A part is therefore recognised by
+names of tensors that only it has, at any depth and behind any prefix. No code in a file is run.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MARKS = {
     "tokenizer": ("quantize.embedding.weight", "encoder.conv_in.weight"),
     "transformer": ("pos_1LC", "class_emb.weight", "word_embed.weight"),
 }
-"""Names of tensors by which each part is known."""
+"""Names of tensors by which each part is recognised."""
 HINTS = {"tokenizer": ", such as vae_ch160v4096z32.pth", "transformer": ", such as var_d16.pth"}
 COMPILED = "_orig_mod."
-"""What torch.compile puts into names."""
+"""Inserted into names by torch.compile."""
 SHOWN = 6
-"""Names that a refusal lists."""
+"""Number of names listed in an error message."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Part:
 
     kind: str
     place: str
-    "Keys and prefix that lead to it; empty in a flat file."
+    "Keys and prefix of its names; empty in a flat file."
     state: State
 
     @property
@@ -52,9 +52,9 @@ class Part:
 
 
 def read_part(path: Path, kind: str) -> State:
-    """The state dict of a file's tokenizer or transformer; what surrounds it is told.
+    """The state dict of the tokenizer or transformer in a file; where it was found is logged, unless the file is flat.
 
-    Of plain and averaged weights it is the plain ones. Raises ValueError that says what the file holds instead.
+    Plain weights are preferred to averaged ones. Raises ValueError that says what the file holds instead.
     """
     parts = read_parts(path)
     found = sorted((part for part in parts if part.kind == kind), key=lambda part: part.averaged)
@@ -68,7 +68,7 @@ def read_part(path: Path, kind: str) -> State:
 
 
 def read_parts(path: Path) -> list[Part]:
-    """The parts in a file, at least one. Raises ValueError that says what was found where there is none."""
+    """The parts in a file. Raises ValueError, which says what the file holds, where there are none."""
     content = load(path)
     parts = list(found_parts(content))
     if not parts:
@@ -77,14 +77,14 @@ def read_parts(path: Path) -> list[Part]:
 
 
 def kinds_in(path: Path) -> set[str]:
-    """Which parts a file holds. Raises ValueError as `read_parts`."""
+    """The kinds of the parts in a file. Raises ValueError as `read_parts`."""
     return {part.kind for part in read_parts(path)}
 
 
 def load(path: Path) -> Any:
-    """What torch saved in a file, memory-mapped. Raises ValueError where it cannot be read; runs no code."""
+    """The content of a file that torch saved, memory-mapped; runs no code. Raises ValueError."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # options; it only holds values
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the options, which are plain values
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -93,19 +93,19 @@ def load(path: Path) -> Any:
 
 
 def refusal(message: str) -> str:
-    """What torch says of a file it does not read, without its advice to read it all the same."""
+    """Torch's reason for not reading a file, without its advice to read it unsafely."""
     if found := re.search(r"GLOBAL (\S+)", message):
         return (
             f"holds not only tensors and plain values but also {found[1]}, which could run code and is not read; "
             "save the weights alone, where they were made"
         )
-    told = re.search(r"WeightsUnpickler error: (.*)", message)
-    reason = (told[1] if told else message.splitlines()[0]).split(". ")[0].strip()
+    detail = re.search(r"WeightsUnpickler error: (.*)", message)
+    reason = (detail[1] if detail else message.splitlines()[0]).split(". ")[0].strip()
     return f"not a torch state dict ({reason or 'damaged, or of another format'})"
 
 
 def found_parts(content: Any, path: str = "") -> Iterator[Part]:
-    """Every part in nested mappings."""
+    """The parts in nested mappings; `path` leads to this one."""
     if not isinstance(content, Mapping):
         return
     named = {str(name).replace(COMPILED, ""): value for name, value in content.items() if isinstance(value, Tensor)}
@@ -129,7 +129,7 @@ def found_parts(content: Any, path: str = "") -> Iterator[Part]:
 
 
 def contents(content: Any) -> str:
-    """What a file holds, in a few words."""
+    """A short description of what a file holds."""
     if not isinstance(content, Mapping):
         return f"it is a {type(content).__name__}"
     names = [str(name) for name in content]
@@ -138,7 +138,7 @@ def contents(content: Any) -> str:
 
 
 def count_tensors(content: Any) -> int:
-    """Tensors in nested mappings and lists."""
+    """Number of tensors in nested mappings and lists."""
     if isinstance(content, Mapping):
         return sum(map(count_tensors, content.values()))
     if isinstance(content, (list, tuple)):

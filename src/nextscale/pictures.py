@@ -1,4 +1,4 @@
-"""Tensors to PIL images, and images to grids and strips."""
+"""Conversions between PIL images, arrays and tensors; grids and sheets of images. Shapes: (B, 3, H, W)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,36 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from nextscale.data.loader import to_uint8
 from nextscale.files import complete_file
 
 LEAST, MOST = 192, 512
-"""Pixels of the longer side that a picture in a sheet has at least and at most."""
+"""Least and greatest length of the longer side of a picture in a sheet, in pixels."""
 LINE, GAP = 20, 6
-"""Height of a name, and white between pictures, in pixels."""
+"""Height of a name, and of the white between pictures, in pixels."""
+
+
+def stack_pixels(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
+    """RGB images or arrays (H, W, 3) of one size -> uint8."""
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2)
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 in [-1, 1]."""
+    return pixels.float().div(127.5).sub(1)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float in [-1, 1] -> uint8 0..255, rounded; the inverse of `to_float`."""
+    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_tensor(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
+    """RGB images or arrays (H, W, 3) of one size -> float32 in [-1, 1]; the inverse of `to_images`."""
+    return to_float(stack_pixels(images))
 
 
 def to_images(batch: Tensor) -> list[Image.Image]:
-    """(B, 3, H, W) in [-1, 1] -> PIL images. Raises ValueError for values that are not finite, which would be black."""
+    """Float in [-1, 1] -> PIL images. Raises ValueError for values that are not finite, which would be black."""
     wrong = ~torch.isfinite(batch).flatten(1).all(dim=1)
     if wrong.any():
         raise ValueError(
@@ -32,7 +51,7 @@ def to_images(batch: Tensor) -> list[Image.Image]:
 
 
 def grid(images: Sequence[Image.Image], *, columns: int | None = None, gap: int = 2) -> Image.Image:
-    """All images of one size in rows, near square unless `columns` is given, on white."""
+    """Images of one size in rows on white; about as many rows as columns unless `columns` is given."""
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = -(-len(images) // columns)
     width, height = images[0].size
@@ -45,9 +64,9 @@ def grid(images: Sequence[Image.Image], *, columns: int | None = None, gap: int 
 
 
 def sheet(images: Sequence[Image.Image], names: Sequence[str] = (), *, columns: int | None = None) -> Image.Image:
-    """Images of one size to look at, each with its name below: as `grid`, but small ones enlarged, large ones reduced.
+    """A `grid` to look at, each image with its name below; all images have one size.
 
-    Images below 192 pixels a side are enlarged by a whole factor, pixels staying squares; above 512 they are reduced.
+    Images below 192 pixels a side are enlarged by a whole factor, pixel for pixel; those above 512 are reduced.
     """
     width, height = images[0].size
     factor = max(1, math.ceil(LEAST / max(width, height)))
@@ -63,7 +82,7 @@ def sheet(images: Sequence[Image.Image], names: Sequence[str] = (), *, columns: 
 
 
 def captioned(image: Image.Image, name: str) -> Image.Image:
-    """An image on white with its name below, cut where it is wider."""
+    """An image on white with its name below; a name wider than the image is cut."""
     tile = Image.new("RGB", (image.width, image.height + LINE), "white")
     tile.paste(image, (0, 0))
     pen, font = ImageDraw.Draw(tile), ImageFont.load_default(size=LINE - 5)

@@ -1,53 +1,280 @@
 """Load a model, then generate, reconstruct and edit: what users import.
 
-Shapes: B variations, (h, w) latent grid.
+Shapes: B images or variations, L tokens, V codebook entries, (h, w) latent grid, (H, W) pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from nextscale.catalogue import OfficialModel, StoredModel, find_model
+from nextscale.checkpoint import ModelConfig, save_model
+from nextscale.classes import class_ids
 from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
-from nextscale.data.loader import to_float
-from nextscale.data.transform import center_crop
-from nextscale.editing.apply import Editor, EditStep, likely_classes, outpainting
+from nextscale.editing.apply import Editor, EditStep, enlarged, likely_classes, outpainting
 from nextscale.editing.canvas import Canvas
-from nextscale.editing.config import EditConfig
-from nextscale.editing.draw import draw_edits, draw_in_turn
-from nextscale.editing.masks import Box, MaskLike, mask_of_boxes, read_mask
+from nextscale.editing.config import EDIT_SETTINGS, EditConfig
+from nextscale.editing.draw import AUTO, draw_edits, draw_in_turn, edit_settings, require_seeds, softens
+from nextscale.editing.masks import Box, MaskLike, mask_values
 from nextscale.editing.outpaint import Expansion
-from nextscale.editing.regions import resized
-from nextscale.families.table import kind_of
+from nextscale.editing.regions import Region, resized
+from nextscale.families.base import Family
+from nextscale.families.table import family_of
 from nextscale.families.var import VAR
-from nextscale.generation import PARAMETERS, SAMPLING_SETTINGS, GenerationPipeline
-from nextscale.pyramid import TokenPyramid
-from nextscale.results import ClassLike, Generation
-from nextscale.runtime import image_generator
-from nextscale.sampling.next_scale import SamplingConfig
-from nextscale.sampling.rejection import Rejection
+from nextscale.nn import TransformerConfig
+from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare, unpack_linears
+from nextscale.pictures import to_images
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.results import ClassLike, Generation, GenerationStep, decoded, generation_of
+from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
+from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
+from nextscale.sampling.rejection import Drawing, Rejection
+from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
+from nextscale.tokenizer.residual import Quantizer
+from nextscale.tokenizer.vqvae import VQVAE
 
-EDIT_SETTINGS = tuple(field.name for field in fields(EditConfig))
-AUTO = "auto"
-"""As a class of an edit: the one under which what is kept is likeliest."""
+COMPILED_BATCH_SIZES = 8
+"""Batch sizes that a compiled pipeline keeps graphs for."""
 MANY = 100
 """Classes above which `auto` does not try them all: edits are then unconditional."""
 
 
-class VARPipeline(GenerationPipeline):
-    """A tokenizer, a transformer and the model's defaults, ready to use.
+class VARPipeline:
+    """A tokenizer, a model of any family (`transformer`) and the model's defaults, ready to use.
 
     Images to be edited are files, bytes, PIL images or arrays, as `nextscale.data.decode.read_image` takes them. The
     settings of edits (`EditConfig`) and of drawing (`SamplingConfig`) are keyword arguments of every edit; they hold
     over `editing` and `config` where these are given.
     """
+
+    def __init__(self, tokenizer: VQVAE, transformer: Any, config: ModelConfig) -> None:
+        """`tokenizer` is None for families that model pixels. Raises ValueError where the parts do not fit together."""
+        if tokenizer is not None and tokenizer.schedule != transformer.schedule:
+            raise ValueError(
+                f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
+            )
+        self.tokenizer = tokenizer
+        self.transformer = transformer
+        self.config = config
+
+    @classmethod
+    def from_pretrained(
+        cls, model: str | Path = "demo", *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    ) -> Self:
+        """Load `demo`, an official model (`var-d16` ... `var-d36`), a model or run folder, or a hub id.
+
+        `dtype` is a torch dtype or one of auto, fp32, bf16, fp16, int8. Raises ValueError in one line when there is
+        no such model or its files do not fit together.
+        """
+        return cls._of(find_model(model), device, dtype)
+
+    @classmethod
+    def from_official(
+        cls,
+        *,
+        vae: str | Path,
+        var: str | Path,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ) -> Self:
+        """Load the authors' checkpoints, such as vae_ch160v4096z32.pth and var_d16.pth.
+
+        Depth, sharing, schedule and classes are read from the tensors. Raises ValueError naming tensors that
+        are missing, unexpected or misshapen.
+        """
+        return cls._of(OfficialModel(Path(vae), Path(var)), device, dtype)
+
+    @classmethod
+    def _of(cls, stored: StoredModel, device: str | torch.device, dtype: str | torch.dtype) -> Self:
+        target = resolve_device(device)
+        if resolve_generation_dtype(dtype, target) == torch.int8:  # complain before a large model is loaded
+            int8_range()
+        transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
+        compute = resolve_generation_dtype(dtype, target, parameters=count_parameters(transformer))
+        return cls(stored.tokenizer(), transformer, config).to(target, compute)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Move both parts to a device and compute in a type; encoder, quantiser and, on CPU, the head stay in float32.
+
+        In int8 the blocks multiply int8 and everything else is bf16 (float32 where the processor has no bf16).
+        Raises ValueError for a model that is in int8 already.
+        """
+        dtype = prepare(self.transformer, device, dtype)
+        if self.tokenizer is not None:
+            self.tokenizer.to(device).set_decoder_dtype(dtype)
+        return self
+
+    def compile(self, **options: Any) -> Self:
+        """Compile the transformer's blocks (one graph per scale) and the decoder; `options` go to torch.compile.
+
+        The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
+        the same and nothing is gained. Raises ValueError for other families and for int8.
+        """
+        if self.family.kind != "var":
+            raise ValueError(
+                f"only next-scale prediction is compiled for generation; this model is {self.family.title}"
+            )
+        if is_quantized(self.transformer):
+            raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
+        unpack_linears(self.transformer)  # the compiler refuses packed weights: they are no constants of its graph
+        self.transformer.compile_transform(graphs=len(self.schedule) * COMPILED_BATCH_SIZES, **options)
+        self.tokenizer.decoder.compile(dynamic=False, **options)
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors per part; it appears only when complete."""
+        save_model(Path(folder), self.config, tokenizer=self.tokenizer, transformer=self.transformer)
+
+    @property
+    def family(self) -> Family:
+        """What kind of model the transformer is."""
+        return family_of(self.transformer.config)
+
+    @property
+    def quantizer(self) -> Quantizer:
+        """What makes features of tokens."""
+        return self.tokenizer.quantizer
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is computed."""
+        return self.transformer.device
+
+    @property
+    def precision(self) -> str:
+        """The `--precision` name of what the pipeline computes in."""
+        return "int8" if is_quantized(self.transformer) else precision_name(self.transformer.dtype)
+
+    @property
+    def schedule(self) -> ScaleSchedule:
+        """The scales of the model's tokens."""
+        return self.transformer.schedule
+
+    @property
+    def default_batch_size(self) -> int:
+        """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
+        config = self.transformer.config
+        if not isinstance(config, TransformerConfig):
+            return 16
+        values = 2 * 2 * config.depth * config.width * self.schedule.length  # guidance, keys and values
+        room = (8 if self.device.type == "cuda" else 0.25) * 2**30
+        return max(1, min(16, int(room / (values * self.transformer.dtype.itemsize))))
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes; numbers where the model has none."""
+        return self.config.class_names or tuple(str(index) for index in range(self.transformer.config.classes))
+
+    def class_or_none(self, label: int) -> int | None:
+        """A class id as `generate` takes it: None for the unconditional class."""
+        return None if label == self.transformer.config.unconditional else label
+
+    def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
+        """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
+        config = self.transformer.config
+        return class_ids(classes, self.class_names, config.classes, unconditional=config.unconditional)
+
+    def _repeated(self, classes: Sequence[ClassLike] | ClassLike, count: int) -> Tensor:
+        return torch.tensor(repeated(self.class_ids(classes), count), device=self.device)
+
+    @torch.no_grad()
+    def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+        """Teacher-forcing logits of every token, (B, L, V) float32."""
+        labels = self._repeated(classes, pyramid.batch_size)
+        known = teacher_inputs(self.transformer, self.quantizer, pyramid.to(self.device))
+        return self.transformer(known, labels)
+
+    def log_likelihood(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+        """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
+        labels = self._repeated(classes, pyramid.batch_size)
+        return token_log_probabilities(self.transformer, self.quantizer, pyramid.to(self.device), labels)[0]
+
+    def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
+        """log p of the tokens under every class, (B, classes) float64 in nats; its argmax classifies the images."""
+        return class_log_likelihoods(self.transformer, self.quantizer, pyramid.to(self.device))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
+        return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
+
+    def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
+        """The model's default settings with those given put over them; None keeps the default.
+
+        Raises ValueError for an unknown setting, with near matches, and one out of range.
+        """
+        config = self.config
+        base = SamplingConfig(guidance=config.guidance, top_k=config.top_k, top_p=config.top_p, steps=config.steps)
+        return self.settled(base, settings)
+
+    def settled(self, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
+        """Settings given by name over a config, or over the model's. Raises ValueError as `sampling` does."""
+        if config is None:
+            return self.sampling(**settings)
+        require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
+        return with_settings(config, settings)
+
+    def generate_steps(
+        self,
+        classes: Sequence[ClassLike] | ClassLike,
+        *,
+        seeds: Sequence[int],
+        config: SamplingConfig | None = None,
+        hook: SamplingHook | None = None,
+        **settings: float | int | bool | None,
+    ) -> Iterator[GenerationStep]:
+        """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
+        steps = self.family.sample(
+            self.transformer,
+            self.tokenizer,
+            self._repeated(classes, len(seeds)),
+            generators=[image_generator(seed) for seed in seeds],
+            config=self.settled(config, settings),
+            hook=hook,
+        )
+        return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
+
+    def generate(
+        self,
+        classes: Sequence[ClassLike] | ClassLike,
+        *,
+        seeds: Sequence[int] | None = None,
+        batch_size: int = 0,
+        config: SamplingConfig | None = None,
+        rejection: Rejection | None = None,
+        **settings: float | int | bool | None,
+    ) -> Generation:
+        """Generate one image per seed: image i has class `classes[i mod n]`.
+
+        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
+        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size`
+        images are worked on at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each
+        image are drawn and the best kept, with their scores. Raises ValueError for unknown classes and settings
+        out of range.
+        """
+        ids = self.class_ids(classes)
+        seeds = range(len(ids)) if seeds is None else seeds
+        if len(seeds) == 0:
+            raise ValueError("no seeds given; expected one per image")
+        if batch_size < 0:
+            raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
+        settled = self.settled(config, settings)
+        wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
+        drawing = Drawing(self.transformer, wanted, rejection)
+        sample = self.family.sample
+        for labels, generators in drawing.batches(batch_size or self.default_batch_size):
+            steps = sample(self.transformer, self.tokenizer, labels, generators=generators, config=settled)
+            drawing.add(list(steps))
+        drawn = drawing.finish(self.tokenizer)
+        return generation_of(drawn, [to_images(decoded(self.tokenizer, one))[0] for one in drawn.accumulated.split(1)])
 
     def editor(
         self,
@@ -61,26 +288,16 @@ class VARPipeline(GenerationPipeline):
         config, others = edit_settings(editing, settings)
         require_known(others, EDIT_SETTINGS)
         picture = read_image(image)
-        size = (picture.height, picture.width)
-        if mask is None:
-            values = torch.ones(size)
-        elif isinstance(mask, Sequence) and not isinstance(mask, (str, bytes)):
-            values = read_mask(mask_of_boxes(mask, size), size, name="boxes")
-        else:
-            values = read_mask(mask, size)
+        values = mask_values(mask, (picture.height, picture.width))
         return Editor(self.editing_model, self.tokenizer, Canvas.of(picture), values, config)
 
     @property
     def editing_model(self) -> VAR:
         """The transformer. Raises ValueError where it is of a kind that cannot edit."""
-        if type(self.transformer) is not VAR:
-            title = kind_of(self.transformer.config).title
+        if not self.family.editable:
+            title = self.family.title
             raise ValueError(f"editing reaches into the scales of next-scale prediction; this model is {title}")
         return self.transformer
-
-    def pixels_of(self, image: ImageLike) -> Tensor:
-        """(1, 3, H, W) in [-1, 1]."""
-        return to_float(torch.from_numpy(np.array(read_image(image))).permute(2, 0, 1)[None]).to(self.device)
 
     def edit_steps(
         self,
@@ -96,7 +313,7 @@ class VARPipeline(GenerationPipeline):
         Guidance that is not given is the model's; for `auto`, times the squared share of the region made anew.
         """
         ids = self.edit_classes(classes, *editor.known_part())
-        chosen = torch.tensor([ids[i % len(ids)] for i in range(len(seeds))], device=self.device)
+        chosen = torch.tensor(repeated(ids, len(seeds)), device=self.device)
         generators = [image_generator(seed) for seed in seeds]
         soften = softens(classes, config, settings)
         return editor.steps(chosen, generators, self.settled(config, settings), soften=soften)
@@ -150,16 +367,16 @@ class VARPipeline(GenerationPipeline):
         require_seeds(seeds)
         settled = self.settled(config, settings)
         ids = self.edit_classes(classes, *editor.known_part())
-        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
-        if not bool((editor.mask > 0).any()):
-            tokens = self.tokenizer.encode(editor.first.cut).packed.repeat(len(seeds), 1)
-            images = editor.canvas.images() * len(seeds)
-            return Generation(images, TokenPyramid(tokens.cpu(), self.schedule), chosen, list(seeds))
+        chosen = repeated(ids, len(seeds))
         images, drawn = draw_edits(
-            editor, list(zip(chosen, seeds, strict=True)), settled, soften=softens(classes, config, settings),
-            batch_size=self.default_batch_size, rejection=rejection,
-        )  # fmt: skip
-        return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
+            editor,
+            list(zip(chosen, seeds, strict=True)),
+            settled,
+            soften=softens(classes, config, settings),
+            batch_size=self.default_batch_size,
+            rejection=rejection,
+        )
+        return generation_of(drawn, images)
 
     def edit(
         self, image: ImageLike, mask: MaskLike | Sequence[Box] | None = None, *, classes: Any, **settings: Any
@@ -190,14 +407,14 @@ class VARPipeline(GenerationPipeline):
             raise ValueError("out-painting has no first scales to keep: nothing is there yet")
         expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
         picture = read_image(image)
-        shown = resized(self.pixels_of(picture), self.tokenizer.config.image_size)
+        whole = Canvas.of(picture).cut(Region(0, 0, picture.height, picture.width))
+        shown = resized(whole.to(self.device), self.tokenizer.config.image_size)
         ids = self.edit_classes(classes, shown, torch.ones(1, 1, *self.schedule.final, device=self.device))
-        chosen = [ids[i % len(ids)] for i in range(len(seeds))]
+        chosen = repeated(ids, len(seeds))
         editor = outpainting(self.editing_model, self.tokenizer, picture, expansion, editing)
-        images, drawn = draw_in_turn(
-            editor, list(zip(chosen, seeds, strict=True)), settled, soften=softens(classes, config, settings)
-        )
-        return Generation(images, drawn.tokens, chosen, list(seeds))
+        wanted = list(zip(chosen, seeds, strict=True))
+        images, drawn = draw_in_turn(editor, wanted, settled, soften=softens(classes, config, settings))
+        return generation_of(drawn, images)
 
     def upscale(
         self,
@@ -214,37 +431,11 @@ class VARPipeline(GenerationPipeline):
         The image gives the scales whose maps it resolves (at least the first) unless `keep_scales` says how many, the
         model the finer ones. Raises ValueError for an image that is not smaller than the model's.
         """
-        picture = read_image(image)
-        height, width = self.tokenizer.config.image_size
-        share = max(picture.height / height, picture.width / width)
-        if share >= 1:
-            raise ValueError(
-                f"the image has {picture.width} x {picture.height} pixels already; upscaling makes those of less than "
-                f"{width} x {height} as large as that"
-            )
-        known = sum(size[0] / self.schedule.final[0] <= share for size in self.schedule)
-        enlarged = Image.fromarray(center_crop(picture, (height, width)))
-        editing = replace(editing or EditConfig(), keep_scales=max(1, known))
-        return self.inpaint(enlarged, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
+        larger, known = enlarged(read_image(image), self.tokenizer.config.image_size, self.schedule)
+        editing = replace(editing or EditConfig(), keep_scales=known)
+        return self.inpaint(larger, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
 
 
-def edit_settings(editing: EditConfig | None, settings: dict[str, Any]) -> tuple[EditConfig, dict[str, Any]]:
-    """Settings of the edit given by name over those of `editing`, and the settings that are not the edit's.
-
-    Raises ValueError for unknown ones, with near matches, and for values out of range.
-    """
-    require_known(settings, (*EDIT_SETTINGS, *SAMPLING_SETTINGS), parameters=("editing", *PARAMETERS))
-    own = {name: value for name, value in settings.items() if name in EDIT_SETTINGS}
-    others = {name: value for name, value in settings.items() if name not in EDIT_SETTINGS}
-    return with_settings(editing or EditConfig(), own), others
-
-
-def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any]) -> bool:
-    """Whether guidance is left to the edit, whose class is what its surroundings look like."""
-    return classes == AUTO and config is None and settings.get("guidance") is None
-
-
-def require_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError where there are none."""
-    if len(seeds) == 0:
-        raise ValueError("no seeds given; expected one per variation")
+def repeated(ids: Sequence[int], count: int) -> list[int]:
+    """`count` ids: these in turn."""
+    return [ids[i % len(ids)] for i in range(count)]

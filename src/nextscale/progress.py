@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 logger = logging.getLogger("nextscale")
 
 Advance = Callable[[int], None]
-"""Told how many are done."""
+"""Called with the number of items done."""
 Announce = Callable[[str, int], Advance]
-"""Told the title of a stage and its total; the stage before is over."""
+"""Called with the title and total of a stage that begins; ends the stage before. Returns the stage's `Advance`."""
 
 
 def silent(title: str, total: int) -> Advance:
-    """Shows nothing."""
+    """An `Announce` that shows nothing."""
     return lambda done: None
 
 
 @lru_cache(maxsize=1)
 def stderr_console() -> Console:
-    """The one console that bars and log lines share."""
+    """The console that bars and log lines share."""
     from rich.console import Console
 
     return Console(stderr=True)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words: 45 s, 12 min, 3 h 10 min."""
+    """Seconds for people: 45 s, 12 min, 3 h 10 min."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -41,14 +41,14 @@ def duration(seconds: float) -> str:
 
 
 def rate(each_second: float) -> str:
-    """A number per second that is never rounded to nothing: 54, 5.4, 0.42."""
+    """A number per second, never rounded to 0: 54, 5.4, 0.42."""
     return f"{each_second:.0f}" if each_second >= 10 else f"{each_second:.2g}"
 
 
 class Progress:
-    """How many of `total` are done, and the time left.
+    """How many of `total` are done, and the time left: as a bar on a terminal, else as lines of the log.
 
-    In a log, `note` writes a line, and so does `advance` every `line_seconds` where that is given.
+    In a log, every `note` writes a line; `advance` writes one every `line_seconds`, None for never.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Progress:
             self.note(done, "")
 
     def note(self, done: int, text: str) -> None:
-        """Show figures: beside the bar, or as a line with the time left."""
+        """Show a text beside the bar, or in a line with the time left."""
         self.last_line = time.monotonic()
         if self.bar is not None:
             self.bar.update(self.task, completed=done, note=text)
@@ -87,7 +87,7 @@ class Progress:
             logger.info("  ".join(part for part in parts if part))
 
     def aside(self, title: str, total: int) -> Advance:
-        """Work beside the counted one: shown as the bar's note, or as a line every 20 seconds."""
+        """An `Advance` of work that is not counted here: shown beside the bar, or as a line every 20 seconds."""
         last = time.monotonic()
 
         def advance(done: int) -> None:
@@ -106,14 +106,14 @@ class Progress:
 
 
 class Stages:
-    """One progress line after the other; `start` is an `Announce`."""
+    """The progress of stages, one after the other; `start` is an `Announce`."""
 
     def __init__(self, *, enabled: bool = True, line_seconds: float = 20) -> None:
         self.enabled, self.line_seconds = enabled, line_seconds
         self.current: Progress | None = None
 
     def start(self, title: str, total: int) -> Advance:
-        """The next stage begins."""
+        """Begin the next stage."""
         self.close()
         self.current = Progress(total, title=title, line_seconds=self.line_seconds, enabled=self.enabled)
         return self.current.advance

@@ -1,4 +1,4 @@
-"""Device, precision, process rank, random generators and memory settings: passed in, never read globally."""
+"""Devices, precisions, processes, random generators and memory. Library code takes them as arguments."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import torch
 from nextscale.config import require_seed
 
 LARGE = 100_000_000
-"""Parameters from which `auto` trades the independence of the batch for speed on CPU."""
+"""Parameters above which `auto` is bf16 on CPU: faster, but images then depend a little on their batch."""
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """`auto` is CUDA, then MPS, then CPU. Raises ValueError when the named device is not there."""
+    """A torch device; `auto` is the first available of CUDA, MPS and CPU. Raises ValueError for one that is missing."""
     if str(device) == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -35,11 +35,11 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
-    """A torch dtype from a dtype or a `--precision` name.
+    """A torch dtype from a dtype or a `--precision` name. Raises ValueError.
 
-    `auto` is bf16 on CUDA devices that have it and fp16 on others. On CPU it is bf16 where the processor multiplies
-    it and the model has more than 100 million `parameters`; else float32, as on MPS: images are then the same
-    whatever the batch.
+    `auto` is bf16 on CUDA devices that support it and fp16 on others. On CPU it is bf16 where the processor has
+    instructions for it and the model has more than 100 million `parameters`. Otherwise, and on MPS, it is float32, in
+    which images do not depend on their batch.
     """
     if isinstance(precision, torch.dtype):
         if precision not in PRECISIONS.values():
@@ -56,10 +56,10 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
 
 
 def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """`resolve_dtype`, but `auto` on CPU is bf16 wherever the processor multiplies it, whatever the model's size.
+    """`resolve_dtype`, but on CPU `auto` is bf16 for models of any size, where the processor has instructions for it.
 
-    For training, and for passes of an encoder or decoder over many images: bf16 trains up to 1.4 times as fast as
-    float32 there, and at a twentieth of float32's rate on processors that have to emulate it.
+    For training, and for encoding or decoding many images. bf16 trains up to 1.4 times as fast as float32 on such
+    processors, and at a twentieth of its rate on others, which emulate it.
     """
     return resolve_dtype(precision, device, parameters=LARGE + 1)
 
@@ -70,7 +70,7 @@ def precision_name(dtype: torch.dtype) -> str:
 
 
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
-    """`resolve_dtype`, and int8, which runs on CPU only."""
+    """`resolve_dtype`, but int8 is a precision, too; it runs on CPU only. Raises ValueError."""
     if precision not in ("int8", torch.int8):
         try:
             return resolve_dtype(precision, device, parameters=parameters)
@@ -84,10 +84,10 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor has bf16 products, and torch uses them: others emulate them, many times slower."""
+    """Whether the processor has instructions for bf16 products and torch uses them; emulation is many times slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     has = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # what oneDNN was told not to go beyond
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's limit
     limited = limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI")
     return has and not limited and torch.backends.mkldnn.is_available() and _mkldnn_bf16()
 
@@ -103,14 +103,14 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
 
 
 def image_generator(seed: int) -> torch.Generator:
-    """The generator of one image. It lives on the CPU so that every device draws the same noise. Raises ValueError."""
+    """The generator of one image, on the CPU so that all devices draw the same noise. Raises ValueError."""
     require_seed(seed)
     return torch.Generator(device="cpu").manual_seed(seed)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those that torchrun launched."""
+    """This process among those launched by torchrun."""
 
     rank: int = 0
     world: int = 1
@@ -122,7 +122,7 @@ class Processes:
 
 
 def launched_processes() -> Processes:
-    """Rank and world size from torchrun's environment; a single process without it."""
+    """Rank and world size from torchrun's environment variables; without them, a single process."""
     return Processes(
         rank=int(os.environ.get("RANK", "0")),
         world=int(os.environ.get("WORLD_SIZE", "1")),
@@ -131,10 +131,10 @@ def launched_processes() -> Processes:
 
 
 def retain_freed_memory() -> None:
-    """Tell glibc to keep freed memory instead of giving it back to the system.
+    """Make glibc keep freed memory instead of returning it to the system. Does nothing on other C libraries.
 
-    Large temporaries are otherwise mapped and faulted in again at every operation, which costs a third
-    of a training step on CPU. Does nothing on other C libraries.
+    Otherwise, every operation maps its large temporaries anew and takes page faults on them, which costs a third of a
+    training step on CPU.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -145,6 +145,6 @@ def retain_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)  # what is free already goes back first
+        library.malloc_trim(0)  # memory that is free already is returned first
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)

@@ -14,11 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from nextscale.checkpoint import ModelConfig
 from nextscale.cli import main
-from nextscale.families.table import family
 from nextscale.pipeline import VARPipeline
-from toys import CLASS_NAMES, make_pipeline, make_tokenizer
+from toys import CLASS_NAMES, make_baseline, make_pipeline, make_tokenizer
 
 Make = Callable[..., Path]
 
@@ -230,16 +228,12 @@ def test_importing_and_help_are_light() -> None:
 
 
 def test_convert_writes_generation_defaults(tmp_path: Path, capsys) -> None:
-    kind = family("dit")
-    config = kind.config(depth=1, heads=1, scales=((4, 4),), latent_channels=8, classes=3)
-    model = kind.model(config)  # pyright: ignore[reportArgumentType]
-    model.initialise()
-    described = ModelConfig(kind="dit", class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
-    VARPipeline(make_tokenizer(scales=((4, 4),)), model, described).save_pretrained(tmp_path / "dit")
+    made = make_baseline("dit")
+    made.save_pretrained(tmp_path / "dit")
     command = ["convert", str(tmp_path / "dit"), "--steps", "3", "--guidance", "0", "--out", str(tmp_path / "quick")]
     assert main(command) == 0
     before, after = (VARPipeline.from_pretrained(tmp_path / name) for name in ("dit", "quick"))
-    assert after.config == replace(described, steps=3, guidance=0.0)
+    assert after.config == replace(made.config, steps=3, guidance=0.0)
     wanted = before.generate("red", seeds=[1], steps=3, guidance=0.0).images[0]
     assert np.array_equal(after.generate("red", seeds=[1]).images[0], wanted)
     assert main(["info", str(tmp_path / "quick"), "--json", str(tmp_path / "info.json")]) == 0

@@ -13,7 +13,8 @@ import pytest
 from nextscale.data.identity import DataIdentity, data_identity, stamp
 from nextscale.data.source import open_source
 from nextscale.data.stream import open_stream
-from nextscale.data.tokens import TokenCacheConfig, open_tokens, write_tokens
+from nextscale.data.tokens import TokenCacheConfig, open_tokens
+from nextscale.training.tokens import write_tokens
 from toys import CLASS_NAMES, make_tokenizer, png, toy_image, write_parquet, write_table, write_tar
 
 Make = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextscale.data.labels import classes_of, read_labels
+from nextscale.data.columns import classes_of, read_labels
 from nextscale.data.source import describe, open_source
 from nextscale.data.stream import open_stream
 from toys import CLASS_NAMES, write_table

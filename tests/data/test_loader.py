@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextscale.data.loader import ImageLoader, batch_indices, iterate_images, to_float, to_uint8
+from nextscale.data.loader import ImageLoader, batch_indices, iterate_images
 from nextscale.data.source import open_source
 
 Make = Callable[..., Path]
@@ -88,10 +88,3 @@ def test_nothing_but_unreadable_images_is_an_error(image_folder: Make) -> None:
         next(loader(folder).batches())
     with pytest.raises(ValueError, match="6 of 6 images cannot be read"):
         list(iterate_images(open_source(folder), (8, 8), batch_size=4))
-
-
-def test_float_and_back() -> None:
-    values = torch.arange(256, dtype=torch.uint8)
-    assert to_float(values).aminmax() == (-1, 1)
-    assert torch.equal(to_uint8(to_float(values)), values)
-    assert to_uint8(torch.tensor([-2.0, 2.0])).tolist() == [0, 255]

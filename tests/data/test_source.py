@@ -1,8 +1,6 @@
 """`--data` in all its forms, and what is said of the wrong ones."""
 
-import io
 import json
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +11,9 @@ from PIL import Image
 
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import open_source
-from toys import CLASS_NAMES, toy_image
+from toys import CLASS_NAMES, png, toy_image, write_tar
 
 Make = Callable[..., Path]
-
-
-def png(label: int, index: int) -> bytes:
-    buffer = io.BytesIO()
-    toy_image(label, index).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_folder_of_classes(image_folder: Make) -> None:
@@ -60,13 +52,11 @@ def test_parquet(tmp_path: Path, form: str, whole_folder: bool) -> None:
 
 @pytest.mark.parametrize("label_file", ["cls", "json"])
 def test_webdataset(tmp_path: Path, label_file: str) -> None:
-    with tarfile.open(tmp_path / "shard-000.tar", "w") as tar:
-        for index, label in enumerate([0, 2, 1]):
-            text = str(label) if label_file == "cls" else json.dumps({"label": label})
-            for suffix, data in (("png", png(label, index)), (label_file, text.encode())):
-                entry = tarfile.TarInfo(f"{index:04d}.{suffix}")
-                entry.size = len(data)
-                tar.addfile(entry, io.BytesIO(data))
+    files = {}
+    for index, label in enumerate([0, 2, 1]):
+        text = str(label) if label_file == "cls" else json.dumps({"label": label})
+        files |= {f"{index:04d}.png": png(label, index), f"{index:04d}.{label_file}": text.encode()}
+    write_tar(tmp_path / "shard-000.tar", files)
     source = open_source(tmp_path)
     assert [source.read(index)[1] for index in range(3)] == [0, 2, 1]
     assert np.array_equal(np.asarray(source.read(1)[0]), np.asarray(toy_image(2, 1)))

@@ -10,9 +10,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nextscale.data.loader import to_uint8
 from nextscale.evaluation.image_sets import ArrayImages, batches, open_image_set
 from nextscale.evaluation.statistics import StoredStatistics
+from nextscale.pictures import to_uint8
 from toys import toy_image
 
 PIXELS = np.stack([np.asarray(toy_image(number % 3, number)) for number in range(7)])

@@ -5,9 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextscale.evaluation.cost import decoder_flops, generation_flops, sampling_steps, training_flops
-from nextscale.families.table import FAMILIES, family
+from nextscale.families.table import family, kinds
 from nextscale.runtime import image_generator
-from nextscale.sampling.families import sample_model
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import make_tokenizer
 
@@ -16,20 +15,18 @@ SCALES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     torch.manual_seed(0)
     one, tokenizer = family(kind), make_tokenizer(scales=SCALES[kind])
     settings: dict = {"depth": 2, "scales": SCALES[kind], "codebook_size": 32, "latent_channels": 8, "classes": 3}
-    model = one.model(one.config(**settings))  # pyright: ignore[reportArgumentType]
+    model = one.network(one.config(**settings))
     model.initialise(gamma=1.0)
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
     config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4)
     with FlopCounterMode(display=False) as counter:
-        for _ in sample_model(
-            model, tokenizer.quantizer, torch.tensor([1]), generators=[image_generator(0)], config=config
-        ):
+        for _ in one.sample(model, tokenizer, torch.tensor([1]), generators=[image_generator(0)], config=config):
             pass
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flops for operator, flops in counts.items() if "convolution" not in str(operator))  # phi aside
@@ -41,6 +38,6 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
 
 
 def test_steps() -> None:
-    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in FAMILIES}
+    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in kinds()}
     assert steps == {"var": 3, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 from nextscale.cli import main
-from nextscale.data.loader import iterate_images, to_float
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
 from nextscale.evaluation.likelihood import LikelihoodEvaluation, evaluate_likelihood
+from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 
 Make = Callable[..., Path]
@@ -96,14 +96,10 @@ def test_classes_are_matched_by_name(config: LikelihoodEvaluation, caplog: pytes
 
 
 def test_the_command_shows_and_keeps_the_report(
-    config: LikelihoodEvaluation, tmp_path: Path, capsys: pytest.CaptureFixture
+    config: LikelihoodEvaluation, mobilenet: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    torch.manual_seed(0)
-    from torchvision.models import mobilenet_v2
-
-    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
     command = ["evaluate", "likelihood", "--data", config.data, "--model", config.model, "--count", "6"]
-    network = ["--features", "mobilenet_v2", "--feature-weights", str(tmp_path / "mobilenet.pth")]
+    network = ["--features", "mobilenet_v2", "--feature-weights", mobilenet]
     assert main([*command, "--classify", "6", *network, "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
     assert "nats per token" in shown and "chance 33.33%" in shown and "nearest class mean in mobilenet_v2" in shown

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import mobilenet_v2
 
 from nextscale.catalogue import find_model
 from nextscale.cli import main
-from nextscale.data.loader import iterate_images, to_float, to_uint8
+from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
 from nextscale.evaluation.features import load_features
 from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -22,25 +21,19 @@ from nextscale.evaluation.reconstruction import (
     structural_similarity,
 )
 from nextscale.nn.perceptual import PerceptualDistance
+from nextscale.pictures import to_float, to_uint8
 
 Make = Callable[..., Path]
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> str:
-    torch.manual_seed(0)
-    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
-    return str(tmp_path / "mobilenet.pth")
-
-
-@pytest.fixture
 def config(
-    image_folder: Make, model_folder: Path, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    image_folder: Make, model_folder: Path, mobilenet: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ReconstructionEvaluation:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return ReconstructionEvaluation(
         data=str(image_folder()), model=str(model_folder), out=str(tmp_path / "out"), count=20, precision="fp32",
-        features="mobilenet_v2", feature_weights=weights, perceptual="mobilenet_v2", perceptual_weights=weights,
+        features="mobilenet_v2", feature_weights=mobilenet, perceptual="mobilenet_v2", perceptual_weights=mobilenet,
         batch_size=7,
     )  # fmt: skip
 

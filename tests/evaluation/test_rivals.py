@@ -7,12 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nextscale.checkpoint import ModelConfig
 from nextscale.cli import main
 from nextscale.evaluation import generation
-from nextscale.families.table import family
-from nextscale.pipeline import VARPipeline
-from toys import CLASS_NAMES, SmallFeatures, make_pipeline, make_tokenizer
+from toys import SmallFeatures, make_baseline, make_pipeline
 
 
 def test_two_kinds_side_by_side(
@@ -22,11 +19,7 @@ def test_two_kinds_side_by_side(
     monkeypatch.setenv("COLUMNS", "220")  # tables are not broken
     monkeypatch.setattr(generation, "load_features", SmallFeatures)
     make_pipeline().save_pretrained(tmp_path / "var")
-    one = family("raster")
-    raster = one.model(one.config(depth=2, scales=((4, 4),), codebook_size=32, latent_channels=8, classes=3))  # pyright: ignore
-    raster.initialise()
-    config = ModelConfig(kind="raster", class_names=CLASS_NAMES, guidance=1.0, top_k=0, top_p=0.0)
-    VARPipeline(make_tokenizer(scales=((4, 4),)), raster, config).save_pretrained(tmp_path / "raster")
+    make_baseline("raster", depth=2, heads=2).save_pretrained(tmp_path / "raster")
 
     out = tmp_path / "out"
     command = ["compare", str(tmp_path / "var"), str(tmp_path / "raster"), "--data", str(image_folder(per_class=20))]

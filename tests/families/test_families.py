@@ -6,21 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nextscale.families.dit import DiT, DiTConfig, frequencies
-from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_share
+from nextscale.families import raster, rq
+from nextscale.families.dit import DiT, DiTConfig, frequencies, noise_scheduler, sample_diffusion
+from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_counts, masked_share, sample_masked
 from nextscale.families.raster import Raster, RasterConfig
 from nextscale.families.rq import RQConfig, RQTransformer
-from nextscale.families.table import FAMILIES, family, kind_of
+from nextscale.families.table import family, family_of, kinds
 from nextscale.presets import family_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling import token_by_token
-from nextscale.sampling.diffusion import noise_scheduler, sample_diffusion
-from nextscale.sampling.families import sample_model
-from nextscale.sampling.likelihood import token_log_probabilities
-from nextscale.sampling.masked import masked_counts, sample_masked
-from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, pyramid_of
-from nextscale.sampling.teacher_forcing import teacher_inputs
+from nextscale.sampling.draw import draw_next
+from nextscale.sampling.likelihood import teacher_inputs, token_log_probabilities
+from nextscale.sampling.step import SamplingConfig, SamplingHook, pyramid_of
 from toys import make_tokenizer
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -38,13 +35,15 @@ def lively(model: nn.Module) -> nn.Module:
 def toy(kind: str, **changes: object):
     settings: dict = {"depth": 2, "scales": SCALES[kind], "codebook_size": 32, "latent_channels": 8, "classes": 3}
     one = family(kind)
-    return lively(one.model(one.config(**settings | changes))), make_tokenizer(scales=SCALES[kind])  # pyright: ignore
+    return lively(one.network(one.config(**settings | changes))), make_tokenizer(scales=SCALES[kind])
 
 
-def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2)) -> list:
+def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2), hook=None) -> list:
     generators = [image_generator(seed) for seed in seeds]
     chosen = torch.tensor(classes)
-    return list(sample_model(model, tokenizer.quantizer, chosen, generators=generators, config=config))
+    return list(
+        family_of(model.config).sample(model, tokenizer, chosen, generators=generators, config=config, hook=hook)
+    )
 
 
 @pytest.mark.parametrize("kind", ["raster", "rq"])
@@ -52,20 +51,19 @@ def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2)
 def test_cached_sampling_is_teacher_forcing(kind: str, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = toy(kind)
     seen: list[Tensor] = []
-    original = token_by_token.drawn
 
     def recording(logits: Tensor, generators, config) -> Tensor:
         seen.append(logits)
-        return original(logits, generators, config)
+        return draw_next(logits, generators, config)
 
-    monkeypatch.setattr(token_by_token, "drawn", recording)
+    monkeypatch.setattr({"raster": raster, "rq": rq}[kind], "draw_next", recording)
     steps = drawn(model, tokenizer, SamplingConfig(guidance=guidance, top_k=0, top_p=0.0))
     tokens = pyramid_of(steps, model.schedule)
     assert len(steps) == 4, "a step per row"
-    inputs = teacher_inputs(model.config, tokenizer.quantizer, tokens)
+    inputs = teacher_inputs(model, tokenizer.quantizer, tokens)
     with torch.no_grad():
-        given, free = model(inputs, torch.tensor([0, 2])), model(inputs, torch.tensor([3, 3]))
-    forced = (1 + guidance) * given - guidance * free
+        conditional, unconditional = model(inputs, torch.tensor([0, 2])), model(inputs, torch.tensor([3, 3]))
+    forced = (1 + guidance) * conditional - guidance * unconditional
     sampled = torch.cat(seen, dim=1)  # in the order of drawing: places, and the codes of each
     if kind == "rq":
         sampled = sampled.unflatten(1, (16, 3)).transpose(1, 2).flatten(1, 2)
@@ -87,7 +85,7 @@ def test_no_token_sees_itself_or_later_ones(kind: str) -> None:
 
         def logits(packed: Tensor) -> Tensor:
             pyramid = TokenPyramid(packed, model.schedule)
-            return model(teacher_inputs(model.config, tokenizer.quantizer, pyramid), torch.tensor([1]))[0, order]
+            return model(teacher_inputs(model, tokenizer.quantizer, pyramid), torch.tensor([1]))[0, order]
 
         before = logits(tokens)
         for place in (0, length // 2, length - 2):
@@ -120,12 +118,9 @@ def test_kinds_that_do_not_fit_the_tokenizer_are_refused() -> None:
         family("gan")
     model, tokenizer = toy("maskgit")
     with pytest.raises(ValueError, match="gives no probabilities"):
-        teacher_inputs(model.config, tokenizer.quantizer, tokenizer.encode(torch.zeros(1, 3, 16, 16)))
+        teacher_inputs(model, tokenizer.quantizer, tokenizer.encode(torch.zeros(1, 3, 16, 16)))
     with pytest.raises(ValueError, match="hooks reach into the scales"):
-        sample_model(
-            model, tokenizer.quantizer, torch.tensor([0]), generators=[image_generator(0)], config=PLAIN,
-            hook=SamplingHook(),
-        )  # fmt: skip
+        drawn(model, tokenizer, PLAIN, hook=SamplingHook())
 
 
 @pytest.mark.parametrize(("length", "steps"), [(64, 8), (16, 8), (16, 16), (5, 4), (1, 1), (256, 8)])
@@ -214,9 +209,10 @@ def test_sizes_of_the_presets() -> None:
         public = DiT(family_presets("dit")["dit-xl-2"])  # pyright: ignore[reportArgumentType]
     count = sum(parameter.numel() for parameter in public.parameters())
     assert count == pytest.approx(675e6, rel=0.01)
-    for kind, one in FAMILIES.items():
+    for kind in kinds():
+        one = family(kind)
         for name, config in family_presets(kind).items():
-            assert kind_of(config) is one, name
+            assert family_of(config) is one, name
     assert isinstance(family_presets("raster")["raster-d16"], RasterConfig)
     with torch.device("meta"):
         raster = Raster(family_presets("raster")["raster-d16"])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextscale.sampling.filters import filter_logits, guidance_ramp, guide
+from nextscale.sampling.draw import filter_logits, guidance_ramp, guide
 
 
 def kept_slowly(logits: list[float], top_k: int, top_p: float) -> set[int]:

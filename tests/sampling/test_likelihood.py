@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
+from nextscale.conditions import ClassLabels
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.likelihood import paired_log_probabilities, token_log_probabilities
-from nextscale.sampling.next_scale import GuidedLogits
+from nextscale.sampling.next_scale import Predictor
 from toys import make_tokenizer, make_transformer
 
 
@@ -18,7 +19,7 @@ def test_log_probabilities_are_those_of_generation(pipeline: VARPipeline) -> Non
     classes = torch.tensor([0, 2, model.config.unconditional])
     ours, right = token_log_probabilities(model, quantizer, tokens, classes)
 
-    guided = GuidedLogits(model, classes, 0.0)
+    guided = Predictor(model, ClassLabels(classes, 3), [0.0] * len(pipeline.schedule))
     accumulated, slow, best = quantizer.zeros(3), [], []
     states = quantizer.states(tokens)
     for scale in range(len(pipeline.schedule)):

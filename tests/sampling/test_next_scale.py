@@ -5,10 +5,9 @@ import torch
 
 from nextscale import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling import next_scale
-from nextscale.sampling.draw import gumbel_noise
-from nextscale.sampling.filters import filter_logits, guidance_ramp
-from nextscale.sampling.next_scale import GuidedLogits, SamplingConfig, SamplingHook, sample_scales
+from nextscale.sampling import exact, next_scale
+from nextscale.sampling.draw import filter_logits, guidance_ramp, gumbel_noise
+from nextscale.sampling.next_scale import Predictor, SamplingConfig, SamplingHook, sample_scales
 from toys import make_pipeline, make_tokenizer, make_transformer
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -38,13 +37,13 @@ def test_forced_tokens_give_the_teacher_forcing_logits(monkeypatch: pytest.Monke
     tokenizer, model = make_tokenizer(**changes), make_transformer(**changes)
     pyramid = tokenizer.encode(torch.rand(2, 3, *tokenizer.config.image_size) * 2 - 1)
     seen = []
-    original = GuidedLogits.__call__
+    original = Predictor.__call__
 
-    def recording(self: GuidedLogits, scale: int, accumulated: torch.Tensor) -> torch.Tensor:
+    def recording(self: Predictor, scale: int, accumulated: torch.Tensor) -> torch.Tensor:
         seen.append(original(self, scale, accumulated))
         return seen[-1]
 
-    monkeypatch.setattr(GuidedLogits, "__call__", recording)
+    monkeypatch.setattr(Predictor, "__call__", recording)
     classes = torch.tensor([0, 2])
     steps = list(
         sample_scales(
@@ -94,17 +93,17 @@ def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig) -> None:
 
 
 def test_the_margin_of_near_ties_grows_with_what_magnifies_rounding() -> None:
-    plain = next_scale.near_tie(SamplingConfig(guidance=1.5))
-    assert plain == next_scale.near_tie(SamplingConfig(guidance=0.0)) == next_scale.NEAR_TIE
-    assert next_scale.near_tie(SamplingConfig(guidance=5.5)) == 3 * plain
-    assert next_scale.near_tie(SamplingConfig(temperature=0.5)) == 2 * plain
+    plain = exact.near_tie(SamplingConfig(guidance=1.5))
+    assert plain == exact.near_tie(SamplingConfig(guidance=0.0)) == exact.NEAR_TIE
+    assert exact.near_tie(SamplingConfig(guidance=5.5)) == 3 * plain
+    assert exact.near_tie(SamplingConfig(temperature=0.5)) == 2 * plain
 
 
 def test_near_ties_are_decided_for_each_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With every draw treated as a near tie, all tokens come from isolated logits and stay the same."""
     config = SamplingConfig(guidance=2.0, top_k=8, top_p=0.9)
     expected = sample(config, [0, 1, 2], [0, 1, 2]).packed
-    monkeypatch.setattr(next_scale, "NEAR_TIE", 1e9)
+    monkeypatch.setattr(exact, "NEAR_TIE", 1e9)
     assert torch.equal(sample(config, [0, 1, 2], [0, 1, 2]).packed, expected)
 
 

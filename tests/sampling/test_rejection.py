@@ -9,9 +9,8 @@ from torchvision.models import get_model
 from nextscale.nn.perceptual import imagenet_normalised
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.judges import classifier_of, load_judge, load_rejection
 from nextscale.sampling.likelihood import token_log_probabilities
-from nextscale.sampling.rejection import Candidates, Rejection
+from nextscale.sampling.rejection import Candidates, Rejection, classifier_of, load_judge, load_rejection
 
 
 def test_the_best_by_the_judge_are_kept(pipeline: VARPipeline) -> None:

@@ -6,9 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 from scipy import stats
-from torchvision.models import mobilenet_v2
 
 from nextscale.cli import main
 from nextscale.presets import family_presets
@@ -53,17 +51,16 @@ def test_rows_change_one_thing_each_at_equal_size() -> None:
 
 @pytest.mark.slow
 def test_rows_that_share_a_training_train_once(
-    image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture
+    image_folder: Callable[..., Path], mobilenet: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     make_pipeline().save_pretrained(tmp_path / "model")
-    torch.save(mobilenet_v2(weights=None).state_dict(), tmp_path / "mobilenet.pth")
     data = str(image_folder())
     flags = [
         "scaling", "ablation", "--images", data, "--data", data, "--heldout", data, "--tokenizer",
         str(tmp_path / "model"), "--raster-data", data, "--raster-heldout", data, "--raster-tokenizer", "none",
         "--rows", "adaln,filtered", "--seeds", "0,1", "--steps", "3", "--batch-size", "4", "--count", "6",
         "--features", "mobilenet_v2",
-        "--feature-weights", str(tmp_path / "mobilenet.pth"), "--precision", "fp32",
+        "--feature-weights", mobilenet, "--precision", "fp32",
         "--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"),
     ]  # fmt: skip
     assert main(flags) == 0

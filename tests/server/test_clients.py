@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
+from nextscale.server.app import create_app
 from nextscale.server.local import LocalBackend
 from nextscale.server.settings import Keys, ServerSettings
 from talk import Client, picture, png, served, talk, talk_to
@@ -25,8 +26,8 @@ WHOLE = png(Image.new("L", (16, 16), 255))
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with served(make_pipeline()) as url:
-        yield url
+    with served(create_app(LocalBackend(make_pipeline(), "toy"), ServerSettings(model="toy"))) as address:
+        yield address
 
 
 @pytest.fixture

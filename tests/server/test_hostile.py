@@ -9,6 +9,9 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 
+from nextscale.server.app import create_app
+from nextscale.server.local import LocalBackend
+from nextscale.server.settings import ServerSettings
 from talk import served
 from toys import make_pipeline
 
@@ -19,8 +22,9 @@ MODES = list(schemathesis.GenerationMode)
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A toy model behind uvicorn, in a thread."""
-    with served(make_pipeline(), max_body=100_000) as url:
-        yield url
+    app = create_app(LocalBackend(make_pipeline(), "toy"), ServerSettings(model="toy", max_body=100_000))
+    with served(app) as address:
+        yield address
 
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/images/edits"])

@@ -14,6 +14,8 @@ from nextscale.server.jobs import Job, Stage
 from nextscale.server.queues import Batcher
 
 PIXEL = np.zeros((1, 1, 3), np.uint8)
+WAIT = 60
+"""Seconds after which something that another thread does has failed."""
 
 
 def job(seed: int, guidance: float = 0.0) -> Job:
@@ -26,12 +28,13 @@ class Recorder:
     def __init__(self) -> None:
         self.groups: list[list[int]] = []
         self.stages = 0
-        self.began, self.gate = threading.Event(), threading.Event()
+        self.gate = threading.Event()
+        self.begun = threading.Event()
 
     def __call__(self, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
         self.groups.append([one.seed for one in jobs])
-        self.began.set()
-        assert self.gate.wait(60)
+        self.begun.set()
+        assert self.gate.wait(WAIT)
         for scale in range(3):
             self.stages += 1
             yield [Stage(scale, PIXEL, scale == 2, one.seed, len(jobs)) for one in jobs]
@@ -39,23 +42,25 @@ class Recorder:
                 return
 
 
-async def collect(batcher: Batcher, one: Job) -> list[int | None]:
-    return [stage.label async for stage in batcher.stream(one)]
-
-
-async def begin(batcher: Batcher, run: Recorder) -> asyncio.Task[list[int | None]]:
-    """A first job, which is at the gate."""
-    task = asyncio.create_task(collect(batcher, job(0)))
-    assert await asyncio.to_thread(run.began.wait, 60)
+async def alone(batcher: Batcher, run: Recorder, one: Job) -> asyncio.Task[list[int | None]]:
+    """A job that is worked on, in front of the gate: what comes now waits."""
+    task = asyncio.create_task(collect(batcher, one))
+    assert await asyncio.to_thread(run.begun.wait, WAIT)
     return task
 
 
-async def queued(batcher: Batcher, jobs: Sequence[Job]) -> list[asyncio.Task[list[int | None]]]:
-    """Jobs that are in the queue behind one that runs."""
+async def queued(batcher: Batcher, *jobs: Job) -> list[asyncio.Task[list[int | None]]]:
+    """Jobs that are in the queue."""
     tasks = [asyncio.create_task(collect(batcher, one)) for one in jobs]
-    await asyncio.sleep(0)  # every task runs until it waits
+    all_began = asyncio.Event()
+    asyncio.get_running_loop().call_soon(all_began.set)  # after the first step of each
+    await all_began.wait()
     assert len(batcher.waiting) == len(jobs)
     return tasks
+
+
+async def collect(batcher: Batcher, one: Job) -> list[int | None]:
+    return [stage.label async for stage in batcher.stream(one)]
 
 
 def test_those_that_wait_go_together_by_key_oldest_first() -> None:
@@ -63,10 +68,10 @@ def test_those_that_wait_go_together_by_key_oldest_first() -> None:
 
     async def scenario() -> list[list[int | None]]:
         batcher = Batcher(run, most=3)
-        tasks = [await begin(batcher, run)]  # runs alone; the others wait meanwhile
-        tasks += await queued(batcher, [job(seed, seed % 2) for seed in range(1, 9)])
+        first = await alone(batcher, run, job(0))
+        others = await queued(batcher, *(job(seed, seed % 2) for seed in range(1, 9)))
         run.gate.set()
-        return await asyncio.gather(*tasks)
+        return await asyncio.gather(first, *others)
 
     results = asyncio.run(scenario())
     assert run.groups == [[0], [1, 3, 5], [2, 4, 6], [7], [8]]
@@ -78,8 +83,8 @@ def test_those_given_up_leave_the_queue_and_stop_the_work() -> None:
 
     async def scenario() -> list[int | None]:
         batcher = Batcher(run, most=3)
-        first = await begin(batcher, run)
-        second, third = await queued(batcher, [job(1), job(2)])
+        first = await alone(batcher, run, job(0))
+        second, third = await queued(batcher, job(1), job(2))
         first.cancel()
         second.cancel()
         await asyncio.wait([first, second])

@@ -70,6 +70,20 @@ def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwrigh
     return opened
 
 
+def settle(page: playwright.Page) -> None:
+    """Wait until the layout stays as it is for twenty frames."""
+    page.evaluate("""() => new Promise(done => {
+        let before = "", same = 0
+        function look() {
+            const now = [...document.querySelectorAll("body *")].map(e => [e.clientWidth, e.clientHeight]).join()
+            same = now === before ? same + 1 : 0
+            before = now
+            same < 20 ? requestAnimationFrame(look) : done()
+        }
+        look()
+    })""")
+
+
 @pytest.fixture
 def page(browser: playwright.Browser, url: str) -> Iterator[playwright.Page]:
     opened = visit(browser, url)
@@ -130,7 +144,7 @@ def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     upload(page, photo)
     done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
     for _ in range(60):  # the editor takes strokes only once it has laid itself out, and does not say when
-        page.wait_for_timeout(1000)
+        settle(page)
         paint(page)
         page.get_by_role("button", name="Edit", exact=True).click()
         done.or_(untouched).first.wait_for()
@@ -310,7 +324,7 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
             page.get_by_text("bits per pixel").wait_for()
         if name == "Scaling":
             page.locator("#scaling-plot img").wait_for()
-        page.wait_for_timeout(500)
+        settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         tabs = page.locator(".tabs").first.bounding_box()
         assert tabs and tabs["width"] > 0.8 * width, name

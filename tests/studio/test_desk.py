@@ -16,8 +16,7 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.evaluation.attention import attention_shares
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.report import read_results
 from nextscale.studio.app import run_studio
@@ -25,7 +24,7 @@ from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, take_files
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from nextscale.studio.generate import chosen_of, generate_live
-from nextscale.studio.inspection import attention_of, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
 from nextscale.studio.scaling import plotted, result_sets
 from toys import make_pipeline, toy_image
@@ -285,4 +284,4 @@ def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> N
     (desk,) = opened
     desk.close()
     assert desk.rival is not None
-    assert [kind_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]
+    assert [family_of(one.transformer.config).kind for one in (desk.pipeline, desk.rival)] == ["var", "raster"]

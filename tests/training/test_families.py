@@ -8,7 +8,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.cli import main
-from nextscale.families.table import FAMILIES, kind_of
+from nextscale.families.table import family_of, kinds
 from toys import make_pipeline, make_tokenizer
 
 Make = Callable[..., Path]
@@ -32,7 +32,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return dict(VARPipeline.from_pretrained(run, dtype=torch.float32).transformer.state_dict())
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", kinds())
 def test_a_kind_trains_resumes_and_generates(
     kind: str, tokenizer_folder: Callable[[str], str], image_folder: Make, tmp_path: Path
 ) -> None:
@@ -50,7 +50,7 @@ def test_a_kind_trains_resumes_and_generates(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
     pipeline = VARPipeline.from_pretrained(tmp_path / "whole")
-    assert kind_of(pipeline.transformer.config).kind == pipeline.config.kind == kind
+    assert family_of(pipeline.transformer.config).kind == pipeline.config.kind == kind
     assert pipeline.class_names == ("blue", "green", "red")
     settings = {"steps": 5} if kind == "dit" else {}
     images = pipeline.generate(["red", "blue"], seeds=[0, 1], **settings).images

@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from nextscale import ScaleSchedule
+from nextscale.families.base import token_figures
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
-from nextscale.training.objective import AutoregressiveObjective, drop_classes, mean_figures, token_figures
-from nextscale.training.optimisation import (
-    OptimiserConfig,
-    averaged,
-    build_optimiser,
-    learning_rate,
-    set_schedule,
-    weight_decay,
-)
+from nextscale.training.config import OptimiserConfig
+from nextscale.training.objective import Objective, drop_classes, mean_figures
+from nextscale.training.optimisation import averaged, build_optimiser, learning_rate, set_schedule, weight_decay
 from toys import make_tokenizer, make_transformer, transformer_config
 
 
@@ -74,7 +69,7 @@ def test_next_scale_loss_is_the_mean_negative_log_likelihood() -> None:
     tokenizer, model = make_tokenizer(), make_transformer()
     tokens = tokenizer.encode(torch.rand(3, 3, 16, 16) * 2 - 1)
     classes = torch.tensor([0, 1, 3])
-    objective = AutoregressiveObjective(transformer_config(), tokenizer)
+    objective = Objective(transformer_config(), tokenizer)
     with torch.no_grad():
         loss, figures = objective.loss(model, tokens, classes)
         logits = model(tokenizer.quantizer.teacher_forcing(tokens), classes).double()
@@ -94,8 +89,8 @@ def test_label_smoothing_changes_the_loss_but_not_the_figures() -> None:
     tokenizer, model = make_tokenizer(), make_transformer()
     tokens = tokenizer.encode(torch.rand(2, 3, 16, 16) * 2 - 1)
     with torch.no_grad():
-        plain = AutoregressiveObjective(transformer_config(), tokenizer)
-        smoothed = AutoregressiveObjective(transformer_config(), tokenizer, label_smoothing=0.2)
+        plain = Objective(transformer_config(), tokenizer)
+        smoothed = Objective(transformer_config(), tokenizer, label_smoothing=0.2)
         (a, first), (b, second) = (o.loss(model, tokens, torch.tensor([0, 1])) for o in (plain, smoothed))
     assert a != b
     assert torch.equal(first["loss"], second["loss"])
@@ -117,12 +112,9 @@ def test_class_dropout_by_chance() -> None:
     assert drop_classes(classes, chance, rate=0.1, unconditional=9).tolist() == [9, 1, 2, 9]
 
 
-def test_perceptual_distance_falls_with_likeness(tmp_path) -> None:
-    from torchvision.models import mobilenet_v2
-
+def test_perceptual_distance_falls_with_likeness(mobilenet: str) -> None:
     torch.manual_seed(0)
-    torch.save(mobilenet_v2().state_dict(), tmp_path / "w.pth")
-    distance = PerceptualDistance("mobilenet_v2", weights=tmp_path / "w.pth").train()
+    distance = PerceptualDistance("mobilenet_v2", weights=mobilenet).train()
     assert not distance.extractor.training
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     noise = torch.randn_like(images)

@@ -12,12 +12,11 @@ from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
 from nextscale.evaluation.cost import training_flops
-from nextscale.families.table import FAMILIES
+from nextscale.families.table import kinds
 from nextscale.presets import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.training.config import TokenizerTraining, TransformerTraining
 from nextscale.training.suggest import EVENING, TOKENIZER_FLOPS, suggest_tokenizer, suggest_transformer
-from nextscale.training.tokenizer import TokenizerTraining
-from nextscale.training.transformer import TransformerTraining
 
 Make = Callable[..., Path]
 
@@ -95,7 +94,7 @@ def test_depth_and_steps_follow_the_images_and_the_evening(
     assert training_flops(trained) * batch * steps <= EVENING[device]
 
 
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", kinds())
 def test_every_kind_of_model_is_suggested(kind: str) -> None:
     scales = small_scales(8) if kind == "var" else ((8, 8),) * 4 if kind == "rq" else ((8, 8),)
     settings = suggest_transformer(100, kind, VQVAEConfig(scales=scales), "cpu").settings

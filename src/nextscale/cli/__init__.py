@@ -14,11 +14,9 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, UnusedCliTokensError
 
 from nextscale import __version__
-from nextscale.caches import settle_caches
 from nextscale.cli.examples import EXAMPLES
-from nextscale.errors import TrainingDiverged
-from nextscale.extras import missing_extra
-from nextscale.threads import share_the_processor
+from nextscale.environment import settle_caches, share_the_processor
+from nextscale.errors import TrainingDiverged, missing_extra
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
 BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}

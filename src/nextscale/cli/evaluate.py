@@ -9,8 +9,8 @@ from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.tables import print_table
+from nextscale.errors import require
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
-from nextscale.extras import require
 from nextscale.files import write_json
 
 MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
@@ -45,7 +45,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.evaluation.sweep import sweep_generation
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.parallel import launched, wait_for_all
 
     plot = Path(options.out) / "sweep.png"
     if options.sweep:

@@ -127,7 +127,7 @@ def chosen_classes(pipeline: VARPipeline, text: str) -> list[int | None]:
 
 def chosen_rejection(pipeline: VARPipeline, candidates: int, keep: int, judge: str) -> Rejection | None:
     """Rejection sampling as flags ask for it; None for one candidate. Raises ValueError."""
-    from nextscale.sampling.judges import load_rejection
+    from nextscale.sampling.rejection import load_rejection
 
     known = pipeline.transformer.config.classes
     return load_rejection(candidates, keep, judge, classes=known, class_names=pipeline.config.class_names)

@@ -73,7 +73,7 @@ def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> Non
 
 def image_files(images: Sequence[str]) -> list[Path]:
     """All images named, folders opened. Raises ValueError for what is not there or holds none."""
-    from nextscale.data.source import images_below
+    from nextscale.data.folders import images_below
 
     if not images:
         raise ValueError("no images given; expected image files or folders of images")
@@ -131,14 +131,12 @@ def write_reconstructions(
 
 def reconstruct_image(tokenizer: VQVAE, picture: Image) -> tuple[list[Image], list[float]]:
     """The image at the model's size and as it is after each scale, and the PSNR after each scale in dB."""
+    from nextscale.data.decode import center_crop
+    from nextscale.pictures import to_images, to_tensor
+
+    image = to_tensor([center_crop(picture, tokenizer.config.image_size)]).to(tokenizer.device)
     import torch
 
-    from nextscale.data.loader import to_float
-    from nextscale.data.transform import center_crop
-    from nextscale.pictures import to_images
-
-    pixels = torch.from_numpy(center_crop(picture, tokenizer.config.image_size)).permute(2, 0, 1)[None]
-    image = to_float(pixels.to(tokenizer.quantizer.codebook.device))
     stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
     error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return to_images(torch.cat([image, stages])), [round(10 * math.log10(4 / one), 3) for one in error.tolist()]

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle, whole_number
 from nextscale.config import read_json
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 

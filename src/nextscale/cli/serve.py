@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.server.settings import Keys, ServerSettings
 
 

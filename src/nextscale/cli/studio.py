@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.extras import require
+from nextscale.errors import require
 
 
 @dataclass(frozen=True, kw_only=True)

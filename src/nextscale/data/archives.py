@@ -1,7 +1,6 @@
-"""WebDataset archives: a sample is the files of one name in a .tar, `000.jpg` with `000.cls` or `000.json`.
+"""WebDataset archives: a sample is the files of one name in a .tar, such as `000.jpg` with `000.cls` or `000.json`.
 
-Members are grouped in one way, whether an archive is looked through for where its images lie (nothing is copied) or
-read as a stream.
+Members are grouped in the same way for an index (which notes where the images are and copies nothing) and for a stream.
 """
 
 from __future__ import annotations
@@ -17,41 +16,41 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nextscale.data.columns import may_be_label, require_no_doubt
+from nextscale.data.columns import NO_LABELS, WITHOUT, may_be_label, require_no_doubt
 from nextscale.data.folders import PassedOver, is_image_name, require_classes, require_no_splits, unwanted
-from nextscale.data.labels import NO_LABELS, WITHOUT
 
 FOLDER, CLS, JSON, LABEL = "folder", "cls", "json", "label"
 PEEK = 200
-"""Members by which an archive's way of naming is told."""
+"""Members read to find out an archive's layout."""
 
-Named = tuple[str, Any]
-"""Name of a member, and its header or its content."""
+Member = tuple[str, Any]
+"""A file of an archive: its name, and its header or its content."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the files of an archive make samples."""
+    """How the files of an archive form samples."""
 
     first_dot: bool = True
-    "Whether a sample's name ends at the first dot (`000.seg.png`), as WebDataset has it, or the last (`v1.000.jpg`)."
+    "Whether a sample's name ends at the first dot (`000.seg.png`, WebDataset's rule) or at the last (`v1.000.jpg`)."
     image: str = ""
-    "Suffix of the images, in lower case; empty takes any."
+    "Suffix of the images, in lower case; empty for any."
     label: str = ""
     "Where labels are: `folder`, a suffix in lower case, or a key of the .json file; empty for none."
     in_json: bool = False
-    sure: bool = True
-    "Whether the labels were asked for or follow the convention; folders otherwise are a guess."
+    "Whether `label` is a key of the .json file."
+    folders_asked: bool = True
+    "False where the label `folder` is only a guess: the user did not ask for it, and nothing else holds labels."
 
     def key_and_suffix(self, name: str) -> tuple[str, str]:
-        """Sample that a member belongs to, and the suffix in lower case."""
+        """The name of the sample that a member belongs to, and the member's suffix in lower case."""
         folder, base = posixpath.split(name)
         stem, _, suffix = base.partition(".") if self.first_dot else base.rpartition(".")
         return posixpath.join(folder, stem), suffix.lower()
 
     @property
     def column(self) -> str:
-        """Where labels are, for people."""
+        """Where labels are, for messages."""
         if self.label == FOLDER:
             return "folders of the archive"
         return f"key {self.label!r} of .json files" if self.in_json else f".{self.label} files"
@@ -59,19 +58,20 @@ class Layout:
 
 @contextmanager
 def opened(address: str, mode: str = "r|") -> Iterator[tarfile.TarFile]:
-    """An archive on disk or at an address. Raises ValueError in one line for one that is damaged."""
+    """An archive on disk or at an address. Raises ValueError in one line where it is missing or damaged."""
     import fsspec
 
     data: Any = fsspec.open(address, "rb") if "://" in address else Path(address).open("rb")  # noqa: SIM115
+    open_archive: Any = tarfile.open  # typed for literal modes only
     try:
-        with data as file, tarfile.open(fileobj=file, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        with data as file, open_archive(fileobj=file, mode=mode) as archive:
             yield archive
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"data {address}: cannot be read as a .tar file ({error})") from error
 
 
 def headers(archive: tarfile.TarFile, passed: PassedOver) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Files of an archive that may count."""
+    """Files of an archive, without what other programs left there."""
     for member in archive:
         name = posixpath.normpath(member.name)
         if not member.isfile():
@@ -83,20 +83,20 @@ def headers(archive: tarfile.TarFile, passed: PassedOver) -> Iterator[tuple[str,
 
 
 def contents(archive: tarfile.TarFile, passed: PassedOver, *, images: bool = True) -> Iterator[tuple[str, bytes]]:
-    """Files of an archive and what they hold, in order; without `images`, those are left empty."""
+    """Files of an archive and their content, in order; without `images`, that of images is empty."""
     for name, member in headers(archive, passed):
         yield name, b"" if is_image_name(name) and not images else content(archive, member)
 
 
 def content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """What a file of an archive holds."""
+    """The content of a file of an archive."""
     file = archive.extractfile(member)
-    assert file is not None, "headers gives files alone"
+    assert file is not None, "`headers` yields regular files only"
     return file.read()
 
 
-def samples(members: Iterable[Named], layout: Layout) -> Iterator[tuple[str, dict[str, Named]]]:
-    """Members that follow one another under one name: the name, and the members by suffix."""
+def samples(members: Iterable[Member], layout: Layout) -> Iterator[tuple[str, dict[str, Member]]]:
+    """Groups of successive members of one sample: the sample's name, and its members by suffix."""
     key, files = "", {}
     for name, member in members:
         own, suffix = layout.key_and_suffix(name)
@@ -110,13 +110,13 @@ def samples(members: Iterable[Named], layout: Layout) -> Iterator[tuple[str, dic
 
 
 def images_of(files: Iterable[str], layout: Layout) -> list[str]:
-    """Suffixes of a sample's images; of `000.seg.png`, the suffix says that it is something else."""
+    """Suffixes of a sample's images. One with a dot, as in `000.seg.png`, is something else than the image."""
     plain = [suffix for suffix in files if "." not in suffix and is_image_name(f"_.{suffix}")]
     return [suffix for suffix in files if suffix == layout.image] if layout.image else plain
 
 
 def layout_of(file: str, passed: PassedOver, *, where: str, image_column: str = "", label_column: str = "") -> Layout:
-    """How an archive's files make samples, by its first ones. Raises ValueError where that is in doubt."""
+    """The layout of an archive, from its first files. Raises ValueError where it is in doubt."""
     with opened(file) as archive:
         head = list(islice(contents(archive, passed, images=False), PEEK))
     first_dot = any(images_of([Layout().key_and_suffix(name)[1]], Layout()) for name, _ in head)
@@ -135,8 +135,8 @@ def layout_of(file: str, passed: PassedOver, *, where: str, image_column: str = 
     return replace(layout, **label_place(files, label_column, where, folders=any("/" in key for key, _ in found)))
 
 
-def label_place(files: dict[str, Named], asked: str, where: str, *, folders: bool) -> dict[str, Any]:
-    """Settings of a layout that say where the labels are, by one sample."""
+def label_place(files: dict[str, Member], asked: str, where: str, *, folders: bool) -> dict[str, Any]:
+    """Fields of `Layout` that say where the labels are, from one sample. Raises ValueError where that is in doubt."""
     described = parsed(*files[JSON], where) if JSON in files else {}
     if asked == NO_LABELS:
         return {}
@@ -156,11 +156,11 @@ def label_place(files: dict[str, Named], asked: str, where: str, *, folders: boo
         return {"label": LABEL, "in_json": True}
     doubtful = [name for name in (*described, *files) if may_be_label(name, None)]
     require_no_doubt(doubtful, "file or key", where)
-    return {"label": FOLDER, "sure": False} if folders else {}
+    return {"label": FOLDER, "folders_asked": False} if folders else {}
 
 
 def parsed(name: str, data: bytes, where: str) -> dict[str, Any]:
-    """A JSON file's object. Raises ValueError."""
+    """The object in a JSON file; empty for other values. Raises ValueError."""
     try:
         found = json.loads(data)
     except ValueError as error:
@@ -168,8 +168,8 @@ def parsed(name: str, data: bytes, where: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def label_of(files: dict[str, Named], layout: Layout, read: Callable[[Any], bytes], where: str) -> Any:
-    """A sample's label as it is written; None where it has none."""
+def label_of(files: dict[str, Member], layout: Layout, read: Callable[[Any], bytes], where: str) -> Any:
+    """A sample's label as it is written; None for a missing one."""
     suffix = JSON if layout.in_json else layout.label
     if suffix not in files:
         return None
@@ -180,7 +180,7 @@ def label_of(files: dict[str, Named], layout: Layout, read: Callable[[Any], byte
 
 
 def streamed(files: list[str], layout: Layout) -> Iterator[dict[str, Any]]:
-    """Samples of archives one after the other: `image` (bytes, path) and `label` as it is written."""
+    """Samples of archives, one archive after the other: `image` (bytes, path) and `label` as it is written."""
     for file in files:
         with opened(file) as archive:
             for _, members in samples(contents(archive, PassedOver()), layout):
@@ -191,7 +191,7 @@ def streamed(files: list[str], layout: Layout) -> Iterator[dict[str, Any]]:
 
 
 def indexed(files: list[Path], layout: Layout, passed: PassedOver) -> tuple[Any, list[Any], list[str]]:
-    """Where the images of archives lie, as a table of one column, with the labels as written and the names."""
+    """Places of the images in archives as a table of one column, the labels as they are written, and the names."""
     import datasets
     import pyarrow as arrow
 
@@ -217,19 +217,20 @@ def indexed(files: list[Path], layout: Layout, passed: PassedOver) -> tuple[Any,
 
 
 def folder_labels(names: list[str], archives: list[str], layout: Layout, where: str) -> list[str] | None:
-    """Folders of members as class names: the first one in which they differ; None where they all share one.
+    """Class names of members: their folders at the first level where these differ.
 
-    Raises ValueError where folders may just as well be parts, one an archive.
+    Where all are in one folder, that is the class if it was asked for, else None. Raises ValueError where each archive
+    has a folder of its own, which may be parts of the set instead of classes.
     """
     folders = [posixpath.dirname(name).split("/") for name in names]
     shared = len(posixpath.commonprefix(sorted(set(map(tuple, folders)))))
     classes = [folder[shared] if len(folder) > shared else "" for folder in folders]
     if len(set(classes)) == 1:
-        return [folders[0][-1]] * len(names) if layout.sure else None
+        return [folders[0][-1]] * len(names) if layout.folders_asked else None
     require_no_splits(classes, where, advice="make an archive of each")
     require_classes(classes, where)
     pairs = set(zip(archives, classes, strict=True))
-    if not layout.sure and len(pairs) == len(set(archives)) == len(set(classes)):
+    if not layout.folders_asked and len(pairs) == len(set(archives)) == len(set(classes)):
         raise ValueError(
             f"data {where}: each archive has a folder of its own; if these are classes, say so with "
             f"--label-column {FOLDER}; {WITHOUT}"

@@ -1,31 +1,51 @@
-"""Columns of tables of images: which one holds the images and which the labels, and how an image's cell is read."""
+"""Columns of tables: which one holds the images and which the labels, what their cells hold, and classes of labels.
+
+A label is the *name* of a class, even where it is a number, unless the data declares class indices: by a `ClassLabel`
+of `datasets`, or by the digits of a WebDataset's `.cls` files.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import logging
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextscale.data.decode import UnreadableImage
-from nextscale.data.labels import NO_LABELS, WITHOUT
+import numpy as np
 
+from nextscale.classes import few
+from nextscale.data.decode import UnreadableImage
+
+logger = logging.getLogger("nextscale.data")
+
+NO_LABELS = "none"
+"""`--label-column` for images without classes."""
+WITHOUT = f"--label-column {NO_LABELS} takes the images without classes"
 IMAGE_COLUMNS = ("image", "png", "jpg", "jpeg", "webp", "img")
 LABEL_COLUMNS = ("label", "cls", "json")
-"""Names that leave no doubt, in order; of `json`, the key `label` counts."""
+"""Names of columns that are taken without asking, in this order; of `json`, the key `label` is taken."""
 LABEL_WORDS = ("label", "class", "cls", "categor", "target", "species", "breed")
-OTHER_WORDS = frozenset(
-    (
-        "id", "idx", "index", "uid", "uuid", "key", "url", "path", "file", "filename", "name", "source", "license",
-        "caption", "captions", "text", "txt", "prompt", "description", "title", "alt", "width", "height", "size",
-        "md5", "sha1", "sha256", "hash", "phash", "split", "score", "date", "time", "author", "mask",
-    )
-)  # fmt: skip
-"""Last words of names of columns that say something else of an image than its class."""
+OTHER_WORDS = re.compile(
+    "id|idx|index|uid|uuid|key|url|path|file|filename|name|source|license|captions?|text|txt|prompt|description|title|"
+    "alt|width|height|size|md5|sha1|sha256|p?hash|split|score|date|time|author|mask"
+)
+"""Last words of column names that describe an image otherwise than by its class."""
+MOST_INDICES = 100_000
+"""Digits of a `.cls` file from this number on are no class indices but names."""
+
+Label = int | str
 
 
 def choose_image_column(features: Mapping[str, Any], asked: str, where: str) -> str:
-    """The column of images. Raises ValueError where it is in doubt, not there, or of a kind that cannot be read."""
+    """The column of images; `asked` names it, or is empty.
+
+    Raises ValueError where it is in doubt, missing, or holds what cannot be read as images.
+    """
     import datasets
 
     if asked:
@@ -41,15 +61,15 @@ def choose_image_column(features: Mapping[str, Any], asked: str, where: str) -> 
             )
     if not holds_images(features[column]):
         raise ValueError(
-            f"data {where}: column {column!r} holds {kind_of(features[column])}, expected files of images (PNG, JPEG "
-            "and so on) or paths to them; `datasets` converts arrays: "
+            f"data {where}: column {column!r} holds {content_type(features[column])}, expected files of images "
+            "(PNG, JPEG and so on) or paths to them; `datasets` converts arrays: "
             f"rows.cast_column({column!r}, datasets.Image()).to_parquet(...)"
         )
     return column
 
 
 def choose_label_column(features: Mapping[str, Any], asked: str, image: str, where: str) -> str:
-    """The column of labels; empty for none. Raises ValueError where it is in doubt."""
+    """The column of labels, empty for none; `asked` names it, or is empty. Raises ValueError where it is in doubt."""
     if asked == NO_LABELS:
         return ""
     if asked:
@@ -63,7 +83,7 @@ def choose_label_column(features: Mapping[str, Any], asked: str, image: str, whe
 
 
 def require_no_doubt(doubtful: Iterable[str], kind: str, where: str) -> None:
-    """Raises ValueError asking for a label column where there is something that may be one."""
+    """Raises ValueError, which asks for a label column, where `doubtful` names what may be one."""
     if names := list(doubtful):
         raise ValueError(
             f"data {where}: has no {kind} 'label'; if the classes are in {' or '.join(names)}, say so with "
@@ -78,15 +98,15 @@ def require_column(features: Mapping[str, Any], asked: str, flag: str, where: st
 
 
 def may_be_label(name: str, feature: Any) -> bool:
-    """Whether a column might hold the classes: by its name, or by its type unless its name says otherwise."""
+    """Whether a column might hold classes: its name says so, or its type does and its name says nothing else."""
     import datasets
 
     words = name.strip("_").lower().replace("-", "_").split("_")
     if isinstance(feature, datasets.ClassLabel) or any(word in name.lower() for word in LABEL_WORDS):
         return True
-    kind = getattr(feature, "dtype", "")
-    typed = isinstance(feature, datasets.Value) and (kind.startswith(("int", "uint")) or kind.endswith("string"))
-    return (typed or kind == "bool") and not name.startswith("__") and words[-1] not in OTHER_WORDS
+    dtype = getattr(feature, "dtype", "")
+    typed = isinstance(feature, datasets.Value) and (dtype.startswith(("int", "uint")) or dtype.endswith("string"))
+    return (typed or dtype == "bool") and not name.startswith("__") and not OTHER_WORDS.fullmatch(words[-1])
 
 
 def holds_images(feature: Any) -> bool:
@@ -97,16 +117,16 @@ def holds_images(feature: Any) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and bool({"bytes", "path"} & set(feature)))
 
 
-def kind_of(feature: Any) -> str:
-    """What a column holds, for people."""
-    kind = getattr(feature, "dtype", "") or type(feature).__name__
-    return "lists" if kind.lower() in ("list", "largelist", "sequence") or "Array" in type(feature).__name__ else kind
+def content_type(feature: Any) -> str:
+    """What a column holds, for messages."""
+    name = getattr(feature, "dtype", "") or type(feature).__name__
+    return "lists" if name.lower() in ("list", "largelist", "sequence") or "Array" in type(feature).__name__ else name
 
 
 def encoded(value: Any, name: str, folder: Path | None) -> tuple[bytes | Path, str]:
-    """What a cell of the image column holds, to be decoded, and the best name for it.
+    """The encoded image or its path in a cell of the image column, and the best name for it.
 
-    A path is looked for from `folder` on, that of the table. Raises UnreadableImage where there is nothing.
+    Paths start at `folder`, the table's. Raises UnreadableImage where the cell is empty or the file is missing.
     """
     if isinstance(value, str):
         value = {"path": value}
@@ -143,7 +163,7 @@ def declared_names(feature: Any) -> tuple[str, ...]:
 
 
 def label_in(value: Any, column: str) -> Any:
-    """What a cell of the label column says; of a `json` column, its key `label`."""
+    """The label in a cell of the label column; in a `json` column, that of the key `label`."""
     if column != "json":
         return value
     if isinstance(value, str | bytes):
@@ -152,3 +172,140 @@ def label_in(value: Any, column: str) -> Any:
         except ValueError:
             return None
     return value.get("label") if isinstance(value, dict) else None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Names of classes, and the class id of each label."""
+
+    names: tuple[str, ...] = ()
+    ids: Mapping[Label, int] | None = None
+    "Id of each label; None where labels are class indices."
+
+    def id(self, value: Any, *, row: int | str, column: str) -> int:
+        """Class id of a value of the label column. Raises ValueError naming the row."""
+        label = plain_label(value, row=row, column=column)
+        if label is None:
+            raise ValueError(f"{named(row)} has no label in {column}; {WITHOUT}")
+        if self.ids is None:
+            place = number_of(label)
+        else:
+            place = self.ids.get(label, self.ids.get(str(label)))
+        if not isinstance(place, int) or not 0 <= place < len(self.names):
+            expected = f"0 to {len(self.names) - 1}" if self.ids is None else "one of " + few(self.names, 8)
+            raise ValueError(f"{named(row)} has label {label}, expected {expected} ({column}); {WITHOUT}")
+        return place
+
+
+def named(row: int | str) -> str:
+    return f"row {row}" if isinstance(row, int) else row
+
+
+def plain_label(value: Any, *, row: int | str, column: str) -> Label | None:
+    """A cell of a label column as a number or text; None for a missing label. Raises ValueError for other types."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", errors="replace")
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return str(value).lower()
+    if (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    ):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # tables with missing values hold whole numbers as floats
+    if isinstance(value, int | str):
+        return value
+    kind = "a list" if isinstance(value, list | tuple | np.ndarray) else str(value)[:40]
+    raise ValueError(f"{named(row)} has {kind} for a label in {column}; expected one name or whole number; {WITHOUT}")
+
+
+def number_of(label: Label) -> int | None:
+    """The number that a label is or spells, with or without a sign; None for other text."""
+    if isinstance(label, int):
+        return label
+    text = label.strip()
+    return int(text) if len(text) < 19 and text.isascii() and text.removeprefix("-").isdecimal() else None
+
+
+def read_labels(
+    values: Sequence[Any],
+    *,
+    where: str,
+    column: str,
+    declared: Sequence[str] = (),
+    indices: bool = False,
+    rows: Sequence[str] | None = None,
+) -> tuple[np.ndarray, Classes]:
+    """Class ids (N,) int64 of the cells of a label column, and the classes (see `classes_of`).
+
+    `rows` are names of the rows for messages. Raises ValueError naming data, row and column.
+    """
+    try:
+        classes = classes_of(values, column=column, declared=declared, indices=indices, rows=rows)
+        ids = [classes.id(value, row=rows[i] if rows else i, column=column) for i, value in enumerate(values)]
+    except ValueError as error:
+        raise ValueError(f"data {where}: {error}") from error
+    warn_of_oddities(classes, where, column)
+    return np.asarray(ids, dtype=np.int64), classes
+
+
+def warn_of_oddities(classes: Classes, where: str, column: str) -> None:
+    """Log what may surprise in the labels, one line each: numbers with gaps, and names that look alike."""
+    labels = list(classes.ids or ())
+    if not texts(labels) and labels != list(range(len(labels))):
+        gaps = "data %s: the numbers in %s are not 0, 1, 2 and so on: the %d that occur become the classes (%s)"
+        logger.warning(gaps, where, column, len(labels), few(classes.names, 8))
+    warn_of_look_alikes(classes.names, where)
+
+
+def classes_of(
+    values: Iterable[Any],
+    *,
+    column: str,
+    declared: Sequence[str] = (),
+    indices: bool = False,
+    rows: Sequence[str] | None = None,
+) -> Classes:
+    """The classes of a label column.
+
+    With `declared` names, labels are indices of these; with `indices`, digits are class indices. Otherwise each label
+    that occurs names a class, and digits are sorted by value. Raises ValueError naming the first row without a label,
+    with a negative number, or with a label of another type.
+    """
+    if declared:
+        return Classes(tuple(declared))
+    found: dict[Label, int] = {}
+    for number, value in enumerate(values):
+        row = rows[number] if rows else number
+        label = plain_label(value, row=row, column=column)
+        if label is None:
+            raise ValueError(f"{named(row)} has no label in {column}; {WITHOUT}")
+        if label not in found and (indices or isinstance(label, int)) and (number_of(label) or 0) < 0:
+            raise ValueError(f"{named(row)} has label {label}, expected numbers from 0 ({column}); {WITHOUT}")
+        found.setdefault(label, number)
+    numbers = [number for label in found if (number := number_of(label)) is not None]
+    whole = len(numbers) == len(found)
+    if whole and indices and max(numbers) < MOST_INDICES:
+        return Classes(tuple(map(str, range(max(numbers) + 1))))
+    labels = list(dict.fromkeys(map(str, found))) if texts(found) else list(found)
+    ordered = sorted(labels, key=(lambda label: (number_of(label), str(label))) if whole else str)
+    return Classes(tuple(map(str, ordered)), {label: place for place, label in enumerate(ordered)})
+
+
+def texts(labels: Iterable[Label]) -> bool:
+    """Whether any label is text."""
+    return any(isinstance(label, str) for label in labels)
+
+
+def warn_of_look_alikes(names: Sequence[str], where: str) -> None:
+    """Log which class names differ only in case, blanks or the encoding of accents; they stay separate classes."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    groups = [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]
+    if groups:
+        logger.warning("data %s: classes that look alike are kept apart: %s", where, "; ".join(groups[:8]))

@@ -1,4 +1,4 @@
-"""Files of a data set: which count, and what is passed over and said."""
+"""Files of a data set: which belong to it, and which are passed over and logged."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from pathlib import Path
 
 logger = logging.getLogger("nextscale.data")
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".heic", ".heif", ".bmp", ".dib", ".gif",
-        ".tif", ".tiff", ".jp2", ".tga", ".ppm", ".pgm", ".pbm", ".pnm",
-    )
-)  # fmt: skip
-"""What is read as an image; one that Pillow cannot open is counted as unreadable, so that no class vanishes."""
+IMAGE_SUFFIX = re.compile(
+    r"\.(a?png|jpe?g|jpe|jfif|webp|avif|hei[cf]|bmp|dib|gif|tiff?|jp2|tga|p[bgnp]m)", re.IGNORECASE
+)
+"""Files read as images; one that Pillow cannot open counts as unreadable, so that no class goes missing unnoticed."""
 TABLES = {".parquet": "parquet", ".tar": "webdataset"}
-"""Files of many images, and what their kind is called."""
-FOREIGN = frozenset(
-    ("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "__pycache__", "thumbs.db",
-     "desktop.ini")
-)  # fmt: skip
-"""What operating systems, network disks and Python leave beside files, in lower case."""
-SPLITS = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-    "heldout": "heldout", "held-out": "heldout", "held_out": "heldout", "holdout": "heldout",
-}  # fmt: skip
-"""Names of parts of a data set, which are no classes, and the part that each means; the first is the usual one."""
+"""Suffixes of files that hold many images, and the format of each."""
+FOREIGN = re.compile(
+    r"__macosx|@eadir|\$recycle\.bin|system volume information|lost\+found|__pycache__|thumbs\.db|desktop\.ini",
+    re.IGNORECASE,
+)
+"""Names that operating systems, network disks and Python leave beside files."""
+SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+    "heldout": ("heldout", "held-out", "held_out", "holdout"),
+}
+"""Splits of a data set, and the words for them in names of files and folders."""
+SPLITS = {word: split for split, words in SPLIT_WORDS.items() for word in words}
+"""The split that each word means. Folders of these names are no classes."""
 GRID, MANIFEST = "grid.png", "manifest.jsonl"
-"""What this program writes beside images that it generates."""
+"""Files that `nextscale generate` writes beside its images."""
 
 
 @dataclass
 class PassedOver:
-    """What was left out of a data set."""
+    """Files and folders that were left out of a data set."""
 
     kinds: dict[str, tuple[int, str]] = field(default_factory=dict)
-    "Number and first name of each kind."
+    "For each reason, their number and the first name."
 
     def add(self, kind: str, name: str | Path) -> None:
-        """Note one."""
+        """Count one more, left out for the reason `kind`."""
         count, first = self.kinds.get(kind, (0, str(name)))
         self.kinds[kind] = (count + 1, first)
 
@@ -53,25 +52,28 @@ class PassedOver:
             f"{kind}: {count} ({first}{', ...' if count > 1 else ''})" for kind, (count, first) in self.kinds.items()
         )
 
-    def say(self, where: str | Path) -> None:
-        """One line of the log, if there was anything."""
+    def log(self, where: str | Path) -> None:
+        """Log them in one line, if there are any."""
         if self.kinds:
             logger.warning("data %s: passed over %s", where, self)
 
 
 def unwanted(name: str) -> str:
-    """Why a file or folder of this name never counts; empty if it may."""
+    """Why a file or folder of this name is always left out; empty if it is not."""
     if name.startswith("."):
         return "hidden"
-    return "left by other programs" if name.lower() in FOREIGN else ""
+    return "left by other programs" if FOREIGN.fullmatch(name) else ""
 
 
 def is_image_name(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return IMAGE_SUFFIX.fullmatch(os.path.splitext(name)[1]) is not None
 
 
 def walk_images(folder: Path, passed: PassedOver, top: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
-    """All image files at any depth in the order of their names; links are followed. `passed` names from `top`."""
+    """All image files at any depth, sorted by name; links are followed. What is left out is added to `passed`.
+
+    `top` is the folder that its names start below, `above` the device and inode of the folders around this one.
+    """
     here = folder.stat()
     above = (*above, (here.st_dev, here.st_ino))
     try:
@@ -84,7 +86,7 @@ def walk_images(folder: Path, passed: PassedOver, top: Path, above: tuple[tuple[
         path = folder / entry.name
         if kind := unwanted(entry.name):
             passed.add(kind, path.relative_to(top))
-        elif (kind := kind_of(entry)) == "folder":
+        elif (kind := entry_type(entry)) == "folder":
             there = path.stat()
             if (there.st_dev, there.st_ino) in above:
                 passed.add("links to a folder they lie in", path.relative_to(top))
@@ -100,8 +102,8 @@ def walk_images(folder: Path, passed: PassedOver, top: Path, above: tuple[tuple[
             passed.add("other files", path.relative_to(top))
 
 
-def kind_of(entry: os.DirEntry[str]) -> str:
-    """`folder` or `file`, of links what they lead to; empty for anything else."""
+def entry_type(entry: os.DirEntry[str]) -> str:
+    """`folder` or `file`, for links by their target; empty for anything else."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else ""
     except OSError:  # a link to itself
@@ -109,21 +111,21 @@ def kind_of(entry: os.DirEntry[str]) -> str:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """All image files at any depth, sorted; says what was passed over."""
+    """All image files at any depth, sorted; logs what was passed over."""
     passed = PassedOver()
     found = list(walk_images(folder, passed, folder))
-    passed.say(folder)
+    passed.log(folder)
     return found
 
 
 def class_of(file: Path, top: Path) -> str:
-    """Name of the folder below `top` that a file lies in; empty for one directly inside."""
+    """Name of the folder in `top` that a file lies in or below; empty for a file directly in `top`."""
     parts = file.relative_to(top).parts
     return parts[0] if len(parts) > 1 else ""
 
 
 def require_classes(folders: Iterable[str], where: str | Path) -> None:
-    """Raises ValueError where some images lie in folders, which are classes, and some beside them."""
+    """Raises ValueError where some images lie in folders (which are classes) and others beside them."""
     folders = set(folders)
     if "" in folders and len(folders) > 1:
         raise ValueError(
@@ -133,35 +135,35 @@ def require_classes(folders: Iterable[str], where: str | Path) -> None:
 
 
 def require_no_splits(folders: Iterable[str], where: str | Path, *, advice: str = "") -> None:
-    """Raises ValueError where folders are parts of a data set (`train`, `test`), not classes.
+    """Raises ValueError where folders are splits of a data set (`train`, `test`), not classes.
 
-    `advice` is what to do; without it, to name one of the folders.
+    `advice` ends the message; by default, it advises to name one of the folders.
     """
     folders = set(folders)
     splits = sorted(
         (name for name in folders if name.lower() in SPLITS), key=lambda name: list(SPLITS).index(name.lower())
     )
-    if len(splits) > 1 or (splits and len(folders) == 1):  # a single one beside others may be a class: trains are
+    if len(splits) > 1 or (splits and len(folders) == 1):  # a single one beside others may be a class
         advice = advice or f"name one, as in --data {Path(where) / splits[0]}"
         raise ValueError(f"data {where}: holds parts of a data set ({', '.join(splits)}), not classes; {advice}")
 
 
 def table_files(spec: Path, split: str, passed: PassedOver) -> tuple[str, list[Path]] | None:
-    """Kind and files of a parquet or WebDataset set: a file, a folder, its subfolder `data`, or a pattern with `*`.
+    """Format and files of a parquet set or WebDataset; None for other data.
 
-    Of files named after splits (`train-00000-of-00001.parquet`) those of `split` are taken. None for other data.
-    Raises ValueError where the split is not among them.
+    `spec` is a file, a folder, one with a subfolder `data`, or a pattern with `*`. Of files named after splits
+    (`train-00000-of-00001.parquet`) those of `split` are taken. Raises ValueError where there are none of that split.
     """
     if spec.is_file():
-        kind = TABLES.get(spec.suffix.lower())
-        return None if kind is None else (kind, [spec])
+        form = TABLES.get(spec.suffix.lower())
+        return None if form is None else (form, [spec])
     if spec.is_dir():
-        entries = sorted(entry for entry in spec.iterdir())
+        entries = sorted(spec.iterdir())
     elif "*" in spec.name and spec.parent.is_dir():
         entries = sorted(spec.parent.glob(spec.name))
     else:
         return None
-    for suffix, kind in TABLES.items():
+    for suffix, form in TABLES.items():
         files = [entry for entry in entries if entry.suffix.lower() == suffix and entry.is_file()]
         wanted = [file for file in files if not unwanted(file.name)]
         if not wanted:
@@ -170,9 +172,9 @@ def table_files(spec: Path, split: str, passed: PassedOver) -> tuple[str, list[P
         for entry in entries:
             if entry not in wanted:
                 passed.add(unwanted(entry.name) or "other files and folders", entry.name)
-        return kind, chosen
+        return form, chosen
     if (spec / "data").is_dir() and not any(entry.is_dir() and entry.name != "data" for entry in visible(entries)):
-        return table_files(spec / "data", split, passed)  # a set as it lies on the hub
+        return table_files(spec / "data", split, passed)  # the layout of sets on the hub
     return None
 
 
@@ -181,7 +183,7 @@ def visible(entries: Iterable[Path]) -> list[Path]:
 
 
 def of_split(files: list[Path], split: str, where: Path, passed: PassedOver) -> list[Path]:
-    """Files of one split, where their names tell of several."""
+    """The files of one split, if their names mention several; all files otherwise. Raises ValueError."""
     named = {file: split_of(file) for file in files}
     known = {SPLITS[name]: name for name in named.values() if name}
     if not known or (len(known) == 1 and all(named.values())):
@@ -201,5 +203,5 @@ def of_split(files: list[Path], split: str, where: Path, passed: PassedOver) -> 
 
 
 def split_of(file: Path) -> str:
-    """Word for a split in a file's name (`train-00000-of-00001`, `imagenet-val-03`); empty if there is none."""
+    """The word for a split in a file's name (`train-00000-of-00001`, `imagenet-val-03`); empty if there is none."""
     return next((word for word in re.split(r"[-_. ]+", file.stem.lower()) if word in SPLITS), "")

@@ -1,4 +1,4 @@
-"""What tells one data set from another: wherever it lies (`data_identity`), or on this machine alone (`stamp`)."""
+"""The identity of a data set: wherever it is stored (`data_identity`), and on this machine (`stamp`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,10 @@ import numpy as np
 
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
+from nextscale.data.tokens import TokenCache
 
 TOKEN_ROWS = 4096
-"""Images of a token cache whose tokens are compared; all labels are."""
-
-
-class Tokens(Protocol):
-    """A token cache: `nextscale.data.tokens.TokenCache`."""
-
-    @property
-    def config(self) -> Any: ...
-    @property
-    def rows(self) -> Any: ...
-    def __len__(self) -> int: ...
+"""Images of a token cache whose tokens are hashed; labels are hashed of all."""
 
 
 class FileOfImages(Protocol):
@@ -38,37 +29,35 @@ class FileOfImages(Protocol):
 
 @dataclass(frozen=True)
 class DataIdentity:
-    """What a data set is, however its place is spelled and wherever it is moved."""
+    """What a data set holds. It stays the same when the set is moved or its path is written otherwise."""
 
     count: int
-    "Images; 0 for a stream, which nobody has counted."
+    "Number of images; 0 for a stream, where it is not known."
     class_names: tuple[str, ...]
     "In the order of the class ids."
     fingerprint: str
-    "SHA-256 over names below the common folder, sizes, labels and class names, or over tokens and their tokenizer."
+    "SHA-256 over file names below the common folder, sizes, labels and class names, or over tokens and the tokenizer."
 
 
-def data_identity(source: ImageSource | ImageStream | Tokens) -> DataIdentity:
+def data_identity(source: ImageSource | ImageStream | TokenCache) -> DataIdentity:
     """The identity of images, of a stream of them, or of a token cache.
 
-    Contents of image files are not read: one edited in place to the same size is not noticed.
+    Contents of image files are not read: a file edited in place to the same size goes unnoticed.
     """
     if isinstance(source, ImageStream):
-        names, facts = source.class_names, stream_facts(source)
-        count = 0
-    elif isinstance(source, ImageSource):
-        names, facts = source.class_names, [*image_facts(source), labels_hash(source.labels)]
-        count = len(source)
+        count, facts = 0, stream_facts(source)
+    elif isinstance(source, TokenCache):
+        count, facts = len(source), token_facts(source)
     else:
-        names, facts = source.config.class_names, token_facts(source)
-        count = len(source)
+        count, facts = len(source), [*image_facts(source), labels_hash(source.labels)]
+    names = source.class_names
     return DataIdentity(count, tuple(names), digest(["classes", *names], facts))
 
 
 def stamp(source: ImageSource | FileOfImages) -> str:
-    """SHA-256 over what is read on this machine: resolved files with sizes and times, labels and class names.
+    """SHA-256 over the files on this machine (resolved path, size, time), labels and class names.
 
-    It keys caches: any file that is written anew gives another one.
+    A key for caches: it changes whenever a file is written.
     """
     if not isinstance(source, ImageSource):
         return digest(files_here([source.path]))
@@ -77,13 +66,13 @@ def stamp(source: ImageSource | FileOfImages) -> str:
 
 
 def image_facts(source: ImageSource) -> Iterator[Any]:
-    """Name and bytes of each image, in order; of those within a table the bytes alone."""
+    """Name and number of bytes of each image, in order; for images inside a table the number alone."""
     if is_files(source.rows):
         yield from portable_files(source.rows)
         return
     for column in image_columns(source):
         lengths, places = lengths_and_paths(column)
-        if "size" in column:  # within archives
+        if "size" in column:  # in archives
             yield from zip(places, column["size"].to_pylist(), strict=True)
         elif None in lengths:  # beside the table
             yield from zip(places, map(size_of, beside(source, places)), strict=True)
@@ -92,7 +81,7 @@ def image_facts(source: ImageSource) -> Iterator[Any]:
 
 
 def image_columns(source: ImageSource) -> Iterator[dict[str, Any]]:
-    """The image column of a table in parts, as arrow arrays by field; nothing but what is looked at is read."""
+    """The image column of a table in parts, as arrow arrays by field; only the fields used are read from disk."""
     import pyarrow as arrow
 
     for table in source.rows.with_format("arrow").iter(batch_size=1000):
@@ -107,21 +96,21 @@ def image_columns(source: ImageSource) -> Iterator[dict[str, Any]]:
 
 
 def lengths_and_paths(column: dict[str, Any]) -> tuple[list[int | None], list[str]]:
-    """Bytes of each image (None where it is not in the table) and its path (empty where it has none)."""
-    import pyarrow.compute as compute
+    """Number of bytes of each image (None where it is not in the table) and its path (empty where it has none)."""
+    import pyarrow.compute
 
-    lengths = compute.binary_length(column["bytes"]).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
+    lengths = pyarrow.compute.call_function("binary_length", [column["bytes"]]).to_pylist()
     paths = column["path"].to_pylist() if "path" in column else [""] * len(lengths)
     return lengths, [path or "" for path in paths]
 
 
 def beside(source: ImageSource, paths: Sequence[str]) -> list[Path]:
-    """Files that a table names."""
+    """Files whose paths are in a table."""
     return [(source.folder or Path()) / path for path in paths]
 
 
 def stream_facts(stream: ImageStream) -> Iterator[Any]:
-    """Kind, columns, and name and bytes of each file; addresses of a hub name their revision: they tell enough."""
+    """Format, columns, and name and size of each file; of addresses the name alone, which on the hub has a revision."""
     yield [stream.builder, stream.image_column, stream.label_column]
     if stream.layout is not None:
         yield [stream.layout.image, stream.layout.label, stream.layout.in_json, stream.layout.first_dot]
@@ -129,8 +118,8 @@ def stream_facts(stream: ImageStream) -> Iterator[Any]:
     yield from portable_files([file for file in stream.files if "://" not in file])
 
 
-def token_facts(cache: Tokens) -> Iterator[Any]:
-    """The tokenizer, how views were made, all labels, and the tokens of some images."""
+def token_facts(cache: TokenCache) -> Iterator[Any]:
+    """The tokenizer, the augmentation, all labels, and the tokens of some images."""
     config = cache.config
     yield [config.tokenizer, [list(size) for size in config.scales], config.codebook_size]
     yield [config.views, config.enlarge, config.flip, config.seed]
@@ -141,12 +130,12 @@ def token_facts(cache: Tokens) -> Iterator[Any]:
 
 
 def is_files(rows: Any) -> bool:
-    """Whether the rows of a source are files of their own."""
+    """Whether the rows of a source are paths of image files."""
     return isinstance(rows, Sequence) and (not rows or isinstance(rows[0], Path))
 
 
 def portable_files(files: Sequence[str | Path]) -> Iterator[tuple[str, int]]:
-    """Name below the common folder and bytes of each file; links are followed."""
+    """Name below the common folder and size of each file; links are followed."""
     paths = [os.path.abspath(file) for file in files]
     root = os.path.commonpath({os.path.dirname(path) for path in paths}) if paths else ""
     for path in paths:
@@ -154,7 +143,7 @@ def portable_files(files: Sequence[str | Path]) -> Iterator[tuple[str, int]]:
 
 
 def size_of(path: str | Path) -> int:
-    """Bytes of a file; -1 where it is gone or not to be read, which is for its reader to say."""
+    """Bytes of a file; -1 where it is missing or not accessible, which its reader will report."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -162,11 +151,11 @@ def size_of(path: str | Path) -> int:
 
 
 def files_here(files: Sequence[str | Path]) -> Iterator[tuple[Any, ...]]:
-    """Resolved folder and name, bytes, time and inode of each file; the inode tells where a link leads."""
+    """Resolved folder, name, size, time and inode of each file; the inode identifies the target of a link."""
     folders: dict[str, str] = {}
     for file in files:
         folder, name = os.path.split(os.path.abspath(file))
-        if folder not in folders:  # resolving asks the system once per part of a path
+        if folder not in folders:  # resolving a path is slow: one system call for each of its parts
             folders[folder] = os.path.realpath(folder)
         try:
             facts = os.stat(file)
@@ -177,7 +166,7 @@ def files_here(files: Sequence[str | Path]) -> Iterator[tuple[Any, ...]]:
 
 
 def rows_here(source: ImageSource) -> Iterator[Any]:
-    """What `datasets` knows a table by, which follows its file's time, and the files it keeps of it or it names."""
+    """A table's fingerprint by `datasets` (which depends on its file's time), its cache files, and files it names."""
     yield source.rows._fingerprint
     yield from files_here([file["filename"] for file in source.rows.cache_files])
     for column in image_columns(source):

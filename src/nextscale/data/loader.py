@@ -1,7 +1,7 @@
 """Batches of images whose order and augmentation are pure functions of (seed, step, sample).
 
-Nothing here has state to save: a run resumes by asking for batches from a later step, and the global batch
-is the same however many processes share it.
+There is no state to save: a run resumes by asking for batches from a later step, and the global batch is the same
+whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from threading import Lock
 from typing import Any
 
@@ -20,14 +20,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.data.decode import UnreadableImage
+from nextscale.data.decode import UnreadableImage, center_crop, random_crop
 from nextscale.data.source import ImageSource
-from nextscale.data.transform import center_crop, random_crop
+from nextscale.pictures import stack_pixels
 
 logger = logging.getLogger("nextscale.data")
 
 NO_CLASS = -1
 """Label of an image without a class."""
+Sample = tuple[np.ndarray, int, int]
+"""Pixels (H, W, 3) uint8, label, and index of an image."""
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,12 @@ class ImageBatch:
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     indices: Tensor  # (B,) int64, positions in the source
     epochs: Tensor  # (B,) int64
-    position: dict[str, Any] | None = None  # where a stream stands behind this batch
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1, 1]."""
-    return images.float().div(127.5).sub(1)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Float in [-1, 1] -> uint8 0..255, rounded; the inverse of `to_float`."""
-    return images.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    position: dict[str, Any] | None = None  # of a stream, behind this batch
 
 
 @lru_cache(maxsize=2)
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """Permutation of an epoch, (length,) int64."""
+    """The order of the samples in an epoch: a permutation, (length,) int64."""
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
@@ -62,8 +54,8 @@ def batch_indices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples of a step's batch and the epoch of each, both (batch_size // world,) int64.
 
-    Permutations of successive epochs follow one another without a gap, so that any length and batch size
-    go together. Rank r takes its contiguous part of the global batch.
+    Epochs follow one another without a gap, so that any length goes with any batch size. Rank r takes the r-th
+    contiguous part of the global batch.
     """
     share = batch_size // world
     positions = np.arange(share, dtype=np.int64) + step * batch_size + rank * share
@@ -73,7 +65,7 @@ def batch_indices(
 
 
 class Reader:
-    """Reads samples to arrays; replaces unreadable ones by the next readable, up to a limit."""
+    """Reads samples as arrays, and counts the unreadable ones up to a limit."""
 
     def __init__(self, source: ImageSource, *, limit: int = 100) -> None:
         self.source = source
@@ -82,8 +74,8 @@ class Reader:
         self.failure = ""
         self.lock = Lock()
 
-    def read(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int] | None:
-        """Pixels (H, W, 3), label and index of a sample, or None where it cannot be read.
+    def read(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> Sample | None:
+        """A sample, its pixels as `crop` makes them; None where it cannot be read.
 
         Raises ValueError once more than `limit` images were unreadable, or if all were.
         """
@@ -98,7 +90,7 @@ class Reader:
         return crop(image), NO_CLASS if label is None else label, index
 
     def _count(self, index: int, error: str) -> None:
-        """Note an unreadable image; one too many is a failure, and counting ends."""
+        """Count an unreadable image; one above the limit sets `failure`, which ends the counting."""
         if self.failure or index in self.unreadable:
             return
         self.unreadable[index] = error
@@ -110,27 +102,24 @@ class Reader:
                 f"{min(self.limit, len(self.source) - 1)} allowed (first: {some}); remove or replace them"
             )
 
-    def read_next(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> tuple[np.ndarray, int, int]:
-        """Like `read`, going on to the following index until one is readable."""
+    def read_next(self, index: int, crop: Callable[[Image.Image], np.ndarray]) -> Sample:
+        """Like `read`, but an unreadable image is replaced by the next readable one."""
         while (sample := self.read(index, crop)) is None:
             index = (index + 1) % len(self.source)
         return sample
 
 
 def require_readable(source: ImageSource, *, limit: int = 100) -> None:
-    """Raises ValueError when the first `limit` images cannot be read: said before anything is written."""
+    """Raises ValueError when more than the first `limit` images cannot be read: a check before anything is written."""
     Reader(source, limit=limit).read_next(0, np.asarray)
 
 
 def collate(
-    samples: Sequence[tuple[np.ndarray, int, int]],
-    epochs: Sequence[int] | np.ndarray,
-    position: dict[str, Any] | None = None,
+    samples: Sequence[Sample], epochs: Sequence[int] | np.ndarray, position: dict[str, Any] | None = None
 ) -> ImageBatch:
-    """A batch of pixels (H, W, 3), labels and indices."""
-    pixels = np.stack([pixels for pixels, _, _ in samples])
+    """A batch of samples."""
     return ImageBatch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2),
+        stack_pixels([pixels for pixels, _, _ in samples]),
         torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         torch.tensor([index for _, _, index in samples], dtype=torch.int64),
         torch.as_tensor(epochs, dtype=torch.int64),
@@ -139,10 +128,9 @@ def collate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageLoader:
-    """Endless augmented training batches of one process."""
+class Loader:
+    """Settings of one process's training batches."""
 
-    source: ImageSource
     size: tuple[int, int]
     "Height and width in pixels."
     batch_size: int
@@ -151,21 +139,38 @@ class ImageLoader:
     rank: int = 0
     world: int = 1
     enlarge: float = 1.125
-    "Resize before the random crop, as a multiple of the crop; 1 crops nothing from images of the size."
+    "Size of the image before the random crop, as a multiple of the crop; at 1, an image of its size stays whole."
     flip: bool = False
+    "Whether half of the images are mirrored."
     limit: int = 100
     "Unreadable images tolerated."
+
+    def augmented(self, image: Image.Image, epoch: int, number: int) -> np.ndarray:
+        """A random crop (H, W, 3) of an image: a function of (seed, epoch, number) alone."""
+        generator = np.random.default_rng([self.seed, epoch, number])
+        return random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLoader(Loader):
+    """Endless augmented training batches of one process, by index."""
+
+    source: ImageSource
     threads: int = 2
 
     def batches(self, start: int = 0) -> Generator[ImageBatch, None, None]:
-        """Batches from step `start` on, read ahead by threads; the order does not depend on them."""
+        """Batches from step `start` on. Threads read ahead; the order does not depend on them."""
         reader = Reader(self.source, limit=self.limit)
 
         def build(step: int) -> ImageBatch:
             indices, epochs = batch_indices(
                 len(self.source), self.batch_size, step, seed=self.seed, rank=self.rank, world=self.world
             )
-            return collate([self._sample(reader, int(i), int(e)) for i, e in zip(indices, epochs, strict=True)], epochs)
+            samples = [
+                reader.read_next(index, partial(self.augmented, epoch=epoch, number=index))
+                for index, epoch in zip(indices.tolist(), epochs.tolist(), strict=True)
+            ]
+            return collate(samples, epochs)
 
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
         ahead: deque[Future[ImageBatch]] = deque()
@@ -179,13 +184,6 @@ class ImageLoader:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _sample(self, reader: Reader, index: int, epoch: int) -> tuple[np.ndarray, int, int]:
-        def crop(image: Image.Image) -> np.ndarray:
-            generator = np.random.default_rng([self.seed, epoch, index])
-            return random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
-
-        return reader.read_next(index, crop)
-
 
 def iterate_images(
     source: ImageSource,
@@ -198,17 +196,14 @@ def iterate_images(
 ) -> Iterator[ImageBatch]:
     """One pass in order, skipping unreadable images; the last batch may be short.
 
-    `crop` maps an image and its index to (H, W, 3) uint8; without it the centre is cropped. Passes that share
+    `crop` maps an image and its index to (H, W, 3) uint8; by default the centre is cropped. Passes that share
     a `reader` share its count of unreadable images.
     """
     reader = reader or Reader(source)
-    samples: list[tuple[np.ndarray, int, int]] = []
+    crop = crop or (lambda image, index: center_crop(image, size))
+    samples: list[Sample] = []
     for index in indices if indices is not None else range(len(source)):
-
-        def cropped(image: Image.Image, index: int = index) -> np.ndarray:
-            return center_crop(image, size) if crop is None else crop(image, index)
-
-        sample = reader.read(index, cropped)
+        sample = reader.read(index, lambda image, index=index: crop(image, index))
         if sample is not None:
             samples.append(sample)
         if len(samples) == batch_size:

@@ -1,4 +1,4 @@
-"""Open any `--data` specification as a map-style set of images with class labels."""
+"""Open anything that `--data` may name as images with class labels, by index."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from nextscale.classes import few
 from nextscale.data.archives import CLS, FOLDER, folder_labels, indexed, layout_of
 from nextscale.data.columns import (
+    NO_LABELS,
     choose_image_column,
     choose_label_column,
     declared_names,
     encoded,
     label_in,
+    read_labels,
     undecoded,
+    warn_of_look_alikes,
 )
 from nextscale.data.decode import read_image
 from nextscale.data.folders import (
     TABLES,
     PassedOver,
     class_of,
-    images_below,
     require_classes,
     require_no_splits,
     table_files,
     unwanted,
     walk_images,
 )
-from nextscale.data.labels import NO_LABELS, read_labels, shown, warn_of_look_alikes
-
-__all__ = ["ImageSource", "describe", "images_below", "open_source"]
+from nextscale.errors import one_line
 
 logger = logging.getLogger("nextscale.data")
 
@@ -45,17 +46,18 @@ EXPECTED = "expected an image folder (one subfolder per class), parquet files, W
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images and labels by index; rows stay on disk (memory-mapped, or in their archive) until read."""
+    """Images and labels by index. Images stay on disk (memory-mapped, or in their archive) until they are read."""
 
-    rows: Any  # a datasets.Dataset, or paths
+    rows: Any
+    "A `datasets.Dataset`, or a list of paths."
     labels: Sequence[int] | np.ndarray | None
     class_names: tuple[str, ...]
     image_column: str = "image"
-    "Column of `rows` with encoded images; unused for plain paths."
+    "Column of a dataset with encoded images or their paths."
     folder: Path | None = None
-    "Where paths in the image column start."
+    "Folder that paths in the image column start at."
     labelled_by: str = ""
-    "Where the labels are, for people."
+    "Where the labels are, for messages."
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -91,12 +93,12 @@ class Described(Protocol):
 
 
 def describe(source: Described) -> str:
-    """Number of images and classes, where the classes come from, and the first names: a line to say before training."""
+    """One line about a data set: the number of images and classes, where the labels are, and the first class names."""
     count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
     if not source.class_names:
         return f"{count} without classes"
     number, by = len(source.class_names), f" by {source.labelled_by}" if source.labelled_by else ""
-    return f"{count} in {number} class{'es' * (number > 1)}{by}: {shown(source.class_names)}"
+    return f"{count} in {number} class{'es' * (number > 1)}{by}: {few(source.class_names, 8)}"
 
 
 def open_source(
@@ -104,8 +106,8 @@ def open_source(
 ) -> ImageSource:
     """Open an image folder, parquet file or folder, WebDataset or hub id (`owner/name`).
 
-    `label_column` and `image_column` name columns where they are in doubt; labels are left out with `none`. What was
-    passed over is said in the log. Raises ValueError in one line that says what was found and what was expected.
+    `label_column` and `image_column` name columns where these are in doubt; the label column `none` leaves labels out.
+    What is passed over is logged. Raises ValueError in one line that says what was found and what was expected.
     """
     path, passed = Path(spec), PassedOver()
     where = str(spec)
@@ -122,7 +124,7 @@ def open_source(
             source = _from_rows(rows, where, label_column, image_column, tables[1][0].parent)
     except OSError as error:
         raise ValueError(f"data {spec}: cannot be read ({error.strerror or error})") from error
-    passed.say(spec)
+    passed.log(spec)
     return source
 
 
@@ -186,16 +188,15 @@ def is_hub_id(spec: str) -> bool:
 
 
 def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
-    """`datasets.load_dataset`, whose many errors become a ValueError in one line."""
+    """`datasets.load_dataset`. Raises ValueError in one line for whatever that raises."""
     import datasets
 
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(*arguments, **options)
     except Exception as error:  # pyarrow, fsspec, httpx and datasets raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        cause = str(error.__cause__).splitlines()[0] if error.__cause__ and str(error.__cause__) else ""
-        raise ValueError(f"data {where}: cannot be loaded ({cause or reason}); {EXPECTED}") from error
+        cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
+        raise ValueError(f"data {where}: cannot be loaded ({one_line(cause)}); {EXPECTED}") from error
 
 
 def _from_rows(rows: Any, where: str, label_column: str, image_column: str, folder: Path | None = None) -> ImageSource:
@@ -206,9 +207,7 @@ def _from_rows(rows: Any, where: str, label_column: str, image_column: str, fold
     images = undecoded(rows.select_columns([image]), image)
     if not label:
         return ImageSource(images, None, (), image, folder)
+    column, declared = f"column {label!r}", declared_names(rows.features[label])
     values = [label_in(value, label) for value in rows.with_format(None)[label]]
-    ids, classes = read_labels(
-        values, where=where, column=f"column {label!r}", declared=declared_names(rows.features[label]),
-        indices=label == CLS,
-    )  # fmt: skip
-    return ImageSource(images, ids, classes.names, image, folder, f"column {label!r}")
+    ids, classes = read_labels(values, where=where, column=column, declared=declared, indices=label == CLS)
+    return ImageSource(images, ids, classes.names, image, folder, column)

@@ -1,7 +1,7 @@
-"""Training images read as a stream: sets too large to index or to keep on one disk.
+"""Training images as a stream: for data sets too large to index or to keep on one disk.
 
-Files are shuffled and shared out to the processes anew each epoch; a process reads its files in blocks of some
-thousand images, shuffled in memory. Where it stands is a small dictionary, from which it continues exactly.
+In each epoch, files are shuffled and divided among the processes. A process reads its files in blocks of `BLOCK`
+images, which are shuffled in memory. Its position is a small dictionary, from which it continues exactly.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import glob
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,37 @@ import numpy as np
 
 from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
 from nextscale.data.columns import (
+    NO_LABELS,
+    Classes,
     choose_image_column,
     choose_label_column,
+    classes_of,
     declared_names,
     encoded,
     label_in,
     undecoded,
+    warn_of_oddities,
 )
 from nextscale.data.decode import UnreadableImage, read_image
 from nextscale.data.folders import PassedOver, table_files
-from nextscale.data.labels import NO_LABELS, Classes, classes_of, warn_of_oddities
-from nextscale.data.loader import NO_CLASS, ImageBatch, collate
+from nextscale.data.loader import NO_CLASS, ImageBatch, Loader, Sample, collate
 from nextscale.data.source import is_hub_id, load_rows
-from nextscale.data.transform import random_crop
+from nextscale.errors import one_line
 
 logger = logging.getLogger("nextscale.data")
 
 STREAMS = "a stream is a folder or file of parquet or WebDataset (.tar), or a hub id"
 BLOCK = 2048
-"""Images that are shuffled together."""
+"""Images shuffled together."""
 
 Position = dict[str, Any]
-"""Epoch, state of the reader at the start of a block, images of that block already used, images of the epoch so far."""
+"""`epoch`; `reader`, its state at the start of a block; `used`, images of that block that were used; `seen`, images of
+the epoch before that block."""
 
 
 @dataclass(frozen=True)
 class ImageStream:
-    """Files of encoded images with labels."""
+    """Files of encoded images, with or without labels."""
 
     builder: str
     files: tuple[str, ...]
@@ -52,9 +57,9 @@ class ImageStream:
     "Empty without classes."
     classes: Classes
     labelled_by: str = ""
-    "Where the labels are, for people."
+    "Where the labels are, for messages."
     layout: Layout | None = None
-    "How the files of archives make samples."
+    "How members of an archive form samples; None for parquet."
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -63,17 +68,18 @@ class ImageStream:
     def rows(self, *, seed: int, epoch: int, rank: int, world: int) -> Any:
         """A `datasets.IterableDataset` over one process's share of an epoch.
 
-        Processes take whole files in turn; where there are too few, each takes every `world`-th image of all.
+        Processes take whole files in turn; where the number of files is no multiple of theirs, each takes every
+        `world`-th image of all files.
         """
         from datasets.distributed import split_dataset_by_node
 
         files = [self.files[i] for i in np.random.default_rng([seed, epoch]).permutation(len(self.files))]
-        whole = len(files) % world == 0
-        rows = self.of(files[rank::world] if whole else files)
-        return rows if whole else split_dataset_by_node(rows, rank, world)
+        if len(files) % world == 0:
+            return self.rows_of(files[rank::world])
+        return split_dataset_by_node(self.rows_of(files), rank, world)
 
-    def of(self, files: list[str]) -> Any:
-        """Rows of encoded images and labels alone, of some files."""
+    def rows_of(self, files: list[str]) -> Any:
+        """Rows of some files, with the encoded image and the label alone."""
         import datasets
 
         if self.layout is not None:
@@ -90,18 +96,18 @@ def parquet_rows(where: str, files: list[str]) -> Any:
 def open_stream(
     spec: str, *, split: str = "train", classes: int = 0, label_column: str = "", image_column: str = ""
 ) -> ImageStream:
-    """Look at a stream's files and columns.
+    """Find a stream's files, columns and classes.
 
-    Classes are those that the label column declares, numbers below `classes`, or, in parquet files on disk, the labels
-    that occur; without labels, or with `label_column` none, the stream is unconditional. Raises ValueError.
+    Classes are those that the label column declares, the numbers below `classes`, or, in parquet files on disk, the
+    labels that occur. Without labels, or with the `label_column` none, the stream is unconditional. Raises ValueError.
     """
     passed = PassedOver()
     builder, files = stream_files(spec, split, passed)
-    passed.say(spec)
+    passed.log(spec)
     if builder == "webdataset":
         seen = PassedOver()
         layout = layout_of(files[0], seen, where=spec, image_column=image_column, label_column=label_column)
-        seen.say(f"{spec}, in its first files")
+        seen.log(f"{spec}, in its first files")
         known = archive_classes(layout, spec, classes)
         label = "label" if layout.label else ""
         return ImageStream(builder, tuple(files), "image", label, known, layout.column if label else "", layout)
@@ -113,7 +119,7 @@ def open_stream(
 
 
 def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
-    """Classes of archives: numbers. Raises ValueError for folders and where their number is not known."""
+    """Classes of archives: the numbers below `count`. Raises ValueError where folders are labels or `count` is 0."""
     if layout.label == FOLDER:
         raise ValueError(
             f"data {spec}: its images lie in folders, which are classes only to those who look at all of them: leave "
@@ -125,27 +131,27 @@ def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
 
 
 def column_classes(feature: Any, column: str, files: list[str], spec: str, count: int) -> Classes:
-    """Classes of parquet files: declared, counted, or those that occur in the column.
+    """Classes of parquet files: declared ones, the numbers below `count`, or the labels that occur in the column.
 
-    On disk the column is read, so that a wrong label is told before training. Raises ValueError.
+    On disk the column is read, so that a wrong label is reported before training. Raises ValueError.
     """
-    declared, told = declared_names(feature), f"column {column!r}"
+    declared, place = declared_names(feature), f"column {column!r}"
     text = getattr(feature, "dtype", "").endswith("string")
     known = Classes(declared) if declared else numbered(count) if count and not text else None
     if any("://" in file for file in files):
         if known is None:
             raise ValueError(
                 f"data {spec}: a stream from the hub needs labels that are declared, or numbers with --stream-classes; "
-                f"{told} holds {'text' if text else 'numbers'}"
+                f"{place} holds {'text' if text else 'numbers'}"
             )
         return known
     try:
         if known is None:
-            known = classes_of(values_of(files, column), column=told, indices=column == CLS)
-            warn_of_oddities(known, spec, told)
+            known = classes_of(values_of(files, column), column=place, indices=column == CLS)
+            warn_of_oddities(known, spec, place)
         else:
             for row, value in enumerate(values_of(files, column)):
-                known.id(value, row=row, column=told)
+                known.id(value, row=row, column=place)
     except ValueError as error:
         raise ValueError(f"data {spec}: {error}") from error
     return known
@@ -157,7 +163,7 @@ def numbered(count: int) -> Classes:
 
 
 def values_of(files: list[str], column: str) -> Iterator[Any]:
-    """One column of parquet files, which is read alone."""
+    """The cells of a label column of parquet files; no other column is read."""
     import pyarrow.parquet as parquet
 
     for file in files:
@@ -183,32 +189,19 @@ def hub_files(name: str, split: str) -> tuple[str, list[str]]:
         builder = datasets.load_dataset_builder(name)
         files = [str(file) for file in (builder.config.data_files or {})[split]]
     except Exception as error:  # hub, fsspec and httpx raise their own kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"data {name}: cannot be opened as a stream ({reason}); {STREAMS}") from error
-    kind = "parquet" if files[0].endswith(".parquet") else "webdataset"
-    return kind, files
+        raise ValueError(f"data {name}: cannot be opened as a stream ({one_line(error)}); {STREAMS}") from error
+    return "parquet" if files[0].endswith(".parquet") else "webdataset", files
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamLoader:
+class StreamLoader(Loader):
     """Endless augmented training batches of one process from a stream."""
 
     stream: ImageStream
-    size: tuple[int, int]
-    "Height and width in pixels."
-    batch_size: int
-    "Images of all processes together."
-    seed: int = 0
-    rank: int = 0
-    world: int = 1
-    enlarge: float = 1.125
-    flip: bool = False
-    limit: int = 100
-    "Unreadable images tolerated."
 
     def batches(self, start: Position | None = None) -> Generator[ImageBatch, None, None]:
-        """Batches from a position on; each tells the position behind it."""
-        samples: list[tuple[np.ndarray, int, int]] = []
+        """Batches from a position on; each carries the position behind it."""
+        samples: list[Sample] = []
         epochs: list[int] = []
         share = self.batch_size // self.world
         for sample, epoch, position in self.samples(start):
@@ -218,8 +211,8 @@ class StreamLoader:
                 yield collate(samples, epochs, position)
                 samples, epochs = [], []
 
-    def samples(self, start: Position | None) -> Iterator[tuple[tuple[np.ndarray, int, int], int, Position]]:
-        """Pixels, label and number of each image, its epoch, and the position behind it."""
+    def samples(self, start: Position | None) -> Iterator[tuple[Sample, int, Position]]:
+        """Each sample, its epoch, and the position behind it."""
         at = start or {"epoch": 0, "reader": None, "used": 0, "seen": 0}
         unreadable = 0
         while True:
@@ -227,7 +220,7 @@ class StreamLoader:
             if at["reader"] is not None:
                 rows.load_state_dict(at["reader"])
             reading, empty = iter(rows), at["seen"] == at["used"] == 0
-            while block := [row for _, row in zip(range(BLOCK), reading, strict=False)]:
+            while block := list(islice(reading, BLOCK)):
                 order = np.random.default_rng([self.seed, at["epoch"], at["seen"], self.rank]).permutation(len(block))
                 for used in range(at["used"], len(block)):
                     number = (at["seen"] + used) * self.world + self.rank
@@ -248,8 +241,8 @@ class StreamLoader:
                 raise ValueError("the stream gives this process no readable image; use fewer processes or more files")
             at = {"epoch": at["epoch"] + 1, "reader": None, "used": 0, "seen": 0}
 
-    def sample(self, row: dict[str, Any], epoch: int, number: int) -> tuple[np.ndarray, int, int]:
-        """Pixels (H, W, 3), label and number. Raises UnreadableImage, and ValueError for a label out of range."""
+    def sample(self, row: dict[str, Any], epoch: int, number: int) -> Sample:
+        """The sample in a row. Raises UnreadableImage, and ValueError for a label out of range."""
         stream = self.stream
         folder = None if "://" in stream.files[0] else Path(stream.files[0]).parent
         data, name = encoded(row[stream.image_column], f"image {number}", folder)
@@ -257,7 +250,4 @@ class StreamLoader:
         if stream.label_column:
             value = label_in(row[stream.label_column], stream.label_column)
             label = stream.classes.id(value, row=name, column=stream.labelled_by)
-        generator = np.random.default_rng([self.seed, epoch, number])
-        image = read_image(data, name=name)
-        pixels = random_crop(image, self.size, generator=generator, enlarge=self.enlarge, flip=self.flip)
-        return pixels, label, number
+        return self.augmented(read_image(data, name=name), epoch, number), label, number

@@ -13,17 +13,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nextscale.data.decode import center_crop
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.composite import composite
 from nextscale.editing.config import EditConfig
-from nextscale.editing.hooks import METHODS, KeepScales, Together
+from nextscale.editing.hooks import METHODS, KeepScales
 from nextscale.editing.masks import filled
 from nextscale.editing.outpaint import Expansion, window_size, windows
 from nextscale.editing.plan import pieces, plan
 from nextscale.editing.regions import Region, covered, resized
 from nextscale.families.var import VAR
+from nextscale.pyramid import ScaleSchedule
 from nextscale.sampling.likelihood import class_log_likelihoods
-from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.sampling.next_scale import sample_scales
+from nextscale.sampling.step import HookChain, SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -74,7 +77,7 @@ class RegionEditor:
             hooks.append(METHODS[self.config.method](self.tokenizer, self.shown, self.kept))
         if self.config.keep_scales:
             hooks.append(KeepScales(self.tokenizer, self.cut, self.config.keep_scales))
-        return Together(*hooks) if hooks else None
+        return HookChain(*hooks) if hooks else None
 
     def samples(
         self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig
@@ -212,3 +215,19 @@ def outpainting(model: VAR, tokenizer: VQVAE, image: Image.Image, expansion: Exp
     empty = Canvas(np.zeros((height, width, 3), np.uint8)).put(Region(0, 0, height, width), pixels)
     size = window_size((image.height, image.width), tokenizer.config.image_size)
     return Editor(model, tokenizer, empty, mask, config, list(windows(mask, size)))
+
+
+def enlarged(picture: Image.Image, model: tuple[int, int], schedule: ScaleSchedule) -> tuple[Image.Image, int]:
+    """A small image at the model's size, and how many scales have maps that it resolves, at least the first.
+
+    Raises ValueError for an image that is not smaller than the model's.
+    """
+    height, width = model
+    share = max(picture.height / height, picture.width / width)
+    if share >= 1:
+        raise ValueError(
+            f"the image has {picture.width} x {picture.height} pixels already; upscaling makes those of less than "
+            f"{width} x {height} as large as that"
+        )
+    known = sum(size[0] / schedule.final[0] <= share for size in schedule)
+    return Image.fromarray(center_crop(picture, model)), max(1, known)

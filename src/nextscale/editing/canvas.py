@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.data.loader import to_float, to_uint8
 from nextscale.editing.regions import Region
+from nextscale.pictures import to_tensor, to_uint8
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Canvas:
 
     def cut(self, place: Region) -> Tensor:
         """What is at a place inside the image, (B, 3, h, w) in [-1, 1]; (1, 3, h, w) where no part differs."""
-        base = to_float(torch.from_numpy(self.pixels[place.pixels].copy()).permute(2, 0, 1)[None])
+        base = to_tensor([self.pixels[place.pixels]])
         for region, part in self.parts:
             shared = overlap(region, place)
             if shared.area:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from nextscale.config import require_at_least
 
@@ -25,3 +25,7 @@ class EditConfig:
         if self.method not in METHOD_NAMES:
             raise ValueError(f"method {self.method!r} is not known; expected one of {', '.join(METHOD_NAMES)}")
         require_at_least(self, 0, "keep_scales", "feather")
+
+
+EDIT_SETTINGS = tuple(field.name for field in fields(EditConfig))
+"""Names of the settings of edits."""

@@ -4,16 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from nextscale.config import require_known, with_settings
 from nextscale.editing.apply import Editor, EditStep
+from nextscale.editing.config import EDIT_SETTINGS, EditConfig
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
-from nextscale.sampling.next_scale import SamplingConfig
-from nextscale.sampling.rejection import Candidates, Drawn, Rejection, draw_best, require_classes
+from nextscale.sampling.rejection import Candidates, Drawing, Drawn, Rejection, require_classes
+from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig
+
+AUTO = "auto"
+"""As a class of an edit: the one under which what is kept is likeliest."""
+
+
+def edit_settings(editing: EditConfig | None, settings: dict[str, Any]) -> tuple[EditConfig, dict[str, Any]]:
+    """Settings of the edit given by name over those of `editing`, and the settings that are not the edit's.
+
+    Raises ValueError for unknown ones, with near matches, and for values out of range.
+    """
+    require_known(settings, (*EDIT_SETTINGS, *SAMPLING_SETTINGS), parameters=("editing", *PARAMETERS))
+    own = {name: value for name, value in settings.items() if name in EDIT_SETTINGS}
+    others = {name: value for name, value in settings.items() if name not in EDIT_SETTINGS}
+    return with_settings(editing or EditConfig(), own), others
+
+
+def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any]) -> bool:
+    """Whether guidance is left to the edit, whose class is what its surroundings look like."""
+    return classes == AUTO and config is None and settings.get("guidance") is None
+
+
+def require_seeds(seeds: Sequence[int]) -> None:
+    """Raises ValueError where there are none."""
+    if len(seeds) == 0:
+        raise ValueError("no seeds given; expected one per variation")
 
 
 @torch.no_grad()
@@ -31,14 +59,19 @@ def draw_edits(
     With `rejection` the best of several candidates; where there are several regions, their scores are added. Raises
     ValueError where there is no class to judge by.
     """
+    if not bool((editor.mask > 0).any()):
+        tokens = TokenPyramid(editor.tokenizer.encode(editor.first.cut).packed.cpu(), editor.model.schedule)
+        labels, seeds = [label for label, _ in wanted], [seed for _, seed in wanted]
+        unchanged = Drawn(tokens.select([0] * len(wanted)), editor.first.kept, labels, seeds, None)
+        return editor.canvas.images() * len(wanted), unchanged
     if len(editor.pieces) > 1:
         return draw_in_turn(editor, wanted, sampling, soften=soften, rejection=rejection)
     region = editor.first
     settled = region.softened(sampling) if soften else sampling
-    drawn = draw_best(
-        editor.model, editor.tokenizer, lambda classes, generators: region.samples(classes, generators, settled),
-        wanted, batch_size=batch_size, rejection=rejection,
-    )  # fmt: skip
+    drawing = Drawing(editor.model, wanted, rejection)
+    for classes, generators in drawing.batches(batch_size):
+        drawing.add(list(region.samples(classes, generators, settled)))
+    drawn = drawing.finish(editor.tokenizer)
     last = len(editor.model.schedule) - 1
     step = EditStep(last, drawn.tokens[last], drawn.accumulated, region, editor.place(0), editor.canvas)
     return step.images(), drawn

@@ -11,36 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.sampling.next_scale import SamplingHook
+from nextscale.sampling.step import SamplingHook
 from nextscale.tokenizer.residual import downsample, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
-
-
-class Together(SamplingHook):
-    """Several hooks, one after the other."""
-
-    def __init__(self, *hooks: SamplingHook) -> None:
-        self.hooks = hooks
-
-    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
-        for hook in self.hooks:
-            logits = hook.logits(scale, logits, accumulated)
-        return logits
-
-    def tokens(self, scale: int, tokens: Tensor) -> Tensor:
-        for hook in self.hooks:
-            tokens = hook.tokens(scale, tokens)
-        return tokens
-
-    def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
-        for hook in self.hooks:
-            embeddings = hook.embeddings(scale, embeddings)
-        return embeddings
-
-    def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
-        for hook in self.hooks:
-            accumulated = hook.accumulated(scale, accumulated)
-        return accumulated
 
 
 class KeepScales(SamplingHook):
@@ -138,9 +111,7 @@ class EvidenceHook(SamplingHook):
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
         rest, share = self.left(accumulated, scale)
-        vectors = flatten_map(rest)
-        codebook = self.quantizer.codebook
-        distances = codebook.square().sum(dim=1) - 2 * vectors @ codebook.t()  # |r - e|^2 but for |r|^2
+        distances = self.quantizer.distances(flatten_map(rest))  # |r - e|^2 but for |r|^2
         weight = self.strength * flatten_map(share) / (2 * self.variances[scale])
         return logits - weight * distances
 

@@ -189,3 +189,12 @@ def _pull(sums: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
 
 SMOOTHING = 8
 """Averages over neighbours at each level of a fill."""
+
+
+def mask_values(mask: MaskLike | Sequence[Box] | None, size: tuple[int, int]) -> Tensor:
+    """What is regenerated of an image of that size, (H, W) from 0 to 1: of a mask, of boxes, or everything for None."""
+    if mask is None:
+        return torch.ones(size)
+    if isinstance(mask, Sequence) and not isinstance(mask, (str, bytes)):
+        return read_mask(mask_of_boxes(mask, size), size, name="boxes")
+    return read_mask(mask, size)

@@ -5,16 +5,13 @@ FLOPs count a multiply-add of matrix products, attention and convolutions as two
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
-from nextscale.families.dit import FREQUENCIES, DiTConfig
-from nextscale.families.maskgit import MaskGITConfig
-from nextscale.families.rq import RQConfig
-from nextscale.nn import HEAD_WIDTH
-from nextscale.nn.transformer import TransformerConfig
-from nextscale.pyramid import ScaleSchedule
+from nextscale.families.base import Stack
+from nextscale.families.table import family_of
+from nextscale.nn import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 
@@ -43,20 +40,15 @@ class GenerationFlops:
 
 def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
     """Passes of the model one after the other for an image; `steps` where a kind lets one choose (0: its own)."""
-    if isinstance(config, (DiTConfig, MaskGITConfig)):
-        return steps or config.sampling_steps
-    if isinstance(config, RQConfig):
-        return config.positions * (1 + config.codes)  # the spatial transformer, then every code
-    return len(config.sequence)
+    return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
 
 
 def generation_flops(
-    config: TransformerConfig, tokenizer: VQVAEConfig, *, guided: bool, steps: int = 0
+    config: TransformerConfig, tokenizer: VQVAEConfig | None, *, guided: bool, steps: int = 0
 ) -> GenerationFlops:
     """FLOPs of one image. With guidance there are two sequences; heads that are linear see what is guided already."""
-    return pass_flops(config, sequences=2 if guided else 1, steps=steps) + GenerationFlops(
-        0, 0, 0, decoder_flops(tokenizer)
-    )
+    decoder = 0.0 if tokenizer is None else decoder_flops(tokenizer)
+    return pass_flops(config, sequences=2 if guided else 1, steps=steps) + GenerationFlops(0, 0, 0, decoder)
 
 
 def training_flops(config: TransformerConfig) -> float:
@@ -65,47 +57,27 @@ def training_flops(config: TransformerConfig) -> float:
 
 
 def pass_flops(config: TransformerConfig, *, sequences: int, steps: int) -> GenerationFlops:
-    """The transformer's share of `generation_flops`."""
+    """The model's share of `generation_flops`."""
+    one = family_of(config)
+    total = GenerationFlops(one.other_flops(config) * sequences, 0, 0)
+    for stack in one.stacks(config, steps=steps):
+        total = total + stack_flops(stack, sequences)
+    return total
+
+
+def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
+    """Matrix products of every position, attention to all parts so far, AdaLN and the head, `times` times."""
+    config, sequence = stack.config, stack.sequence
     width, depth = config.width, config.depth
-    if isinstance(config, RQConfig):
-        spatial = sequence_flops(config, config.sequence, sequences, heads=0)
-        codes = sequence_flops(config.depth_config, config.depth_config.schedule, sequences, heads=config.codes)
-        once = modulation_flops(config.depth_config, head=True) * sequences  # rows are those of every place
-        places = replace(codes, blocks=codes.blocks - once) * config.positions
-        return spatial + places + GenerationFlops(once, 0, 0)
-    if isinstance(config, DiTConfig):
-        inputs, tokens = config.latent_channels * config.patch**2, config.tokens
-        timed = 2 * (FREQUENCIES * width + width**2) + modulation_flops(config, head=True)
-        each = GenerationFlops(
-            blocks=float(sequences * (2 * 12 * width**2 * depth * tokens + 2 * inputs * width * tokens + timed)),
-            attention=float(sequences * 4 * tokens**2 * width * depth),
-            head=float(sequences * 2 * width * inputs * tokens),
-        )
-        return each * sampling_steps(config, steps)
-    if isinstance(config, MaskGITConfig):
-        length = config.schedule.length
-        whole = sequence_flops(config, config.schedule, sequences, heads=length)
-        once = modulation_flops(config, head=True) * sequences
-        words = sequences * 2 * config.latent_channels * width * length
-        each = GenerationFlops(whole.blocks - once + words, whole.attention, whole.head * sequences)
-        return each * sampling_steps(config, steps) + GenerationFlops(once, 0, 0)
-    return sequence_flops(config, config.sequence, sequences, heads=config.schedule.length)
-
-
-def sequence_flops(
-    config: TransformerConfig, sequence: ScaleSchedule, sequences: int, *, heads: int
-) -> GenerationFlops:
-    """Matrix products per token, AdaLN once per sequence, attention to all parts so far, the head at `heads` tokens."""
-    width, depth, length = config.width, config.depth, sequence.length
-    products = 2 * 12 * width**2 * depth * length
-    projected = 2 * config.latent_channels * width * (length - sequence.lengths[0])
-    modulation = modulation_flops(config, head=heads > 0)
-    spans = [sequence.slice(part) for part in range(len(sequence))]
-    pairs = sum((span.stop - span.start) * span.stop for span in spans)  # queries x keys
+    products = 2 * 12 * width**2 * depth * sequence.length + 2 * stack.latent_channels * width * stack.embedded
+    pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices)  # queries x keys
+    readers = 1 if stack.head_after_guidance else sequences
+    condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
+    conditions = stack.times if stack.condition_each_time else 1
     return GenerationFlops(
-        blocks=float(sequences * (products + projected + modulation)),
-        attention=float(sequences * 4 * pairs * config.heads * HEAD_WIDTH * depth),
-        head=float(2 * width * config.codebook_size * heads),
+        blocks=float(sequences * (products * stack.times + condition * conditions)),
+        attention=float(sequences * 4 * pairs * width * depth * stack.times),
+        head=float(readers * 2 * width * stack.head_outputs * stack.head_positions * stack.times),
     )
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nextscale.data.loader import to_uint8
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
+from nextscale.pictures import to_uint8
 
 HEADS = ("classifier", "fc", "head", "heads")
 """Names torchvision gives the last layers of its classifiers."""

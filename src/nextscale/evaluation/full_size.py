@@ -6,7 +6,7 @@ Times are seconds of one image, decoding included; FLOPs count a multiply-add as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,16 +16,12 @@ from nextscale.checkpoint import ModelConfig
 from nextscale.evaluation.cost import generation_flops, pass_flops, sampling_steps
 from nextscale.evaluation.roofline import roofline
 from nextscale.evaluation.speed import gemm_rate
-from nextscale.families.dit import DiTConfig
-from nextscale.families.raster import RasterConfig
-from nextscale.families.rq import RQConfig
-from nextscale.families.table import family
+from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce
-from nextscale.sampling.diffusion import PREVIEWS
 from nextscale.scaling.fits import fit_power_law
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -70,7 +66,7 @@ def entrants(size: int) -> list[Entrant]:
 def random_pipeline(entrant: Entrant, device: torch.device, dtype: torch.dtype) -> VARPipeline:
     """An entrant with random weights."""
     torch.manual_seed(0)
-    model = family(entrant.kind).model(entrant.config)  # pyright: ignore[reportArgumentType]
+    model = family(entrant.kind).network(entrant.config)
     model.initialise()
     tokenizer = VQVAE(entrant.tokenizer).eval()
     config = ModelConfig(kind=entrant.kind, guidance=GUIDANCE)
@@ -85,22 +81,22 @@ class StepTimes:
     measured: float
 
 
-def timed(steps: Iterator[Any], parts: int, limit: float) -> tuple[StepTimes, Any]:
+def timed(
+    steps: Iterator[Any], parts: int, limit: float, clock: Callable[[], float] = time.perf_counter
+) -> tuple[StepTimes, Any]:
     """Run the parts of a generation until `limit` seconds have passed; also the last part."""
-    began, done, last = time.perf_counter(), 0, None
+    began, done, last = clock(), 0, None
     for step in steps:
         done, last = done + 1, step
-        if time.perf_counter() - began > limit:
+        if clock() - began > limit:
             break
-    seconds = time.perf_counter() - began
+    seconds = clock() - began
     return StepTimes(seconds * parts / done, done / parts), last
 
 
 def parts_of(config: TransformerConfig) -> int:
     """How often a sampler yields for an image: scales, rows, steps, or tenths."""
-    if isinstance(config, DiTConfig):
-        return PREVIEWS
-    return config.schedule.final[0] if isinstance(config, (RasterConfig, RQConfig)) else sampling_steps(config)
+    return family_of(config).yields(config)
 
 
 def measure_entrant(

@@ -41,7 +41,7 @@ from nextscale.pictures import save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes, resolve_device
-from nextscale.sampling.judges import ClassifierJudge, load_rejection
+from nextscale.sampling.rejection import ClassifierJudge, load_rejection
 
 logger = logging.getLogger("nextscale.evaluation")
 

@@ -18,12 +18,13 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from nextscale.data.loader import NO_CLASS, Reader, to_float
+from nextscale.data.decode import center_crop
+from nextscale.data.loader import NO_CLASS, Reader
 from nextscale.data.source import ImageSource, open_source
-from nextscale.data.transform import center_crop
 from nextscale.evaluation.arrays import SUFFIXES, StoredArray, stored_arrays
 from nextscale.evaluation.statistics import StoredStatistics, read_statistics
 from nextscale.files import complete_file
+from nextscale.pictures import to_float, to_tensor
 
 logger = logging.getLogger("nextscale.evaluation")
 
@@ -169,8 +170,7 @@ def batches(
         pixels.append(center_crop(image, size))
         labels.append(NO_CLASS if label is None else label)
         if len(pixels) == batch_size or place == len(chosen):
-            stacked = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-            yield to_float(stacked), torch.tensor(labels, dtype=torch.int64)
+            yield to_tensor(pixels), torch.tensor(labels, dtype=torch.int64)
             pixels, labels = [], []
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.extras import require
+from nextscale.errors import require
 from nextscale.files import complete_file
 from nextscale.pyramid import ScaleSchedule
 

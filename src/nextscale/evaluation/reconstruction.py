@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from nextscale.catalogue import find_model
-from nextscale.data.loader import to_float, to_uint8
 from nextscale.evaluation.comparison import compare
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, identity, load_features
@@ -21,9 +20,10 @@ from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.image_sets import batches, open_images_alone, require_size
 from nextscale.evaluation.real import balanced_order, real_features
 from nextscale.evaluation.sets import require_finite
+from nextscale.pictures import to_float, to_uint8
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 NONE = "none"
 """As a network: leave its figure out."""

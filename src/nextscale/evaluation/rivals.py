@@ -20,7 +20,7 @@ from nextscale.evaluation.cost import generation_flops, sampling_steps, training
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.published import IMAGENET_256
 from nextscale.evaluation.sweep import sweep_generation
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
@@ -107,7 +107,7 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
-    kind = kind_of(transformer)
+    kind = family_of(transformer)
     tokens = pipeline.schedule.length
     seen = images_seen(model)
     return {

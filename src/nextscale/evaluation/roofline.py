@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nextscale.evaluation.cost import decoder_flops, sampling_steps
-from nextscale.families.dit import DiTConfig
-from nextscale.families.maskgit import MaskGITConfig
-from nextscale.families.rq import RQConfig
-from nextscale.nn import HEAD_WIDTH
-from nextscale.nn.transformer import TransformerConfig
-from nextscale.pyramid import ScaleSchedule
+from nextscale.evaluation.cost import decoder_flops
+from nextscale.families.base import Stack
+from nextscale.families.table import family_of
+from nextscale.nn import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 
 HEAD_BYTES = 4
@@ -57,27 +54,19 @@ def roofline(
 
 def passes(config: TransformerConfig, *, item: int, sequences: int = 2, steps: int = 0) -> list[Pass]:
     """All passes of one image, `sequences` side by side."""
-    if isinstance(config, RQConfig):
-        spatial = stack(config, config.sequence, sequences, item, head=False)
-        codes = stack(config.depth_config, config.depth_config.schedule, sequences, item, head=True)
-        return spatial + codes * config.positions
-    if isinstance(config, (DiTConfig, MaskGITConfig)):
-        length = config.tokens if isinstance(config, DiTConfig) else config.schedule.length
-        whole = stack(config, ScaleSchedule([(1, length)]), sequences, item, head=isinstance(config, MaskGITConfig))
-        return whole * sampling_steps(config, steps)
-    return stack(config, config.sequence, sequences, item, head=True)
+    stacks = family_of(config).stacks(config, steps=steps)
+    return [one for stack in stacks for one in stack_passes(stack, sequences, item) * stack.times]
 
 
-def stack(config: TransformerConfig, sequence: ScaleSchedule, sequences: int, item: int, *, head: bool) -> list[Pass]:
+def stack_passes(stack: Stack, sequences: int, item: int) -> list[Pass]:
     """A pass for each part of a sequence, which reads all weights, and keys and values of all parts so far."""
-    width, depth = config.heads * HEAD_WIDTH, config.depth
+    width, depth = stack.config.width, stack.config.depth
     blocks = 12 * width**2 * depth
-    classes = width * config.codebook_size if head else 0
+    head = width * stack.head_outputs
     found = []
-    for part in range(len(sequence)):
-        span = sequence.slice(part)
+    for span in stack.sequence.slices:
         length, known = span.stop - span.start, span.stop
-        flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * classes * length
+        flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * head * length
         kept = 2 * known * width * depth * sequences
-        found.append(Pass(float(flops), float(item * (blocks + kept) + HEAD_BYTES * classes)))
+        found.append(Pass(float(flops), float(item * (blocks + kept) + HEAD_BYTES * head)))
     return found

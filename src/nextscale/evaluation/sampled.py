@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from nextscale.config import read_json
-from nextscale.data.loader import NO_CLASS, to_float
+from nextscale.data.loader import NO_CLASS
 from nextscale.evaluation.features import FeatureSet
 from nextscale.evaluation.real import load_features_file, save_features_file
 from nextscale.files import write_json
-from nextscale.pictures import save_image
+from nextscale.pictures import save_image, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance
 from nextscale.runtime import Processes
@@ -146,8 +145,7 @@ def draw_shard(
                 save_image(image, kept_image(out, s, i))
             if i in wanted:
                 save_image(image, sample_path(out, i))
-        pixels = torch.from_numpy(np.stack([np.asarray(image) for image in drawn.images])).permute(0, 3, 1, 2)
-        pooled, logits = network.outputs(to_float(pixels).to(pipeline.device))  # pyright: ignore[reportCallIssue]
+        pooled, logits = network.outputs(to_tensor(drawn.images).to(pipeline.device))  # pyright: ignore[reportCallIssue]
         labels = torch.tensor(drawn.classes if classes else [NO_CLASS for _ in chosen], dtype=torch.int64)
         parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
         advance(done + chosen.stop - images.start)

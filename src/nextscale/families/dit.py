@@ -1,55 +1,58 @@
 """The diffusion baseline: DiT (arXiv 2212.09748) on the tokenizer's latents, AdaLN-zero blocks, noise prediction.
 
+Sampled with the schedulers of diffusers.
 Shapes: B batch, C width, c latent channels, (h, w) latent map, p patch, L = h w / p^2 tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
-from torch.utils.checkpoint import checkpoint
 
-from nextscale.families.config import DiTConfig
-from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.conditions import Conditions, as_conditions
+from nextscale.errors import require
+from nextscale.families.base import Family, Figures, Stack, refuse_hooks
+from nextscale.families.config import TITLES
+from nextscale.families.config import DiTConfig as DiTConfig
+from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
+from nextscale.nn.transformer import Backbone, Condition
+from nextscale.presets import family_presets
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.sampling.draw import Guidance
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.residual import Quantizer
+from nextscale.tokenizer.vqvae import VQVAE
 
 FREQUENCIES = 256
-"""Sines and cosines that a time step is told by."""
+"""Sines and cosines that encode a time step."""
+PREVIEWS = 10
+"""Times that latents are shown on the way."""
 
 
-class DiT(nn.Module):
+class DiT(Backbone):
     """Transformer from noisy latents, a time step and a class to the noise."""
 
+    config: DiTConfig
+
     def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.schedule = config.schedule
-        self.checkpointing = False
+        super().__init__(config)
         width, inputs = config.width, config.latent_channels * config.patch**2
         self.word_embedding = nn.Linear(inputs, width)
         self.positions = nn.Parameter(torch.empty(config.tokens, width))
         self.class_embedding = nn.Embedding(config.classes + 1, width)
         self.time_embedding = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-        rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
-        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
-            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate) for rate in rates
-        )
+        self.blocks = self.make_blocks()
         self.head_modulation = Linear(width, 2 * width)
         self.head = Linear(width, inputs)
-
-    @property
-    def device(self) -> torch.device:
-        return self.positions.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What activations are computed in (autocast aside)."""
-        return self.positions.dtype
 
     def initialise(self, *, gamma: float = 0.0, head: float = 0.0) -> None:
         """Branches scaled by `gamma` and the head by `head`: at 0 the model starts as the identity (AdaLN-zero)."""
@@ -68,23 +71,20 @@ class DiT(nn.Module):
                 rows[:2].mul_(gamma)
                 rows[2:].mul_(0.5)
 
-    def forward(self, noisy: Tensor, times: Tensor, classes: Tensor) -> Tensor:
+    def condition(self, times: Tensor, classes: Tensor | Conditions) -> Condition:
+        """Modulation rows of times and conditions, or class ids, (B,)."""
+        conditions = as_conditions(classes, self.config.unconditional)
+        vectors_BC = self.time_embedding(frequencies(times).to(self.dtype)) + conditions.vectors(self)
+        assert self.head_modulation is not None
+        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
+        return Condition(vectors_BC, [block.rows(vectors_BC, None) for block in self.blocks], head_rows)
+
+    def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""
         p = self.config.patch
-        waves = frequencies(times).to(self.dtype)
-        condition_BC = self.time_embedding(waves) + self.class_embedding(classes)
         x_BLC = self.word_embedding(F.pixel_unshuffle(noisy.to(self.dtype), p).flatten(2).transpose(1, 2))
-        x_BLC = x_BLC + self.positions
-        groups = [(slice(0, self.config.tokens), None)]
-        for block in self.blocks:
-            rows = block.rows(condition_BC, None)
-            if self.checkpointing and self.training:
-                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False)
-            else:
-                x_BLC = block(x_BLC, rows, groups=groups)
-        scale, shift = self.head_modulation(F.silu(condition_BC)).unflatten(1, (2, -1)).float().unsqueeze(2).unbind(1)
-        read = modulate(x_BLC.float(), scale, shift)
-        noise = self.head(read.to(self.head.bias.dtype)).float()
+        x_BLC = self.transform(x_BLC + self.positions, self.condition(times, classes))
+        noise = self.classify(x_BLC)
         height, width = (side // p for side in self.schedule.final)
         return F.pixel_shuffle(noise.transpose(1, 2).unflatten(2, (height, width)), p)
 
@@ -95,3 +95,143 @@ def frequencies(times: Tensor) -> Tensor:
     rates = torch.exp(torch.arange(half, device=times.device) * (-math.log(10_000) / half))
     angles = times.float()[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def noise_scheduler(config: DiTConfig) -> Any:
+    """DDPM's schedule (arXiv 2006.11239): linear variances, noise prediction, nothing clipped.
+
+    Raises ValueError without diffusers.
+    """
+    require("the diffusion baseline", "diffusers")
+    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=config.noise_levels,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=False,
+        variance_type="fixed_large",
+        timestep_spacing="trailing",
+    )
+
+
+training_scheduler = lru_cache(maxsize=8)(noise_scheduler)
+"""The same for adding noise; sampling changes the state of its own."""
+
+
+@torch.no_grad()
+def sample_diffusion(
+    model: DiT,
+    quantizer: Quantizer,
+    classes: Tensor | Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> Iterator[ScaleSample]:
+    """Generate a batch from noise; guidance is (1 + t) conditional - t unconditional at every step.
+
+    Yields the latents ten times on the way and at the end, with the tokens they quantise to.
+    """
+    conditions = as_conditions(classes, model.config.unconditional)
+    scheduler = noise_scheduler(model.config)
+    steps = config.steps or model.config.sampling_steps
+    if steps > model.config.noise_levels:
+        raise ValueError(f"steps must be at most the model's {model.config.noise_levels} noise levels, got {steps}")
+    scheduler.set_timesteps(steps)
+    shape = (model.config.latent_channels, *model.schedule.final)
+    start = [torch.randn(1, *shape, generator=generator) for generator in generators]
+    latents = torch.cat(start).to(model.device)
+    guidance = Guidance(config.guidance)
+    both = guidance.conditions(conditions)
+    for number, time in enumerate(scheduler.timesteps, 1):
+        noise = guidance.merged(model(guidance.doubled(latents), time.to(model.device).expand(len(both)), both))
+        latents = scheduler.step(noise, time, latents, generator=list(generators)).prev_sample
+        if number % max(1, steps // PREVIEWS) == 0 or number == steps:
+            features = latents * model.config.latent_scale
+            pyramid = quantizer.encode(features)
+            yield ScaleSample(number - 1, pyramid[len(pyramid) - 1], features, pyramid)
+
+
+class DiTFamily(Family):
+    """Diffusion over the tokenizer's latents."""
+
+    kind = "dit"
+    title = TITLES["dit"]
+    config = DiTConfig
+    network = DiT
+    predicts_tokens = False
+
+    def presets(self) -> Mapping[str, DiTConfig]:
+        return family_presets("dit")
+
+    def initialise(self, model: DiT, *, gamma: float) -> None:
+        """AdaLN-zero: branches and head start at nothing, whatever `gamma`."""
+        model.initialise()
+
+    @torch.no_grad()
+    def fitted(self, config: DiTConfig, tokenizer: VQVAE, tokens: Callable[[], TokenPyramid]) -> DiTConfig:
+        """The architecture with the spread of these tokens' latents, unless it names one."""
+        if config.latent_scale != 1:
+            return config
+        spread = tokenizer.quantizer.decode(tokens().to(tokenizer.device)).std()
+        return replace(config, latent_scale=float(f"{float(spread):.4g}"))  # the same on every machine
+
+    def loss(
+        self,
+        model: Any,
+        batch: TokenPyramid,
+        classes: Tensor,
+        *,
+        tokenizer: VQVAE | None,
+        config: DiTConfig,
+        label_smoothing: float = 0.0,
+        player: str = "",
+    ) -> tuple[Tensor, Figures]:
+        """Mean squared error of the noise, of variance 1, in noisy latents at uniform times (DDPM, eq. 14)."""
+        assert tokenizer is not None
+        with torch.no_grad():
+            latents = tokenizer.quantizer.decode(batch) / config.latent_scale
+            noise = torch.randn_like(latents)
+            times = torch.randint(config.noise_levels, (len(latents),), device=latents.device)
+            noisy = training_scheduler(config).add_noise(latents, noise, times)
+        loss = F.mse_loss(model(noisy, times, classes), noise)
+        return loss, {"loss": loss.detach()}
+
+    def sample(
+        self,
+        model: DiT,
+        tokenizer: VQVAE | None,
+        classes: Tensor | Conditions,
+        *,
+        generators: Sequence[torch.Generator],
+        config: SamplingConfig,
+        hook: SamplingHook | None = None,
+    ) -> Iterator[ScaleSample]:
+        assert tokenizer is not None
+        refuse_hooks(hook, config)
+        return sample_diffusion(model, tokenizer.quantizer, classes, generators=generators, config=config)
+
+    def stacks(self, config: DiTConfig, *, steps: int = 0) -> Sequence[Stack]:
+        """The whole map at every step, and what the time modulates."""
+        inputs, width = config.latent_channels * config.patch**2, config.width
+        return [
+            Stack(
+                config=config,
+                sequence=ScaleSchedule([(1, config.tokens)]),
+                times=steps or config.sampling_steps,
+                embedded=config.tokens,
+                latent_channels=inputs,
+                head_positions=config.tokens,
+                head_outputs=inputs,
+                head_after_guidance=False,
+                condition_flops=2.0 * (FREQUENCIES * width + width**2),
+                condition_each_time=True,
+            )
+        ]
+
+    def yields(self, config: DiTConfig) -> int:
+        return PREVIEWS
+
+
+FAMILY = DiTFamily()

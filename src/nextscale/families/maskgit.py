@@ -1,4 +1,4 @@
-"""The masked baseline: MaskGIT (arXiv 2202.04200), all tokens at once, the surest kept step by step.
+"""The masked baseline: MaskGIT (arXiv 2202.04200), all tokens at once, the most confident kept step by step.
 
 A single token map; every position sees every other. Masked positions read a learned vector, the others their code.
 Shapes: B batch, L tokens, C width, V codebook entries.
@@ -7,14 +7,25 @@ Shapes: B batch, L tokens, C width, V codebook entries.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
-from nextscale.families.config import MaskGITConfig
-from nextscale.families.var import VAR
-from nextscale.nn.transformer import Condition
+from nextscale.conditions import Conditions, as_conditions
+from nextscale.families.base import Family, Figures, Stack, refuse_hooks
+from nextscale.families.config import TITLES
+from nextscale.families.config import MaskGITConfig as MaskGITConfig
+from nextscale.nn.transformer import Condition, Transformer
+from nextscale.presets import family_presets
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.sampling.draw import Guidance, draw_tokens, gumbel_noise, tempered
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.residual import Quantizer, flatten_map
+from nextscale.tokenizer.vqvae import VQVAE
 
 
 def masked_share(ratio: float) -> float:
@@ -22,8 +33,8 @@ def masked_share(ratio: float) -> float:
     return math.cos(ratio * math.pi / 2)
 
 
-class MaskGIT(VAR):
-    """VAR's blocks and head over one part, the whole map, which is read masked."""
+class MaskGIT(Transformer):
+    """The transformer over one part, the whole map, which is read masked."""
 
     config: MaskGITConfig
 
@@ -32,11 +43,11 @@ class MaskGIT(VAR):
         self.masked = nn.Parameter(torch.empty(config.width))
 
     def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
-        """As VAR; the masked vector as an embedding."""
+        """As `Transformer`; the masked vector as an embedding."""
         super().initialise(gamma=gamma, head=head)
         trunc_normal_(self.masked, std=(1 / (3 * self.config.width)) ** 0.5)
 
-    def forward(self, latents: Tensor, masked: Tensor, classes: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, latents: Tensor, masked: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Codes' embeddings (B, L, latent_channels), which are masked (B, L) bool, (B,) -> (B, L, V) float32."""
         return self.predict_masked(latents, masked, self.condition(classes))
 
@@ -45,5 +56,121 @@ class MaskGIT(VAR):
         words = self.word_embedding(latents.to(self.dtype))
         words = torch.where(masked[..., None], self.masked.to(words.dtype), words)
         placed = self.embed(None, condition, slice(0, self.sequence.length))
-        x_BLC = self.through_blocks(placed + words, condition)
-        return self.classify(self.head_input(x_BLC, condition))
+        return self.classify(self.transform(placed + words, condition, groups=self.groups()))
+
+
+def masked_counts(length: int, steps: int) -> list[int]:
+    """Tokens still masked after each step: the cosine schedule, at least one fewer every step, 0 at the end."""
+    counts, left = [], length
+    for step in range(1, steps + 1):
+        left = max(0, min(left - 1, int(length * masked_share(step / steps))))
+        counts.append(left)
+    counts[-1] = 0
+    return counts
+
+
+@torch.no_grad()
+def sample_masked(
+    model: MaskGIT,
+    quantizer: Quantizer,
+    classes: Tensor | Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> Iterator[ScaleSample]:
+    """Generate a batch, yielding after every step; guidance rises from 0 to its whole over the steps."""
+    conditions = as_conditions(classes, model.config.unconditional)
+    guidance = Guidance(config.guidance)
+    condition = model.condition(guidance.conditions(conditions))
+    size, length = model.schedule.final, model.sequence.length
+    steps = min(config.steps or model.config.sampling_steps, length)
+    tokens = torch.zeros(len(conditions), length, dtype=torch.int64, device=model.device)
+    masked = torch.ones_like(tokens, dtype=torch.bool)
+    for step, left in enumerate(masked_counts(length, steps)):
+        latents = guidance.doubled(flatten_map(quantizer.lookup(tokens.unflatten(1, size))))
+        logits = model.predict_masked(latents, guidance.doubled(masked), condition)
+        logits = tempered(guidance.merged(logits, step / max(1, steps - 1)), config.temperature)
+        noise = gumbel_noise(length, logits.shape[-1], generators, logits.device)
+        chosen, _ = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p)
+        confidence = logits.log_softmax(dim=-1).gather(-1, chosen[..., None]).squeeze(-1)
+        temperature = model.config.choice_temperature * (1 - (step + 1) / steps)
+        confidence = confidence + temperature * gumbel_noise(1, length, generators, logits.device)[:, 0]
+        confidence = confidence.masked_fill(~masked, torch.inf)  # what is known stays
+        tokens = torch.where(masked, chosen, tokens)
+        least_confident = confidence.argsort(dim=1)[:, :left]
+        masked = torch.zeros_like(masked).scatter_(1, least_confident, True)
+        pyramid = TokenPyramid(tokens.clone(), model.schedule)
+        shown = quantizer.decode(pyramid) * ~masked.view(-1, 1, *size)
+        yield ScaleSample(step, pyramid[0], shown, pyramid)
+
+
+class MaskGITFamily(Family):
+    """Masked prediction."""
+
+    kind = "maskgit"
+    title = TITLES["maskgit"]
+    config = MaskGITConfig
+    network = MaskGIT
+
+    def presets(self) -> Mapping[str, MaskGITConfig]:
+        return family_presets("maskgit")
+
+    def loss(
+        self,
+        model: Any,
+        batch: TokenPyramid,
+        classes: Tensor,
+        *,
+        tokenizer: VQVAE | None,
+        config: MaskGITConfig,
+        label_smoothing: float = 0.0,
+        player: str = "",
+    ) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy of masked tokens given the others, a cosine of a uniform number of them masked (eq. 1)."""
+        assert tokenizer is not None
+        packed = batch.packed
+        share = torch.cos(torch.rand(len(packed), 1, device=packed.device) * (math.pi / 2))
+        count = (share * packed.shape[1]).ceil().clamp_min(1)
+        masked = torch.rand(packed.shape, device=packed.device).argsort(dim=1).argsort(dim=1) < count
+        with torch.no_grad():
+            latents = flatten_map(tokenizer.quantizer.lookup(batch[0]))
+        logits_BLV = model(latents, masked, classes)
+        loss = F.cross_entropy(logits_BLV[masked], packed[masked], label_smoothing=label_smoothing)
+        with torch.no_grad():
+            plain = F.cross_entropy(logits_BLV[masked], packed[masked])
+            right = (logits_BLV[masked].argmax(dim=-1) == packed[masked]).float().mean()
+        figures = {"loss": plain, "accuracy": right}
+        return loss, figures | {f"{name}_last": value for name, value in figures.items()}
+
+    def sample(
+        self,
+        model: MaskGIT,
+        tokenizer: VQVAE | None,
+        classes: Tensor | Conditions,
+        *,
+        generators: Sequence[torch.Generator],
+        config: SamplingConfig,
+        hook: SamplingHook | None = None,
+    ) -> Iterator[ScaleSample]:
+        assert tokenizer is not None
+        refuse_hooks(hook, config)
+        return sample_masked(model, tokenizer.quantizer, classes, generators=generators, config=config)
+
+    def stacks(self, config: MaskGITConfig, *, steps: int = 0) -> Sequence[Stack]:
+        """The whole map at every step; the modulation once."""
+        length = config.schedule.length
+        return [
+            Stack(
+                config=config,
+                sequence=ScaleSchedule([(1, length)]),
+                times=steps or config.sampling_steps,
+                embedded=length,
+                latent_channels=config.latent_channels,
+                head_positions=length,
+                head_outputs=config.codebook_size,
+                head_after_guidance=False,
+            )
+        ]
+
+
+FAMILY = MaskGITFamily()

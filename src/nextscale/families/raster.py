@@ -2,13 +2,98 @@
 
 It is the next-scale transformer over a sequence whose parts are single tokens: the same blocks, class modulation,
 cache and head. What it reads is the code of the token before instead of coarser scales.
+Shapes: B batch, L tokens, V codebook entries.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from nextscale.conditions import Conditions, as_conditions
+from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
+from nextscale.families.config import TITLES
 from nextscale.families.config import RasterConfig as RasterConfig
-from nextscale.families.var import VAR
+from nextscale.nn.transformer import Transformer
+from nextscale.presets import family_presets
+from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.draw import Guidance, draw_next
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.residual import Quantizer, flatten_map
+from nextscale.tokenizer.vqvae import VQVAE
 
 
-class Raster(VAR):
-    """VAR's transformer, token by token: `step` takes the place of a token as its scale."""
+class Raster(Transformer):
+    """The transformer over single tokens: `step` takes the place of a token."""
+
+    def forward(self, latents: Tensor, classes: Tensor | Conditions) -> Tensor:
+        """Teacher forcing: codes before each token (B, L - 1, latent_channels), (B,) -> (B, L, V) float32."""
+        return self.classify(self.hidden(latents, self.condition(classes)))
+
+    @staticmethod
+    def inputs(quantizer: Quantizer, tokens: TokenPyramid) -> Tensor:
+        """The codes before each token but the first, (B, L - 1, latent_channels)."""
+        with torch.no_grad():
+            return flatten_map(quantizer.lookup(tokens[0]))[:, :-1]
+
+
+@torch.no_grad()
+def sample_raster(
+    model: Raster,
+    quantizer: Quantizer,
+    classes: Tensor | Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> Iterator[ScaleSample]:
+    """Generate a batch, yielding after every row of the map; guidance is as strong at every token."""
+    conditions = as_conditions(classes, model.config.unconditional)
+    guidance = Guidance(config.guidance)
+    condition = model.condition(guidance.conditions(conditions))
+    cache = model.new_cache(condition.batch)
+    height, width = model.schedule.final
+    tokens = torch.zeros(len(conditions), height * width, dtype=torch.int64, device=model.device)
+    latents = None
+    for place in range(height * width):
+        read = guidance.merged(model.step(place, latents, condition, cache))
+        tokens[:, place] = draw_next(model.classify(read), generators, config)[:, 0]
+        latents = guidance.doubled(flatten_map(quantizer.lookup(tokens[:, place].view(-1, 1, 1))))
+        if (place + 1) % width == 0:
+            yield unfinished_map(tokens, quantizer, place + 1)
+
+
+class RasterFamily(Autoregressive):
+    """Raster order."""
+
+    kind = "raster"
+    title = TITLES["raster"]
+    config = RasterConfig
+    network = Raster
+
+    def presets(self) -> Mapping[str, RasterConfig]:
+        return family_presets("raster")
+
+    def sample(
+        self,
+        model: Raster,
+        tokenizer: VQVAE | None,
+        classes: Tensor | Conditions,
+        *,
+        generators: Sequence[torch.Generator],
+        config: SamplingConfig,
+        hook: SamplingHook | None = None,
+    ) -> Iterator[ScaleSample]:
+        assert tokenizer is not None
+        refuse_hooks(hook, config)
+        return sample_raster(model, tokenizer.quantizer, classes, generators=generators, config=config)
+
+    def stacks(self, config: RasterConfig, *, steps: int = 0) -> Sequence[Stack]:
+        return [whole_sequence(config)]
+
+    def yields(self, config: RasterConfig) -> int:
+        return config.schedule.final[0]
+
+
+FAMILY = RasterFamily()

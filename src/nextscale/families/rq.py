@@ -8,16 +8,25 @@ Shapes: B batch, P positions, D codes of each, C width, V codebook entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from nextscale.families.config import RQConfig
-from nextscale.families.var import VAR
+from nextscale.conditions import Conditions, as_conditions
+from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
+from nextscale.families.config import TITLES
+from nextscale.families.config import RQConfig as RQConfig
 from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Condition, Transformer
+from nextscale.presets import family_presets
+from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.draw import Guidance, draw_next
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.residual import Quantizer, flatten_map
+from nextscale.tokenizer.vqvae import VQVAE
 
 
 class RQTransformer(nn.Module):
@@ -27,8 +36,8 @@ class RQTransformer(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = config.schedule
-        self.spatial = Transformer(config)
-        self.by_depth = VAR(config.depth_config)
+        self.spatial = Transformer(config, head=False)
+        self.by_depth = Transformer(config.depth_config)
 
     @property
     def device(self) -> torch.device:
@@ -62,7 +71,7 @@ class RQTransformer(nn.Module):
         self.spatial.initialise(gamma=gamma)
         self.by_depth.initialise(gamma=gamma, head=head)
 
-    def depth_condition(self, hidden_BPC: Tensor, classes: Tensor) -> Condition:
+    def depth_condition(self, hidden_BPC: Tensor, classes: Tensor | Conditions) -> Condition:
         """What the depth transformer starts from at places with these spatial states, of classes (B,): B P sequences.
 
         The class's rows are computed once per image.
@@ -73,7 +82,7 @@ class RQTransformer(nn.Module):
         head_rows = condition.head_rows_B2C.repeat_interleave(places, dim=0)
         return Condition(hidden_BPC.flatten(0, 1), rows, head_rows)
 
-    def forward(self, latents: Tensor, classes: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Teacher forcing: the codes' embeddings (B, D, P, latent_channels), classes (B,) -> (B, D P, V) float32.
 
         Logits are in the pyramid's order, all places of the first code, then those of the second.
@@ -82,5 +91,82 @@ class RQTransformer(nn.Module):
         hidden_BPC = self.spatial.hidden(sums[:, -1, :-1], self.spatial.condition(classes))
         condition = self.depth_condition(hidden_BPC, classes)
         before = sums[:, :-1].transpose(1, 2).flatten(0, 1)  # (B P, D - 1, latent_channels)
-        logits = self.by_depth.predict(before, condition)  # (B P, D, V)
-        return logits.unflatten(0, (len(classes), -1)).transpose(1, 2).flatten(1, 2)
+        logits = self.by_depth.classify(self.by_depth.hidden(before, condition))  # (B P, D, V)
+        return logits.unflatten(0, (len(latents), -1)).transpose(1, 2).flatten(1, 2)
+
+    @staticmethod
+    def inputs(quantizer: Quantizer, tokens: TokenPyramid) -> Tensor:
+        """All codes, (B, D, P, latent_channels)."""
+        with torch.no_grad():
+            return torch.stack([flatten_map(quantizer.lookup(token_map)) for token_map in tokens], dim=1)
+
+
+@torch.no_grad()
+def sample_rq(
+    model: RQTransformer,
+    quantizer: Quantizer,
+    classes: Tensor | Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> Iterator[ScaleSample]:
+    """Generate a batch, position by position and code by code; yielded after each row."""
+    conditions = as_conditions(classes, model.config.unconditional)
+    guidance = Guidance(config.guidance)
+    both = guidance.conditions(conditions)
+    condition = model.spatial.condition(both)
+    by_depth = model.by_depth.condition(both)
+    cache = model.spatial.new_cache(len(both))
+    places, codes = model.config.positions, model.config.codes
+    width = model.schedule.final[1]
+    tokens = torch.zeros(len(conditions), codes, places, dtype=torch.int64, device=model.device)
+    latents = None
+    for place in range(places):
+        state = replace(by_depth, start_BC=model.spatial.step(place, latents, condition, cache)[:, 0])
+        small = model.by_depth.new_cache(len(both))
+        total: Tensor | None = None
+        for code in range(codes):
+            read = guidance.merged(model.by_depth.step(code, total, state, small))
+            tokens[:, code, place] = draw_next(model.by_depth.classify(read), generators, config)[:, 0]
+            added = guidance.doubled(flatten_map(quantizer.lookup(tokens[:, code, place].view(-1, 1, 1))))
+            total = added if total is None else total + added
+        latents = total
+        if (place + 1) % width == 0:
+            yield unfinished_map(tokens.flatten(1), quantizer, place + 1)
+
+
+class RQFamily(Autoregressive):
+    """Residual-quantised prediction."""
+
+    kind = "rq"
+    title = TITLES["rq"]
+    config = RQConfig
+    network = RQTransformer
+
+    def presets(self) -> Mapping[str, RQConfig]:
+        return family_presets("rq")
+
+    def sample(
+        self,
+        model: RQTransformer,
+        tokenizer: VQVAE | None,
+        classes: Tensor | Conditions,
+        *,
+        generators: Sequence[torch.Generator],
+        config: SamplingConfig,
+        hook: SamplingHook | None = None,
+    ) -> Iterator[ScaleSample]:
+        assert tokenizer is not None
+        refuse_hooks(hook, config)
+        return sample_rq(model, tokenizer.quantizer, classes, generators=generators, config=config)
+
+    def stacks(self, config: RQConfig, *, steps: int = 0) -> Sequence[Stack]:
+        """The spatial transformer over all positions, and the depth transformer at each of them."""
+        spatial, codes = whole_sequence(config), whole_sequence(config.depth_config)
+        return [replace(spatial, head_positions=0, head_outputs=0), replace(codes, times=config.positions)]
+
+    def yields(self, config: RQConfig) -> int:
+        return config.schedule.final[0]
+
+
+FAMILY = RQFamily()

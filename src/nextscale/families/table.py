@@ -1,39 +1,42 @@
-"""The kinds of models by name."""
+"""The registry of families: the one place that knows them by name.
+
+The families of the package are imported when they are asked for; any other joins with `register`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
-from nextscale.families.config import ARCHITECTURES, TITLES, TransformerConfig, architecture
-from nextscale.families.dit import DiT
-from nextscale.families.maskgit import MaskGIT
-from nextscale.families.raster import Raster
-from nextscale.families.rq import RQTransformer
-from nextscale.families.var import VAR
+from nextscale.families.base import Family
+from nextscale.families.config import ARCHITECTURES
 
-Model = VAR | Raster | RQTransformer | MaskGIT | DiT
+_registered: dict[str, Family] = {}
 
 
-@dataclass(frozen=True)
-class Family:
-    """One kind of model: its classes, and what it is called."""
-
-    kind: str
-    config: type[TransformerConfig]
-    model: type[Model]
-    title: str
-
-
-MODELS: dict[str, type[Model]] = {"var": VAR, "raster": Raster, "rq": RQTransformer, "maskgit": MaskGIT, "dit": DiT}
-FAMILIES = {kind: Family(kind, ARCHITECTURES[kind], model, TITLES[kind]) for kind, model in MODELS.items()}
+def register(family: Family) -> Family:
+    """Add a family, or replace the one of the same kind; returns it."""
+    _registered[family.kind] = family
+    return family
 
 
 def family(kind: str) -> Family:
-    """Raises ValueError for an unknown kind."""
-    architecture(kind)
-    return FAMILIES[kind]
+    """The family of a kind. Raises ValueError for an unknown one."""
+    if kind not in _registered and kind in ARCHITECTURES:
+        register(import_module(f"nextscale.families.{kind}").FAMILY)
+    if kind not in _registered:
+        raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(kinds())}")
+    return _registered[kind]
 
 
-def kind_of(config: TransformerConfig) -> Family:
-    """The family of an architecture."""
-    return next(one for one in FAMILIES.values() if type(config) is one.config)
+def kinds() -> tuple[str, ...]:
+    """Names of all families."""
+    return tuple(dict.fromkeys([*ARCHITECTURES, *_registered]))
+
+
+def family_of(config: Any) -> Family:
+    """The family of an architecture. Raises ValueError where there is none."""
+    for one in map(family, kinds()):
+        if type(config) is one.config:
+            return one
+    raise ValueError(f"{type(config).__name__} is the architecture of no registered family")

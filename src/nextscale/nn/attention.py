@@ -5,6 +5,7 @@ Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -33,6 +34,9 @@ class KeyValueCache:
         self.keys = torch.empty(shape, device=device, dtype=dtype)
         self.values = torch.empty(shape, device=device, dtype=dtype)
         self.end = 0
+        "Positions so far."
+        self.parts = 0
+        "Parts so far, of which some positions may have been left out."
 
     def append(self, layer: int, key_BHLD: Tensor, value_BHLD: Tensor) -> tuple[Tensor, Tensor]:
         end = self.end + key_BHLD.shape[2]
@@ -42,6 +46,13 @@ class KeyValueCache:
 
     def advance(self, length: int) -> None:
         self.end += length
+        self.parts += 1
+
+    def select(self, images: slice) -> KeyValueCache:
+        """The same cache for some of the images; it writes into the same buffers."""
+        chosen = copy.copy(self)
+        chosen.keys, chosen.values = self.keys[:, images], self.values[:, images]
+        return chosen
 
 
 def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn.linear import Linear
+from nextscale.runtime import multiplies_bf16
 
 logger = logging.getLogger("nextscale")
 
@@ -181,6 +182,32 @@ def unpack_linears(module: nn.Module) -> None:
             setattr(module, name, child.plain())
         else:
             unpack_linears(child)
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether a module multiplies int8 anywhere."""
+    return any(isinstance(child, QuantizedLinear) for child in module.modules())
+
+
+def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """Move a model to a device to generate in a type with its fastest layers; returns what it computes in beside int8.
+
+    Raises ValueError for a model that is in int8 already.
+    """
+    unpack_linears(model)
+    if dtype == torch.int8:
+        dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
+        for block in model.blocks:
+            pack_linears(block.attention, QuantizedLinear)
+            pack_linears(block.feed_forward, QuantizedLinear)
+    model.to(device, dtype)
+    if device.type == "cpu" and hasattr(model, "head"):
+        model.head.float()  # a hundredth of the work, and bf16 would round the logits
+    if can_pack(device, dtype):
+        pack_linears(model)
+        for parameter in model.parameters():  # the few left would keep the whole file mapped
+            parameter.data = parameter.data.clone()
+    return dtype
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,11 +1,12 @@
-"""What the transformers of all families share: embeddings, AdaLN blocks, and what depends on the class alone.
+"""The transformer of all families: embeddings of a sequence in parts, AdaLN blocks, and a head that reads them.
 
-Shapes: B batch, L tokens of the sequence, l tokens of one part of it, C width.
+A part is what is predicted at once: a whole scale in next-scale prediction, a single token in raster order.
+Shapes: B batch, L tokens of the sequence, l tokens of one part, C width, V codebook entries, T tokens of a text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
+from nextscale.conditions import Conditions, as_conditions
 from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
-from nextscale.nn.block import ROWS, AdaLNBlock
+from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.nn.cpu import Group
 from nextscale.nn.linear import Linear
 
 ATTENTION_GROUP = 128
@@ -26,29 +29,111 @@ ATTENTION_GROUP = 128
 
 @dataclass(frozen=True)
 class Condition:
-    """All that depends on the class alone, computed once per image."""
+    """What the blocks and the head read of a batch's conditions, computed once per image."""
 
     start_BC: Tensor
     rows: Sequence[Tensor]  # per block (B, 6, C)
     head_rows_B2C: Tensor | None = None  # scale, shift
+    context: tuple[Tensor, Tensor] | None = None
+    "Tokens (B, T, C) and their mask (B, T) bool, for blocks that take them; None for classes."
 
     @property
     def batch(self) -> int:
         return self.start_BC.shape[0]
 
+    def select(self, rows: slice) -> Condition:
+        """Those of some of the images."""
+        return Condition(
+            self.start_BC[rows],
+            [each[rows] for each in self.rows],
+            None if self.head_rows_B2C is None else self.head_rows_B2C[rows],
+            None if self.context is None else (self.context[0][rows], self.context[1][rows]),
+        )
 
-class Transformer(nn.Module):
-    """GPT-2-style transformer with AdaLN over the parts of a sequence; families put heads on it."""
 
-    mask: Tensor
-    levels: Tensor
+class Backbone(nn.Module):
+    """AdaLN blocks and the head behind them; families put their embeddings before it."""
+
+    blocks: Sequence[AdaLNBlock]
+    head_modulation: Linear | None
+    head: Linear
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.schedule = config.schedule
         self.checkpointing = False
         "Whether training keeps only the blocks' inputs and computes the rest again in the backward pass."
-        self.schedule = config.schedule
+        self.run: Callable[..., Tensor] | None = None
+        "`transform` as `compile_transform` left it."
+
+    def make_blocks(self, block: type[AdaLNBlock] = AdaLNBlock) -> Any:
+        """The blocks, as a ModuleList; stochastic depth rises from 0 to the last block."""
+        config = self.config
+        rates = [config.drop_path * number / max(1, config.depth - 1) for number in range(config.depth)]
+        own = config.adaln and not config.shared_adaln
+        return nn.ModuleList(
+            block(config.heads, normalise=config.qk_normalisation, drop_path=rate, own=own) for rate in rates
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.get_parameter("positions").device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What activations are computed in (autocast aside)."""
+        return self.get_parameter("positions").dtype
+
+    def transform(
+        self,
+        x_BLC: Tensor,
+        condition: Condition,
+        *,
+        groups: Sequence[Group] = (),
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """All blocks, then the head's AdaLN: (B, L, C) -> what the head's Linear reads, (B, L, C) float32.
+
+        The one loop over blocks: under the groups' mask for a whole sequence, or adding keys and values to a cache.
+        Without a head it gives the blocks' states.
+        """
+        context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
+        for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
+            if self.checkpointing and self.training:
+                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False, **context)
+            else:
+                x_BLC = block(x_BLC, rows, groups=groups, cache=cache, layer=layer, **context)
+        if cache is not None:
+            cache.advance(x_BLC.shape[1])
+        if condition.head_rows_B2C is None:
+            return x_BLC
+        scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
+        return modulate(x_BLC.float(), scale, shift)
+
+    def compile_transform(self, *, graphs: int, **options: Any) -> None:
+        """Compile `transform` for generation, keeping up to so many graphs; `options` go to torch.compile."""
+        compiled = torch.compile(self.transform, dynamic=False, **options)
+        limits = torch._dynamo.config
+        self.run = limits.patch(recompile_limit=max(graphs, limits.recompile_limit))(compiled)
+
+    def classify(self, x_BLC: Tensor) -> Tensor:
+        """The head's Linear, (B, l, C) -> (B, l, V) float32."""
+        return self.head(x_BLC.to(self.head.bias.dtype)).float()
+
+
+class Transformer(Backbone):
+    """GPT-2-style transformer with AdaLN over the parts of a sequence (paper, sections 3.1 and 3.3).
+
+    No tokenizer inside: it reads latents (B, l, latent_channels). Without a `head`, its states are what it gives.
+    """
+
+    mask: Tensor
+    levels: Tensor
+
+    def __init__(self, config: TransformerConfig, *, head: bool = True, block: type[AdaLNBlock] = AdaLNBlock) -> None:
+        super().__init__(config)
         self.sequence = config.sequence
         width, schedule = config.width, self.sequence
         self.class_embedding = nn.Embedding(config.classes + 1, width)
@@ -57,29 +142,20 @@ class Transformer(nn.Module):
         self.level_embedding = nn.Embedding(len(schedule), width)
         self.word_embedding = nn.Linear(config.latent_channels, width)
         self.shared_modulation = Linear(width, ROWS * width) if config.shared_adaln else None
-        rates = [config.drop_path * block / max(1, config.depth - 1) for block in range(config.depth)]
-        own = config.adaln and not config.shared_adaln
-        self.blocks: Sequence[AdaLNBlock] = nn.ModuleList(  # pyright: ignore[reportAttributeAccessIssue]
-            AdaLNBlock(config.heads, normalise=config.qk_normalisation, drop_path=rate, own=own) for rate in rates
-        )
+        self.blocks = self.make_blocks(block)
+        self.head_modulation = Linear(width, 2 * width) if head and config.adaln else None
+        self.head_offset = nn.Parameter(torch.empty(2, width)) if head and not config.adaln else None
+        self.has_head = head
+        if head:
+            self.head = Linear(width, config.codebook_size)
         self.register_buffer("mask", schedule.mask(), persistent=False)
         self.register_buffer("levels", schedule.levels(), persistent=False)
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.positions.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What activations are computed in (autocast aside)."""
-        return self.positions.dtype
-
-    def initialise(self, *, gamma: float = 1e-3) -> None:
+    def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
         """Draw initial weights by the published rule from torch's global generator.
 
         trunc-normal std sqrt(1 / (3 C)); branch outputs divided by sqrt(2 depth); AdaLN gamma rows x `gamma`, its other
-        rows x 0.5; Linear biases 0. Without AdaLN, plain layer normalisation.
+        rows x 0.5; Linear biases 0; the head's weights x `head`. Without AdaLN, plain layer normalisation.
         """
         width = self.config.width
         std = (1 / (3 * width)) ** 0.5
@@ -106,49 +182,49 @@ class Transformer(nn.Module):
                     nn.init.normal_(block.offset, std=width**-0.5)
                 rows[:2].mul_(gamma)
                 rows[2:].mul_(0.5)
+            if self.head_modulation is not None:
+                self.head_modulation.weight.mul_(0.5)
+            if self.head_offset is not None:
+                self.head_offset.zero_()
+            if self.has_head:
+                self.head.weight.mul_(head)
 
-    def condition(self, classes: Tensor) -> Condition:
-        """Start token and modulation rows of class ids (B,), unconditional id included."""
-        class_BC = self.class_embedding(classes)
-        shared = None
+    def condition(self, classes: Tensor | Conditions) -> Condition:
+        """Start token and modulation rows of conditions, or of class ids (B,), the unconditional one included."""
+        conditions = as_conditions(classes, self.config.unconditional)
+        start_BC = conditions.vectors(self)
+        shared = head_rows = None
         if self.shared_modulation is not None:
-            shared = self.shared_modulation(F.silu(class_BC)).unflatten(1, (ROWS, -1))
-        rows = [block.rows(class_BC, shared) for block in self.blocks]
-        return Condition(class_BC, rows)
+            shared = self.shared_modulation(F.silu(start_BC)).unflatten(1, (ROWS, -1))
+        if self.head_offset is not None:
+            head_rows = self.head_offset.expand(len(start_BC), -1, -1)
+        elif self.head_modulation is not None:
+            head_rows = self.head_modulation(F.silu(start_BC)).unflatten(1, (2, -1))
+        rows = [block.rows(start_BC, shared) for block in self.blocks]
+        return Condition(start_BC, rows, head_rows, conditions.context(self))
 
     def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:
-        """Input tokens of the positions in `span`: start tokens for scale 1, else projected latents."""
+        """Input tokens of the positions in `span`: start tokens for the first part, else projected latents."""
         if latents is None:
             x_BLC = condition.start_BC.unsqueeze(1) + self.start_position
         else:
             x_BLC = self.word_embedding(latents.to(self.dtype))
         return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
 
-    def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
-        """A whole sequence at once: latents of all parts but the first (B, L - l_1, latent_channels) -> (B, L, C)."""
-        first = self.sequence.slice(0)
-        x_BLC = torch.cat(
-            [
-                self.embed(None, condition, first),
-                self.embed(latents, condition, slice(first.stop, self.sequence.length)),
-            ],
-            dim=1,
-        )
-        return self.through_blocks(x_BLC, condition)
-
-    def through_blocks(self, x_BLC: Tensor, condition: Condition) -> Tensor:
-        """All blocks over a whole sequence, (B, L, C) -> same: each token sees the parts up to its own."""
+    def groups(self) -> list[Group]:
+        """Runs of parts that get an attention product of their own, each with the mask inside it."""
         # A group that is one part sees everything up to its end and needs no mask.
-        groups = [
+        return [
             (span, None if span in self.sequence.slices else self.mask[span, : span.stop])
             for span in self.sequence.groups(ATTENTION_GROUP)
         ]
-        for block, rows in zip(self.blocks, condition.rows, strict=True):
-            if self.checkpointing and self.training:
-                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False)
-            else:
-                x_BLC = block(x_BLC, rows, groups=groups)
-        return x_BLC
+
+    def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
+        """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels)."""
+        first = self.sequence.slice(0)
+        rest = slice(first.stop, self.sequence.length)
+        parts = [self.embed(None, condition, first), self.embed(latents, condition, rest)]
+        return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty cache for `batch` sequences in the weights' type."""
@@ -161,18 +237,14 @@ class Transformer(nn.Module):
             dtype=self.dtype,
         )
 
-    def advance(self, part: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
-        """The hidden states of one part, (B, l, C); its keys and values are added to the cache.
+    def step(self, part: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
+        """What the head's Linear reads at one part, (B, l, C) float32; its keys and values are added to the cache.
 
-        `latents` (B, l, latent_channels) is what the part reads; None at the first.
+        `classify` makes logits of it. `latents` (B, l, latent_channels) is what the part reads: in next-scale
+        prediction what coarser scales accumulated; None at the first part.
         """
-        span = self.sequence.slice(part)
-        assert cache.end == span.start, "parts must be stepped in order"
-        x_BLC = self.embed(latents, condition, span)
-        for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
-            x_BLC = block(x_BLC, rows, cache=cache, layer=layer)
-        cache.advance(x_BLC.shape[1])
-        return x_BLC
+        assert cache.parts == part, "parts must be stepped in order"
+        return self.transform(self.embed(latents, condition, self.sequence.slice(part)), condition, cache=cache)
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:

@@ -1,19 +1,86 @@
-"""The draw of tokens: Gumbel noise per image, the best score among what the filters keep, and how sure it is.
+"""From logits to tokens: guidance, temperature, top-k, top-p, and the draw with Gumbel noise of each image.
 
+All are functions that overwrite nothing they are given.
 Shapes: B batch, L positions, V codebook entries, N rows (positions of all images).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from nextscale.conditions import Conditions
+from nextscale.sampling.step import SamplingConfig
 
 TABLE_BYTES = 4 * 2**20
 """Bound on the (N, V) tables worked on at once: they should stay in cache."""
 MASS_MARGIN = 1e-5
 """Rounding of a sum of probabilities."""
+
+
+def guidance_ramp(scale: int, scales: int) -> float:
+    """(k-1)/(K-1): 0 at the first scale, 1 at the last, and 1 where there is only one."""
+    return scale / (scales - 1) if scales > 1 else 1.0
+
+
+def guide(conditional_BLV: Tensor, unconditional_BLV: Tensor, strength: float) -> Tensor:
+    """Classifier-free guidance, (1 + t) conditional - t unconditional."""
+    return (1 + strength) * conditional_BLV - strength * unconditional_BLV
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a batch: its pass holds every image twice, the second time without its class.
+
+    At a strength of 0 there is one pass, and nothing is doubled.
+    """
+
+    strength: float
+
+    def conditions(self, conditions: Conditions) -> Conditions:
+        """Conditions of the pass: B -> 2 B."""
+        return conditions.with_unconditional() if self.strength else conditions
+
+    def doubled(self, values: Tensor) -> Tensor:
+        """What both halves read: (B, ...) -> (2 B, ...)."""
+        return torch.cat([values, values]) if self.strength else values
+
+    def merged(self, values: Tensor, share: float = 1.0) -> Tensor:
+        """The conditional half guided by the other, with a share of the strength: (2 B, ...) -> (B, ...).
+
+        What a linear head reads may be merged in place of its logits: that halves the head's work.
+        """
+        if not self.strength:
+            return values
+        conditional, unconditional = values.chunk(2)
+        return guide(conditional, unconditional, self.strength * share)
+
+
+def tempered(logits_BLV: Tensor, temperature: float) -> Tensor:
+    """Logits over the temperature; the same tensor at 1."""
+    return logits_BLV if temperature == 1 else logits_BLV / temperature
+
+
+def filter_logits(logits_BLV: Tensor, *, top_k: int = 0, top_p: float = 0.0) -> Tensor:
+    """Logits with everything that top-k and top-p drop at minus infinity.
+
+    Top-k keeps the k largest logits (and ties with the last). Top-p keeps, in falling order of probability
+    after top-k, each token before which less than p has been gathered; the first always stays. 0 is off.
+    """
+    size = logits_BLV.shape[-1]
+    kept = min(top_k, size) if top_k else size
+    if kept == size and not top_p:
+        return logits_BLV
+    ordered = logits_BLV.topk(kept).values
+    threshold = ordered[..., -1:]
+    if top_p:
+        before = ordered.softmax(dim=-1).cumsum(dim=-1).roll(1, dims=-1)
+        before[..., 0] = 0
+        threshold = ordered.gather(-1, (before < top_p).sum(dim=-1, keepdim=True).clamp_min(1) - 1)
+    return logits_BLV.masked_fill(logits_BLV < threshold, -torch.inf)
 
 
 def gumbel_noise(length: int, size: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
@@ -29,7 +96,7 @@ def gumbel_noise(length: int, size: int, generators: Sequence[torch.Generator], 
     return uniform.neg_().log1p_().neg_().log_().neg_()
 
 
-def draw(
+def draw_tokens(
     logits_BLV: Tensor, noise_BLV: Tensor, *, top_k: int = 0, top_p: float = 0.0, margin: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """One token per position, (B, L) int64: argmax of p over exponential noise among what the filters keep.
@@ -50,7 +117,7 @@ def draw(
 
 
 def draw_rows(logits_NV: Tensor, noise_NV: Tensor, *, top_k: int, top_p: float, margin: float) -> tuple[Tensor, Tensor]:
-    """`draw` of rows: tokens (N,) and doubts (N,)."""
+    """`draw_tokens` of rows: tokens (N,) and doubts (N,)."""
     scores_NV = logits_NV + noise_NV
     floor_N1 = torch.full_like(logits_NV[:, :1], -torch.inf)
     if top_k:
@@ -86,3 +153,17 @@ def contested(scores_NV: Tensor, best_N1: Tensor, chosen_N1: Tensor, floor_N1: T
     if not margin:
         return torch.zeros(len(scores_NV), dtype=torch.bool, device=scores_NV.device)
     return ((scores_NV > best_N1 - margin).sum(dim=-1) > 1) | (chosen_N1 < floor_N1 + margin).squeeze(-1)
+
+
+def draw_next(logits_BLV: Tensor, generators: Sequence[torch.Generator], config: SamplingConfig) -> Tensor:
+    """One token per position with fresh noise of each image, (B, L, V) guided logits -> (B, L)."""
+    logits_BLV = tempered(logits_BLV, config.temperature)
+    noise_BLV = gumbel_noise(logits_BLV.shape[1], logits_BLV.shape[2], generators, logits_BLV.device)
+    return draw_tokens(logits_BLV, noise_BLV, top_k=config.top_k, top_p=config.top_p)[0]
+
+
+def smooth_mixture(logits_BLV: Tensor, noise_BLV: Tensor, config: SamplingConfig, *, ratio: float) -> Tensor:
+    """Gumbel-softmax weights over the codebook, (B, L, V) (official `more_smooth`)."""
+    filtered = filter_logits(logits_BLV, top_k=config.top_k, top_p=config.top_p)
+    temperature = max(0.27 * (1 - 0.95 * ratio), 0.005)
+    return ((filtered * (1 + ratio) + noise_BLV) / temperature).softmax(dim=-1)

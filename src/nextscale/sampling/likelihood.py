@@ -5,26 +5,35 @@ Shapes: B batch, L tokens, N images, C classes.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.families.table import Model
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.filters import Guidance
-from nextscale.sampling.teacher_forcing import teacher_inputs
-from nextscale.tokenizer.quantizer import ResidualQuantizer
+from nextscale.tokenizer.residual import Quantizer
+
+
+def teacher_inputs(model: Any, quantizer: Quantizer, tokens: TokenPyramid) -> Tensor:
+    """What a model reads to predict all tokens, whose logits come in the pyramid's order.
+
+    Raises ValueError for a kind without likelihoods.
+    """
+    if not hasattr(model, "inputs"):
+        raise ValueError("this kind of model gives no probabilities of token pyramids: it is not autoregressive")
+    return model.inputs(quantizer, tokens)
 
 
 @torch.no_grad()
 def token_log_probabilities(
-    model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor
+    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """log p of each token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6).
 
     Also whether the token is the likeliest one, (B, L) bool. `classes` (B,) may hold the unconditional id.
     """
-    logits_BLV = model(teacher_inputs(model.config, quantizer, tokens), classes)
+    logits_BLV = model(teacher_inputs(model, quantizer, tokens), classes)
     return picked(logits_BLV, tokens), logits_BLV.argmax(dim=-1) == tokens.packed
 
 
@@ -36,25 +45,25 @@ def picked(logits_BLV: Tensor, tokens: TokenPyramid) -> Tensor:
 
 @torch.no_grad()
 def paired_log_probabilities(
-    model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor
+    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor
 ) -> tuple[Tensor, Tensor]:
     """log p of each token with its class and without any, both (B, L) float64 in nats on the CPU."""
-    both = Guidance(1.0)
-    twice = TokenPyramid(both.doubled(tokens.packed), tokens.schedule)
-    pairs = both.classes(classes, model.config.unconditional)
-    given, free = token_log_probabilities(model, quantizer, twice, pairs)[0].cpu().double().chunk(2)
-    return given, free
+    twice = TokenPyramid(torch.cat([tokens.packed, tokens.packed]), tokens.schedule)
+    both = torch.cat([classes, torch.full_like(classes, model.config.unconditional)])
+    each = token_log_probabilities(model, quantizer, twice, both)[0].cpu().double()
+    conditional, unconditional = each.chunk(2)
+    return conditional, unconditional
 
 
 @torch.no_grad()
 def class_log_likelihoods(
-    model: Model, quantizer: ResidualQuantizer, tokens: TokenPyramid, weights: Tensor | None = None
+    model: Any, quantizer: Quantizer, tokens: TokenPyramid, weights: Tensor | None = None
 ) -> Tensor:
     """log p(tokens | class) of every class, (B, C) float64 nats; its argmax classifies.
 
     `weights` (B or 1, L) counts each token by its share.
     """
-    inputs = teacher_inputs(model.config, quantizer, tokens)  # the same for every class
+    inputs = teacher_inputs(model, quantizer, tokens)  # the same for every class
     columns = []
     for label in range(model.config.classes):
         classes = torch.full((tokens.batch_size,), label, device=tokens.packed.device)

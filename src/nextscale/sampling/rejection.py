@@ -1,22 +1,30 @@
 """Rejection sampling: several candidates of each image, the best of which are kept (paper, section 4.1).
 
+Judges score candidates: the model's own likelihood, or a classifier.
 Shapes: N candidates of one image, C latent channels, (h, w) latent grid, (H, W) pixels.
 """
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from nextscale.classes import imagenet_ids
 from nextscale.config import TOP_SEED
-from nextscale.families.table import Model
+from nextscale.environment import quiet_warnings
+from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import paired_log_probabilities
-from nextscale.sampling.next_scale import ScaleSample, pyramid_of
+from nextscale.sampling.step import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
 AT_ONCE = 8
@@ -36,7 +44,7 @@ class Candidates:
     tokens: TokenPyramid
     accumulated: Tensor  # (N, C, h, w) float32
     label: int
-    model: Model
+    model: Any
     tokenizer: VQVAE
 
     def images(self) -> Tensor:
@@ -54,16 +62,17 @@ def likelihood_judge(candidates: Candidates) -> Tensor:
     log p(coarse | class) - log p(coarse) + 0.2 log p(fine | coarse), with coarse the scales within the first tenth of
     the tokens, one at least.
     """
-    given, free = candidates_log_probabilities(candidates)
+    conditional, unconditional = candidates_log_probabilities(candidates)
     schedule = candidates.tokens.schedule
     coarse = max((end for end in schedule.ends if end <= COARSE * schedule.length), default=schedule.ends[0])
-    return (given - free)[:, :coarse].sum(dim=1) + NATURALNESS * free[:, coarse:].sum(dim=1)
+    evidence = (conditional - unconditional)[:, :coarse].sum(dim=1)
+    return evidence + NATURALNESS * unconditional[:, coarse:].sum(dim=1)
 
 
 def likelihood_ratio_judge(candidates: Candidates) -> Tensor:
     """How much the class explains: log p(tokens | class) - log p(tokens), in nats."""
-    given, free = candidates_log_probabilities(candidates)
-    return (given - free).sum(dim=1)
+    conditional, unconditional = candidates_log_probabilities(candidates)
+    return (conditional - unconditional).sum(dim=1)
 
 
 def candidates_log_probabilities(candidates: Candidates) -> tuple[Tensor, Tensor]:
@@ -73,8 +82,8 @@ def candidates_log_probabilities(candidates: Candidates) -> tuple[Tensor, Tensor
     classes = torch.full((tokens.batch_size,), candidates.label, device=model.device)
     parts = zip(tokens.packed.split(AT_ONCE), classes.split(AT_ONCE), strict=True)
     pairs = [paired_log_probabilities(model, quantizer, TokenPyramid(p, tokens.schedule), c) for p, c in parts]
-    given, free = zip(*pairs, strict=True)
-    return torch.cat(given), torch.cat(free)
+    conditional, unconditional = zip(*pairs, strict=True)
+    return torch.cat(conditional), torch.cat(unconditional)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +108,7 @@ class Rejection:
         return [(seed * self.candidates + number) % (TOP_SEED + 1) for number in range(self.candidates)]
 
     def best(
-        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Model, tokenizer: VQVAE
+        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Any, tokenizer: VQVAE
     ) -> tuple[list[int], list[float]]:
         """Rows that are kept, each image's together and best first, and their scores.
 
@@ -120,55 +129,164 @@ class Rejection:
         return kept, scores
 
 
-Sample = Callable[[Tensor, Sequence[torch.Generator]], Iterator[ScaleSample]]
-"""Classes (B,) and a generator each -> the scales of a batch."""
-
-
 @dataclass(frozen=True)
 class Drawn:
     """Finished images of a call."""
 
     tokens: TokenPyramid
-    accumulated: Tensor  # (B, C, h, w) float32, on the CPU
+    accumulated: Tensor  # (B, C, h, w) float32
     labels: list[int]
     seeds: list[int]
     scores: list[float] | None
 
 
-def require_classes(model: Model, wanted: Sequence[tuple[int, int]]) -> None:
+def require_classes(model: Any, wanted: Sequence[tuple[int, int]]) -> None:
     """Raises ValueError where a label is no class."""
     if any(label == model.config.unconditional for label, _ in wanted):
         raise ValueError("rejection sampling judges how well an image shows its class; name classes")
 
 
-@torch.no_grad()
-def draw_best(
-    model: Model,
-    tokenizer: VQVAE,
-    sample: Sample,
-    wanted: Sequence[tuple[int, int]],
-    *,
-    batch_size: int,
-    rejection: Rejection | None = None,
-) -> Drawn:
-    """Draw an image for each label and seed, `batch_size` at a time; with `rejection` the best of its candidates.
+class Drawing:
+    """Images that are drawn batch by batch, one for each label and seed; with `rejection` all of their candidates.
 
     Raises ValueError where there is no class to judge by.
     """
-    if rejection is not None:
-        require_classes(model, wanted)
-    every = [(label, one) for label, seed in wanted for one in (rejection or Rejection()).seeds(seed)]
-    packed: list[Tensor] = []
-    accumulated: list[Tensor] = []
-    for start in range(0, len(every), batch_size):
-        part = every[start : start + batch_size]
-        classes = torch.tensor([label for label, _ in part], device=model.device)
-        steps = list(sample(classes, [image_generator(seed) for _, seed in part]))
-        packed.append(pyramid_of(steps, model.schedule).packed.cpu())
-        accumulated.append(steps[-1].accumulated.cpu())
-    tokens, features = TokenPyramid(torch.cat(packed), model.schedule), torch.cat(accumulated)
-    labels, seeds = [label for label, _ in every], [seed for _, seed in every]
-    if rejection is None:
-        return Drawn(tokens, features, labels, seeds, None)
-    kept, scores = rejection.best(tokens, features, labels, model, tokenizer)
-    return Drawn(tokens.select(kept), features[kept], [labels[k] for k in kept], [seeds[k] for k in kept], scores)
+
+    def __init__(self, model: Any, wanted: Sequence[tuple[int, int]], rejection: Rejection | None = None) -> None:
+        if rejection is not None:
+            require_classes(model, wanted)
+        self.model, self.rejection = model, rejection
+        candidates = rejection or Rejection()
+        self.wanted = [(label, one) for label, seed in wanted for one in candidates.seeds(seed)]
+        self.packed: list[Tensor] = []
+        self.accumulated: list[Tensor] = []
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, list[torch.Generator]]]:
+        """Classes (B,) and generators of `size` images at a time; `add` takes what they become."""
+        for start in range(0, len(self.wanted), size):
+            part = self.wanted[start : start + size]
+            classes = torch.tensor([label for label, _ in part], device=self.model.device)
+            yield classes, [image_generator(seed) for _, seed in part]
+
+    def add(self, steps: Sequence[ScaleSample]) -> None:
+        """Keep a finished batch."""
+        self.packed.append(pyramid_of(steps, self.model.schedule).packed.cpu())
+        self.accumulated.append(steps[-1].accumulated)
+
+    def finish(self, tokenizer: VQVAE) -> Drawn:
+        """All images; with `rejection` the best of each image's candidates, best first, and their scores."""
+        tokens, features = TokenPyramid(torch.cat(self.packed), self.model.schedule), torch.cat(self.accumulated)
+        labels, seeds = [label for label, _ in self.wanted], [seed for _, seed in self.wanted]
+        if self.rejection is None:
+            return Drawn(tokens, features, labels, seeds, None)
+        kept, scores = self.rejection.best(tokens, features, labels, self.model, tokenizer)
+        return Drawn(tokens.select(kept), features[kept], [labels[k] for k in kept], [seeds[k] for k in kept], scores)
+
+
+LIKELIHOOD = {"likelihood": likelihood_judge, "likelihood-ratio": likelihood_ratio_judge}
+"""The model's own judges."""
+
+CLASSES = 1000
+"""Classes of torchvision's own weights."""
+
+
+class ClassifierJudge:
+    """log of the probability that a classifier gives the candidate's class."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, candidates: Candidates) -> Tensor:
+        images = candidates.images()
+        logits = self.network.to(images.device)(imagenet_normalised(images))
+        return logits.float().log_softmax(dim=1)[:, candidates.label]
+
+
+def load_rejection(
+    candidates: int, keep: int, judge: str, *, classes: int, class_names: Sequence[str] = ()
+) -> Rejection | None:
+    """What `--candidates`, `--keep` and `--judge` ask for; None for one candidate. Raises ValueError."""
+    if candidates == keep == 1:
+        return None
+    chosen = load_judge(judge, classes=classes, class_names=class_names)
+    return replace(Rejection(candidates=candidates, keep=keep), judge=chosen)
+
+
+def load_judge(name: str, *, classes: int, class_names: Sequence[str] = ()) -> Judge:
+    """`likelihood`, `likelihood-ratio`, a torchvision classifier or the file of one, of `classes` classes.
+
+    A file names no classes: they are those of the model, in its order. Torchvision's own are ImageNet's. Raises
+    ValueError.
+    """
+    if name in LIKELIHOOD:
+        return LIKELIHOOD[name]
+    from torchvision import models
+    from torchvision.models import list_models
+
+    path = Path(name)
+    if path.is_file():
+        network, known = classifier_of(path)
+        require_as_many(name, known, classes)
+        return ClassifierJudge(network)
+    if name not in list_models(module=models):
+        raise ValueError(
+            f"judge {name!r} is neither likelihood nor likelihood-ratio, nor a classifier of torchvision "
+            "such as resnet50, nor a file"
+        )
+    require_as_many(name, CLASSES, classes)
+    if class_names and imagenet_ids(class_names) != list(range(CLASSES)):
+        raise ValueError(
+            f"judge {name}: tells ImageNet's classes in their order, the model's are others "
+            f"({', '.join(class_names[:3])}, ...); give the file of a classifier of the model's classes"
+        )
+    return ClassifierJudge(load_backbone(name))
+
+
+def require_as_many(judge: str, known: int, classes: int) -> None:
+    """Raises ValueError where a classifier has another number of classes than the model."""
+    if known != classes:
+        raise ValueError(
+            f"judge {judge}: tells {known} classes, the model has {classes}; give a classifier of the model's classes"
+        )
+
+
+def classifier_of(path: Path) -> tuple[nn.Module, int]:
+    """A torchvision classifier from its state dict, and how many classes it has.
+
+    The architecture is the one whose tensors have these names and, but for the last layer, these shapes.
+    Raises ValueError.
+    """
+    from torchvision.models import get_model
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
+    classes = next((shape[0] for shape in reversed(shapes.values()) if shape), 0)
+    inner = {key: shape[1:] for key, shape in shapes.items()}
+    for name, wanted in architectures().items():
+        if wanted != inner:
+            continue
+        network = get_model(name, weights=None, num_classes=classes)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError:
+            continue
+        return network, classes
+    raise ValueError(f"{path}: holds the tensors of no torchvision classifier")
+
+
+@lru_cache(maxsize=1)
+def architectures() -> dict[str, dict[str, tuple[int, ...]]]:
+    """Shapes behind the first side of every tensor of torchvision's classifiers; RegNets compute while being built."""
+    from torchvision import models
+    from torchvision.models import get_model, list_models
+
+    known = {}
+    for name in list_models(module=models):
+        with suppress(NotImplementedError), quiet_warnings(), torch.device("meta"):
+            network = get_model(name, weights=None)
+            known[name] = {key: tuple(value.shape)[1:] for key, value in network.state_dict().items()}
+    return known

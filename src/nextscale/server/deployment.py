@@ -24,6 +24,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from nextscale.catalogue import BUNDLED, FolderModel, find_model
 from nextscale.config import from_dict
+from nextscale.environment import POLICIES, share_the_processor
 from nextscale.runtime import resolve_device
 from nextscale.server.app import create_app
 from nextscale.server.jobs import Job, ModelCard, Stage
@@ -32,7 +33,6 @@ from nextscale.server.private_ray import keep_replicas_private
 from nextscale.server.problems import Refused, is_users
 from nextscale.server.queues import Admission
 from nextscale.server.settings import Keys, ServerSettings
-from nextscale.threads import POLICIES, share_the_processor
 
 log = logging.getLogger(__name__)
 ATTEMPTS = 5

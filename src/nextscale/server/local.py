@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from nextscale.editing.apply import EditStep
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
@@ -52,7 +52,7 @@ class LocalBackend:
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
-    config, kind = pipeline.transformer.config, kind_of(pipeline.transformer.config)
+    config, kind = pipeline.transformer.config, family_of(pipeline.transformer.config)
     parts = (pipeline.tokenizer, pipeline.transformer)
     return ModelCard(
         name=name,

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.families.table import kind_of
+from nextscale.families.table import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
@@ -56,7 +56,7 @@ class Racer:
 def title_of(pipeline: VARPipeline) -> str:
     """Kind and size of a model: size decides the time of a step."""
     parameters = count_parameters(pipeline.transformer)
-    return f"{kind_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
+    return f"{family_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
 
 
 def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
@@ -66,7 +66,7 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
     """
     racers = []
     for one in pipelines:
-        kind = kind_of(one.transformer.config)
+        kind = family_of(one.transformer.config)
         each = one.schedule.final[1] if kind.kind in ("raster", "rq") else 1
         racers.append(Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), each))
     while not all(racer.done for racer in racers):

@@ -1,6 +1,6 @@
 """The Inspect tab: an image's pyramid, what each scale adds, its codes, their likelihood, and attention.
 
-Shapes: K scales, L tokens, (h_k, w_k) grid of scale k, (H, W) pixels.
+Shapes: B batch, K scales, L tokens, H heads, (h_k, w_k) grid of scale k, (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import gradio as gr
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor
+from torch import Tensor, nn
 
-from nextscale.data.loader import to_float
-from nextscale.data.transform import center_crop
-from nextscale.evaluation.attention import attention_shares
-from nextscale.pictures import grid, to_images
+from nextscale.data.decode import center_crop
+from nextscale.families.var import VAR
+from nextscale.nn.attention import SelfAttention
+from nextscale.pictures import grid, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.sampling.likelihood import teacher_inputs
 from nextscale.studio.components import image_input, refuse_unreadable, shown_picture, uploaded
 from nextscale.studio.events import QUIET, PageJobs, told
 from nextscale.studio.jobs import Job, Update
 from nextscale.studio.pictures import clickable, strip
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage, ResidualQuantizer
 
 CELL = 96
 """Pixels of the side of a scale's map."""
@@ -53,7 +54,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     """Inspect an image, cropped to the model's size; `label` is its class, None takes the likeliest."""
     tokenizer = pipeline.tokenizer
     cropped = center_crop(picture, tokenizer.config.image_size)
-    pixels = to_float(torch.from_numpy(cropped.copy()).permute(2, 0, 1)[None]).to(pipeline.device)
+    pixels = to_tensor([cropped]).to(pipeline.device)
     tokens = tokenizer.encode(pixels)
     features = tokenizer.features(pixels).float()
     states = list(tokenizer.quantizer.states(tokens))
@@ -62,7 +63,7 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     if label is None:
         unconditional = pipeline.transformer.config.unconditional
         found = pipeline.class_log_likelihoods(tokens)[0] if 0 < unconditional <= 100 else torch.empty(0)
-        label = int(found.argmax()) if len(found) else unconditional
+        label = int(found.argmax()) if len(found) else int(unconditional)
     likelihood = pipeline.log_likelihood(tokens, [pipeline.class_or_none(label)])[0].cpu()
     norms = [float(rest.square().mean().sqrt()) for rest in left]
     return Inspection(Image.fromarray(cropped), tokens, stages, norms, likelihood, label)
@@ -232,3 +233,26 @@ def inspect_tab(page: PageJobs) -> None:
             return attention_of(desk.pipeline, seen, scale, row, column)
 
     stage.select(look, [found, step], attention, show_progress="minimal", api_visibility="private")
+
+
+@torch.no_grad()
+def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> list[Tensor]:
+    """Per block, the mean over heads of softmax attention, (B, L, L) float32: rows are queries and sum to 1.
+
+    Teacher forcing: each token sees its own scale and the coarser ones (paper, section 3.3).
+    """
+    shares: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(module, SelfAttention)
+        query, key, _, factor = module.project(inputs[0])
+        scores_BHLL = (query.float() @ key.float().transpose(-2, -1)) * factor
+        shares.append(scores_BHLL.masked_fill(~model.mask, -torch.inf).softmax(dim=-1).mean(dim=1).cpu())
+
+    hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]
+    try:
+        model(teacher_inputs(model, quantizer, tokens.to(model.device)), classes.to(model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shares

@@ -1,12 +1,10 @@
-"""Multi-scale residual quantiser: a feature map <-> a pyramid of codebook indices.
+"""Multi-scale residual quantiser with a codebook: a feature map <-> a pyramid of codebook indices.
 
 Shapes: B batch, C latent channels, V codebook entries, (h, w) the final grid, (h_k, w_k) scale k's.
-Everything here runs in float32 whatever autocast says: a flipped nearest neighbour is a wrong token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.tokenizer.residual import ScaleState, accumulate, downsample, flatten_map, next_scale_inputs
+from nextscale.tokenizer.residual import Quantizer, accumulate, downsample
 
 DISTANCE_BYTES = 8 * 2**20
 """Bound on the (rows, V) distance table held at once: it should stay in cache."""
@@ -38,7 +36,7 @@ class Quantized:
     loss: Tensor  # scalar: mean over scales of beta |sg f_hat_k - f|^2 + |f_hat_k - sg f|^2
 
 
-class ResidualQuantizer(nn.Module):
+class ResidualQuantizer(nn.Module, Quantizer):
     """Codebook, phi convolutions and the operations between features and tokens."""
 
     def __init__(
@@ -66,36 +64,22 @@ class ResidualQuantizer(nn.Module):
         """Codebook embeddings of a token map, (B, h_k, w_k) -> (B, C, h_k, w_k)."""
         return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
 
-    def nearest(self, features: Tensor) -> Tensor:
+    @property
+    def vocabulary(self) -> int:
+        return len(self.codebook)
+
+    def codes(self) -> Tensor:
+        return self.codebook
+
+    def choose(self, features: Tensor) -> Tensor:
         """Nearest codes of a map, (B, C, h_k, w_k) -> (B, h_k, w_k) int64."""
         batch, channels, height, width = features.shape
         vectors = features.permute(0, 2, 3, 1).reshape(-1, channels)
         return nearest_codes(vectors, self.codebook).view(batch, height, width)
 
-    def states(self, tokens: TokenPyramid, start: Tensor | None = None) -> Iterator[ScaleState]:
-        """Accumulate known tokens scale by scale (decoding and teacher forcing)."""
-        zeros = self.zeros(tokens.batch_size) if start is None else start
-        return accumulate(zeros, self.schedule, lambda scale, _: self.lookup(tokens[scale]), self.refine)
-
     def zeros(self, batch: int) -> Tensor:
         """The empty accumulation f_hat_0, (batch, C, h, w) float32."""
         return self.codebook.new_zeros(batch, self.codebook.shape[1], *self.schedule.final)
-
-    def encode(self, features: Tensor) -> TokenPyramid:
-        """(B, C, h, w) -> TokenPyramid (paper, algorithm 1)."""
-        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            return TokenPyramid.from_maps([tokens for tokens, _ in self._quantize(features.float())], self.schedule)
-
-    def decode(self, tokens: TokenPyramid) -> Tensor:
-        """TokenPyramid -> f_hat_K (B, C, h, w) float32 (paper, algorithm 2)."""
-        with torch.autocast(tokens.packed.device.type, enabled=False):
-            *_, last = self.states(tokens)
-            return last.accumulated
-
-    def teacher_forcing(self, tokens: TokenPyramid) -> Tensor:
-        """Transformer input of scales 2..K, (B, L - h_1 w_1, C) float32."""
-        with torch.no_grad(), torch.autocast(tokens.packed.device.type, enabled=False):
-            return next_scale_inputs(self.states(tokens), self.schedule)
 
     def forward(self, features: Tensor) -> Quantized:
         """Quantise with gradients for training, (B, C, h, w) -> Quantized."""
@@ -104,7 +88,7 @@ class ResidualQuantizer(nn.Module):
             maps: list[Tensor] = []
             loss = target.new_zeros(())
             f_hat = target
-            for tokens, f_hat in self._quantize(target):
+            for tokens, f_hat in self.encoding(target):
                 maps.append(tokens)
                 loss = loss + F.mse_loss(f_hat, target.detach()) + self.beta * F.mse_loss(f_hat.detach(), target)
             straight_through = target + (f_hat - target).detach()
@@ -131,18 +115,45 @@ class ResidualQuantizer(nn.Module):
             pass
         return vectors
 
-    def _quantize(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (tokens_k, f_hat_k) per scale. The recursion starts from -f: what it accumulates is minus
-        the residual, rounded as the official subtraction rounds it."""
-        features = features.detach()
-        maps: list[Tensor] = []
 
-        def choose(scale: int, negative_rest: Tensor) -> Tensor:
-            maps.append(self.nearest(downsample(-negative_rest.detach(), self.schedule[scale])))
-            return self.lookup(maps[-1])
+class CodebookUsage:
+    """How often each code is used at each scale, (K, V) int64."""
 
-        for state in accumulate(-features, self.schedule, choose, self.refine):
-            yield maps[-1], state.accumulated + features
+    def __init__(self, scales: int, codebook_size: int, device: torch.device | str = "cpu") -> None:
+        self.counts = torch.zeros(scales, codebook_size, dtype=torch.int64, device=device)
 
+    def add(self, tokens: TokenPyramid) -> None:
+        """Count the tokens of a batch."""
+        for scale, token_map in enumerate(tokens):
+            self.counts[scale] += torch.bincount(token_map.flatten(), minlength=self.counts.shape[1])
 
-__all__ = ["Quantized", "ResidualQuantizer", "flatten_map", "nearest_codes"]
+    def reset(self) -> None:
+        self.counts.zero_()
+
+    def used(self) -> float:
+        """Share of the codebook used at any scale, 0..1."""
+        return float((self.counts.sum(dim=0) > 0).float().mean())
+
+    def perplexity(self) -> Tensor:
+        """exp of the entropy of each scale's code distribution, (K,) in 1..V; 1 where nothing was counted."""
+        shares = self.counts.double() / self.counts.sum(dim=1, keepdim=True).clamp_min(1)
+        return torch.special.entr(shares).sum(dim=1).exp().float()
+
+    def collapsed(self, best: Tensor) -> list[int]:
+        """Scales (0-based) whose perplexity is below 2, or below a quarter of the best so far; `best` (K,) is updated.
+
+        Scales with fewer than 100 counted codes are left out.
+        """
+        perplexity = self.perplexity().to(best)
+        low = (perplexity < 2) | (perplexity < best / 4)
+        best.copy_(torch.maximum(best, perplexity))
+        return (low & (self.counts.sum(dim=1) >= 100).to(low.device)).nonzero().flatten().tolist()
+
+    def summary(self) -> dict[str, Tensor]:
+        """`used` (scalar), `used_per_scale` and `perplexity` (K,)."""
+        per_scale = (self.counts > 0).float().mean(dim=1)
+        return {
+            "used": torch.tensor(self.used()),
+            "used_per_scale": per_scale,
+            "perplexity": self.perplexity(),
+        }

@@ -1,20 +1,22 @@
 """The recursion over scales, written once (paper, algorithms 1 and 2).
 
-Encoding, decoding, teacher-forcing input and generation are all `accumulate` with another `choose`:
-each scale picks codebook embeddings from what has been accumulated, and adds them back, upsampled and
-refined. Shapes: B batch, C latent channels, (h, w) the final grid, (h_k, w_k) the grid of scale k.
+Encoding, decoding, teacher-forcing input and generation differ in how a scale's embeddings are chosen from what has
+been accumulated; `add_scale` then adds them, upsampled and refined.
+Shapes: B batch, C latent channels, V tokens of the vocabulary, (h, w) the final grid, (h_k, w_k) the grid of scale k,
+l = h_k w_k.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.pyramid import ScaleSchedule, Size
+from nextscale.pyramid import ScaleSchedule, Size, TokenPyramid
 
 Choose = Callable[[int, Tensor], Tensor]
 """(scale, accumulated (B, C, h, w)) -> codebook embeddings of that scale (B, C, h_k, w_k)."""
@@ -44,6 +46,11 @@ def upsample(embeddings: Tensor, size: Size) -> Tensor:
     return F.interpolate(embeddings, size=size, mode="bicubic")
 
 
+def add_scale(accumulated: Tensor, scale: int, embeddings: Tensor, refine: Refine) -> Tensor:
+    """f_k = f_(k-1) + phi_k(upsample(e_k)), (B, C, h, w): the step of the recursion."""
+    return accumulated + refine(scale, upsample(embeddings, (accumulated.shape[-2], accumulated.shape[-1])))
+
+
 def accumulate(
     start: Tensor, schedule: ScaleSchedule, choose: Choose, refine: Refine
 ) -> Generator[ScaleState, Tensor | None, None]:
@@ -54,7 +61,7 @@ def accumulate(
     accumulated = start
     for scale in range(len(schedule)):
         embeddings = choose(scale, accumulated)
-        accumulated = accumulated + refine(scale, upsample(embeddings, schedule.final))
+        accumulated = add_scale(accumulated, scale, embeddings, refine)
         replaced = yield ScaleState(scale, embeddings, accumulated)
         if replaced is not None:
             accumulated = replaced
@@ -80,3 +87,85 @@ def next_scale_inputs(states: Iterator[ScaleState], schedule: ScaleSchedule) -> 
     if not inputs:  # a single scale is predicted from the start token alone
         return torch.empty(batch, 0, channels, device=device, dtype=dtype)
     return torch.cat(inputs, dim=1)
+
+
+class Quantizer(Protocol):
+    """Between features and tokens: what it chooses, looks up and refines at a scale.
+
+    Everything over all scales follows from that. Runs in float32 whatever autocast says: a flipped nearest neighbour is
+    a wrong token.
+    """
+
+    schedule: ScaleSchedule
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens to choose from, V."""
+        ...
+
+    def zeros(self, batch: int) -> Tensor:
+        """The empty accumulation f_0, (batch, C, h, w) float32."""
+        ...
+
+    def choose(self, features: Tensor) -> Tensor:
+        """Tokens of a map, (B, C, h_k, w_k) -> (B, h_k, w_k) int64."""
+        ...
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Embeddings of a token map, (B, h_k, w_k) -> (B, C, h_k, w_k)."""
+        ...
+
+    def refine(self, scale: int, upsampled: Tensor) -> Tensor:
+        """phi_k, (B, C, h, w) -> same."""
+        ...
+
+    def codes(self) -> Tensor:
+        """Embeddings of the whole vocabulary, (V, C)."""
+        device = self.zeros(1).device
+        return self.lookup(torch.arange(self.vocabulary, device=device).view(1, 1, -1))[0, :, 0].t()
+
+    def mixture(self, weights_BLV: Tensor) -> Tensor:
+        """Mixtures of codes, (B, l, V) -> (B, l, C)."""
+        return weights_BLV @ self.codes()
+
+    def distances(self, vectors_BLC: Tensor) -> Tensor:
+        """|v - e|^2 of vectors and all codes but for |v|^2, (B, l, C) -> (B, l, V)."""
+        codes = self.codes()
+        return codes.square().sum(dim=1) - 2 * vectors_BLC @ codes.t()
+
+    def encoding(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Quantise (B, C, h, w), yielding (tokens_k, f_k) per scale (paper, algorithm 1).
+
+        The recursion starts from -f: what it accumulates is minus the residual, rounded as the official subtraction
+        rounds it.
+        """
+        features = features.detach()
+        maps: list[Tensor] = []
+
+        def nearest(scale: int, negative_rest: Tensor) -> Tensor:
+            maps.append(self.choose(downsample(-negative_rest.detach(), self.schedule[scale])))
+            return self.lookup(maps[-1])
+
+        for state in accumulate(-features, self.schedule, nearest, self.refine):
+            yield maps[-1], state.accumulated + features
+
+    def states(self, tokens: TokenPyramid, start: Tensor | None = None) -> Iterator[ScaleState]:
+        """Accumulate known tokens scale by scale (decoding and teacher forcing)."""
+        zeros = self.zeros(tokens.batch_size) if start is None else start
+        return accumulate(zeros, self.schedule, lambda scale, _: self.lookup(tokens[scale]), self.refine)
+
+    def encode(self, features: Tensor) -> TokenPyramid:
+        """(B, C, h, w) -> TokenPyramid (paper, algorithm 1)."""
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            return TokenPyramid.from_maps([tokens for tokens, _ in self.encoding(features.float())], self.schedule)
+
+    def decode(self, tokens: TokenPyramid) -> Tensor:
+        """TokenPyramid -> f_K (B, C, h, w) float32 (paper, algorithm 2)."""
+        with torch.autocast(tokens.packed.device.type, enabled=False):
+            *_, last = self.states(tokens)
+            return last.accumulated
+
+    def teacher_forcing(self, tokens: TokenPyramid) -> Tensor:
+        """Transformer input of scales 2..K, (B, L - h_1 w_1, C) float32."""
+        with torch.no_grad(), torch.autocast(tokens.packed.device.type, enabled=False):
+            return next_scale_inputs(self.states(tokens), self.schedule)

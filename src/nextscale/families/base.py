@@ -1,0 +1,211 @@
+"""What a family of models is: one object that says how to build, train, sample and cost its models.
+
+Everything else (checkpoints, training, evaluation, benchmarks, pipeline, command line) asks this object: a family is
+one file and one `families.table.register`.
+Shapes: B batch, L tokens, V codebook entries, K scales.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextscale.conditions import Conditions
+from nextscale.nn import TransformerConfig
+from nextscale.nn.transformer import no_decay
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.residual import Quantizer
+from nextscale.tokenizer.vqvae import VQVAE
+
+Figures = dict[str, Tensor]
+"""Named figures of a batch: scalars, or one value per scale."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A stack of blocks that a generation runs: over a sequence part by part, `times` times one after the other."""
+
+    config: TransformerConfig
+    "Width and depth of the blocks."
+    sequence: ScaleSchedule
+    "What is computed at once, in order; a single part where nothing is kept from one pass to the next."
+    times: int = 1
+    "How often the sequence is gone through, one time after the other."
+    embedded: int = 0
+    "Positions of a sequence whose latents are projected to the width."
+    latent_channels: int = 0
+    "Channels of such a latent."
+    head_positions: int = 0
+    "Positions of a sequence that the head reads."
+    head_outputs: int = 0
+    "Numbers that the head gives at each; 0 for no head."
+    head_after_guidance: bool = True
+    "Whether the head reads what is guided already, once, instead of both sequences."
+    condition_flops: float = 0.0
+    "FLOPs of what is made of the condition beside the modulation."
+    condition_each_time: bool = False
+    "Whether condition and modulation are computed every time instead of once."
+
+
+class Family(ABC):
+    """One kind of model. Models need no blocks and no tokenizer; their networks are plain modules.
+
+    A network has `config`, `schedule`, `device`, `dtype` and the flag `checkpointing`. One with likelihoods also has
+    the static method `inputs(quantizer, tokens)`: what it reads when all tokens are known.
+    """
+
+    kind: ClassVar[str]
+    "Name in config.json and on the command line."
+    title: ClassVar[str]
+    "What people call it."
+    config: ClassVar[type[Any]]
+    "Dataclass of the architecture."
+    network: ClassVar[type[Any]]
+    "Module of a model, built from its architecture."
+    editable: ClassVar[bool] = False
+    "Whether hooks reach into its scales, which editing needs."
+    reads_tokens: ClassVar[bool] = True
+    "Whether it models the tokens of a tokenizer; others model images (B, 3, H, W) in [-1, 1] and have none."
+    predicts_tokens: ClassVar[bool] = True
+    "Whether it gives probabilities of tokens; others give latents or pixels."
+
+    def presets(self) -> Mapping[str, Any]:
+        """Architectures by name."""
+        return {"small": self.config()}
+
+    def initialise(self, model: Any, *, gamma: float) -> None:
+        """Draw initial weights from torch's global generator; `gamma` scales the rows of AdaLN's branches."""
+        model.initialise(gamma=gamma)
+
+    def fitted(self, config: Any, tokenizer: VQVAE, tokens: Callable[[], TokenPyramid]) -> Any:
+        """The architecture with what it takes from the tokens of some training images."""
+        return config
+
+    def units(self, model: Any) -> Sequence[nn.Module]:
+        """Parts of a model that FSDP gathers one at a time."""
+        return list(getattr(model, "blocks", ()))
+
+    def no_decay(self, name: str, parameter: Tensor) -> bool:
+        """Whether weight decay skips a parameter."""
+        return no_decay(name, parameter)
+
+    def players(self, model: nn.Module) -> Mapping[str, nn.Module]:
+        """The parts of a model that have an optimiser each, in the order of their turns; "" is the model itself."""
+        return {"": model}
+
+    @abstractmethod
+    def loss(
+        self,
+        model: Any,
+        batch: Any,
+        classes: Tensor,
+        *,
+        tokenizer: VQVAE | None,
+        config: Any,
+        label_smoothing: float = 0.0,
+        player: str = "",
+    ) -> tuple[Tensor, Figures]:
+        """What a player minimises on a batch, and figures of it.
+
+        `model` may be wrapped for several processes: only calling it is allowed; `config` is its architecture.
+        `classes` (B,) are ids. `batch` is a TokenPyramid, or images (B, 3, H, W) in [-1, 1] without a tokenizer.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        model: Any,
+        tokenizer: VQVAE | None,
+        classes: Tensor | Conditions,
+        *,
+        generators: Sequence[torch.Generator],
+        config: SamplingConfig,
+        hook: SamplingHook | None = None,
+    ) -> Iterator[ScaleSample]:
+        """Generate a batch, one image for each generator, yielding what there is on the way and at the end."""
+
+    def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
+        """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
+        return ()
+
+    def other_flops(self, config: Any) -> float:
+        """FLOPs of an image outside of `stacks` and the tokenizer's decoder."""
+        return 0.0
+
+    def yields(self, config: Any) -> int:
+        """How often `sample` yields for an image."""
+        return sum(stack.times * len(stack.sequence) for stack in self.stacks(config)) or 1
+
+
+class Autoregressive(Family):
+    """Families that predict every token given those before it, or all coarser scales (paper, eq. 6)."""
+
+    def loss(
+        self,
+        model: Any,
+        batch: Any,
+        classes: Tensor,
+        *,
+        tokenizer: VQVAE | None,
+        config: Any,
+        label_smoothing: float = 0.0,
+        player: str = "",
+    ) -> tuple[Tensor, Figures]:
+        """Mean cross-entropy over tokens, with the loss in nats and the accuracy of all scales, each, and the last."""
+        assert tokenizer is not None
+        tokens: TokenPyramid = batch
+        logits_BLV = model(self.network.inputs(tokenizer.quantizer, tokens), classes)
+        # V last and contiguous: (B L, V) float32, softmax in float32.
+        flat, targets = logits_BLV.flatten(0, 1), tokens.packed.flatten()
+        losses_BL = F.cross_entropy(flat, targets, reduction="none").view_as(tokens.packed)
+        loss = losses_BL.mean()
+        if label_smoothing:
+            loss = F.cross_entropy(flat, targets, label_smoothing=label_smoothing)
+        with torch.no_grad():
+            correct_BL = (logits_BLV.argmax(dim=-1) == tokens.packed).float()
+        return loss, token_figures(losses_BL.detach(), correct_BL, tokens.schedule)
+
+
+def whole_sequence(config: TransformerConfig) -> Stack:
+    """The stack of a transformer that predicts its sequence part by part."""
+    sequence = config.sequence
+    return Stack(
+        config=config,
+        sequence=sequence,
+        embedded=sequence.length - sequence.lengths[0],
+        latent_channels=config.latent_channels,
+        head_positions=sequence.length,
+        head_outputs=config.codebook_size,
+    )
+
+
+def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule) -> Figures:
+    """Loss and accuracy over all tokens, per scale (K,), and at the last scale."""
+    figures: Figures = {}
+    for name, values_BL in (("loss", losses_BL), ("accuracy", correct_BL)):
+        per_scale = torch.stack([values_BL[:, span].mean() for span in schedule.slices])
+        figures |= {name: values_BL.mean(), f"{name}_per_scale": per_scale, f"{name}_last": per_scale[-1]}
+    return figures
+
+
+def refuse_hooks(hook: SamplingHook | None, config: SamplingConfig) -> None:
+    """For samplers that do not go scale by scale. Raises ValueError for hooks and smooth mixtures."""
+    if hook is not None:
+        raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
+    if config.smooth:
+        raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
+
+
+def unfinished_map(packed: Tensor, quantizer: Quantizer, known: int) -> ScaleSample:
+    """A map of which the first `known` positions are drawn, (B, L): what is accumulated is empty at the others."""
+    pyramid = TokenPyramid(packed.clone(), quantizer.schedule)
+    height, width = quantizer.schedule.final
+    there = torch.arange(height * width, device=packed.device).view(height, width) < known
+    return ScaleSample((known - 1) // width, pyramid[len(pyramid) - 1], quantizer.decode(pyramid) * there, pyramid)

@@ -1,0 +1,123 @@
+"""What every sampler speaks in: settings of the draw, hooks, and one finished step.
+
+Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale k, V codebook entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from torch import Tensor
+
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How tokens are drawn."""
+
+    guidance: float = 1.5
+    "Classifier-free guidance at the last scale; ramps from 0 at the first. 0 is off."
+    top_k: int = 900
+    "Keep the k most likely tokens; 0 is off."
+    top_p: float = 0.96
+    "Keep the likeliest tokens that hold this probability together; 0 is off."
+    temperature: float = 1.0
+    "Divides the guided logits."
+    smooth: bool = False
+    "Soft mixtures of codes (official more_smooth): nicer pictures, not for metrics."
+    steps: int = 0
+    "Steps of masked prediction and diffusion; 0 is the model's own number. Other kinds have theirs."
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.top_p <= 1:
+            raise ValueError(f"top_p must be between 0 and 1, got {self.top_p}; 0 is off")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 is off")
+        if self.steps < 0:
+            raise ValueError(f"steps must be at least 0, got {self.steps}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, got {self.temperature}")
+        if not -1e4 < self.guidance < 1e4:
+            raise ValueError(f"guidance must be a number such as 1.5, got {self.guidance}")
+
+
+SAMPLING_SETTINGS = tuple(field.name for field in fields(SamplingConfig))
+"""Names of the settings of drawing."""
+PARAMETERS = ("classes", "seeds", "config", "rejection")
+"""What calls of a pipeline take beside settings."""
+
+
+class SamplingHook:
+    """Sees, and may replace, what each scale produces. Subclass and override what is needed.
+
+    A hook that serves several generations keeps nothing of one for the next: what it may need is handed to it.
+    """
+
+    watches: bool = False
+    "Whether the hook only looks: a watcher leaves float32 images independent of their batch."
+
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
+        """Guided logits (B, h_k w_k, V) before temperature and filters, and what coarser scales left, (B, C, h, w)."""
+        return logits
+
+    def tokens(self, scale: int, tokens: Tensor) -> Tensor:
+        """Drawn tokens (B, h_k, w_k)."""
+        return tokens
+
+    def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
+        """Codebook embeddings (B, C, h_k, w_k) before they are upsampled and added."""
+        return embeddings
+
+    def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
+        """Running sum (B, C, h, w) after this scale."""
+        return accumulated
+
+
+class HookChain(SamplingHook):
+    """Several hooks, one after the other."""
+
+    def __init__(self, *hooks: SamplingHook) -> None:
+        self.hooks = hooks
+        self.watches = all(hook.watches for hook in hooks)
+
+    def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
+        for hook in self.hooks:
+            logits = hook.logits(scale, logits, accumulated)
+        return logits
+
+    def tokens(self, scale: int, tokens: Tensor) -> Tensor:
+        for hook in self.hooks:
+            tokens = hook.tokens(scale, tokens)
+        return tokens
+
+    def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
+        for hook in self.hooks:
+            embeddings = hook.embeddings(scale, embeddings)
+        return embeddings
+
+    def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
+        for hook in self.hooks:
+            accumulated = hook.accumulated(scale, accumulated)
+        return accumulated
+
+
+@dataclass(frozen=True)
+class ScaleSample:
+    """One finished scale, or one step of a sampler of another kind."""
+
+    scale: int
+    "Number of the scale or step, from 0."
+    tokens: Tensor
+    "(B, h_k, w_k) int64."
+    accumulated: Tensor
+    "(B, C, h, w) float32."
+    whole: TokenPyramid | None = None
+    "All tokens, from samplers whose steps are not scales."
+
+
+def pyramid_of(steps: Sequence[ScaleSample], schedule: ScaleSchedule) -> TokenPyramid:
+    """All tokens of a finished generation."""
+    whole = steps[-1].whole
+    return whole if whole is not None else TokenPyramid.from_maps([step.tokens for step in steps], schedule)

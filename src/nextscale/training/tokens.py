@@ -1,0 +1,141 @@
+"""Tokenise images: into a cache, or batch by batch during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from nextscale.checkpoint import fingerprint
+from nextscale.data.decode import center_crop, random_crop
+from nextscale.data.identity import data_identity
+from nextscale.data.loader import ImageBatch, Reader, iterate_images, require_readable
+from nextscale.data.source import ImageSource
+from nextscale.data.tokens import TokenBatch, TokenCacheConfig, claim, finish, sample_chances, shard_folder, write_shard
+from nextscale.pictures import to_float
+from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import Processes, autocast, precision_name
+from nextscale.tokenizer.vqvae import VQVAE
+
+
+@torch.no_grad()
+def write_tokens(
+    tokenizer: VQVAE,
+    source: ImageSource,
+    out: str | Path,
+    config: TokenCacheConfig,
+    *,
+    resume: bool = False,
+    batch_size: int = 64,
+    shard_images: int = 16_384,
+    dtype: torch.dtype = torch.float32,
+    limit: int = 100,
+    advance: Callable[[int], None] | None = None,
+    processes: Processes = Processes(),  # noqa: B008
+    wait: Callable[[], None] = lambda: None,
+) -> Path:
+    """Tokenise all images of a source into a cache; returns its folder.
+
+    `config` gives views and augmentation; tokenizer, classes and counts are filled in here. `advance` is called with
+    the number of images done. Several processes take shards in turn; `wait` returns once all have called it. Raises
+    ValueError for a folder in use (without `resume`, or with other settings), and when more than `limit` images are
+    unreadable.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()  # `advance` reports instead
+    assert tokenizer.config.codebook_size <= 2**16, "tokens are stored in 16 bits"
+    out = Path(out)
+    config = replace(
+        config,
+        tokenizer=fingerprint(tokenizer),
+        scales=tokenizer.config.scales,
+        codebook_size=tokenizer.config.codebook_size,
+        class_names=source.class_names,
+        source=data_identity(source).fingerprint,
+        precision=precision_name(dtype),
+    )
+    require_readable(source, limit=limit)
+    finished = processes.is_main and claim(out, config, resume=resume)
+    wait()
+    if finished or (not processes.is_main and claim(out, config, resume=True)):
+        return out
+    reader = Reader(source, limit=limit)
+    for number, first in enumerate(range(0, len(source), shard_images)):
+        shard = shard_folder(out, number)
+        indices = range(first, min(first + shard_images, len(source)))
+        if number % processes.world == processes.rank and not shard.exists():
+            write_shard(shard, _tokenize(tokenizer, reader, indices, config, batch_size, dtype, advance), config)
+        if advance is not None:
+            advance(indices.stop)
+    wait()
+    if processes.is_main:
+        finish(out, config)
+    wait()
+    return out
+
+
+def _tokenize(
+    tokenizer: VQVAE,
+    reader: Reader,
+    indices: range,
+    config: TokenCacheConfig,
+    batch_size: int,
+    dtype: torch.dtype,
+    advance: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Columns of one shard."""
+    size = tokenizer.config.image_size
+    views: list[np.ndarray] = []
+    labels = indices_read = np.empty(0, dtype=np.int64)
+    for view in range(config.views):
+        crop = partial(_crop_view, view=view, size=size, config=config)
+        packed: list[np.ndarray] = []
+        seen: list[Tensor] = []
+        classes: list[Tensor] = []
+        for batch in iterate_images(
+            reader.source, size, batch_size=batch_size, indices=indices, crop=crop, reader=reader
+        ):
+            packed.append(encode(tokenizer, batch.images, dtype).packed.cpu().numpy().astype(np.uint16))
+            seen.append(batch.indices)
+            classes.append(batch.labels)
+            if advance is not None and view == config.views - 1:
+                advance(int(batch.indices[-1]) + 1)
+        if packed:
+            views.append(np.concatenate(packed))
+            labels, indices_read = torch.cat(classes).numpy(), torch.cat(seen).numpy()
+    tokens = list(np.concatenate(views, axis=1)) if views else []
+    return {"tokens": tokens, "label": labels, "index": indices_read}
+
+
+def _crop_view(
+    image: Image.Image, index: int, *, view: int, size: tuple[int, int], config: TokenCacheConfig
+) -> np.ndarray:
+    """Pixels (H, W, 3) of an image in one of its views: the centre, or a random crop."""
+    if view == 0:
+        return center_crop(image, size)
+    generator = np.random.default_rng([config.seed, view, index])
+    return random_crop(image, size, generator=generator, enlarge=config.enlarge, flip=config.flip)
+
+
+def encode(tokenizer: VQVAE, images: Tensor, dtype: torch.dtype) -> TokenPyramid:
+    """Tokens of images (B, 3, H, W) uint8, on the tokenizer's device."""
+    with autocast(tokenizer.device, dtype):
+        return tokenizer.encode(to_float(images.to(tokenizer.device)))
+
+
+def encoded_batches(
+    tokenizer: VQVAE | None, batches: Iterable[ImageBatch], *, seed: int, dtype: torch.dtype = torch.float32
+) -> Iterator[TokenBatch]:
+    """Like `cached_batches`, from images that are tokenised on the way; without a tokenizer, the images themselves."""
+    for batch in batches:
+        tokens = to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype)
+        chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())[0]
+        yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), batch.position)

@@ -1,0 +1,78 @@
+"""Settings of edits: by name, over configs, and refused in one line."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nextscale.editing.config import EditConfig
+from nextscale.pipeline import VARPipeline
+from nextscale.sampling.next_scale import SamplingConfig
+from toys import centre, pixels, toy_image
+
+
+def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), centre(16, 16)
+
+    def made(**settings: Any) -> bytes:
+        return pipeline.inpaint(image, mask, classes="red", **settings).images[0].tobytes()
+
+    choices: list[dict[str, Any]] = [{"feather": 0}, {"method": "blend", "keep_scales": 1}]
+    for given in choices:
+        assert made(**given) == made(editing=EditConfig(**given)) != made()
+    assert made(editing=EditConfig(method="blend", feather=9), feather=0) == made(method="blend", feather=0)
+    both = SamplingConfig(top_k=3, temperature=2.0)
+    assert made(config=SamplingConfig(top_k=3), temperature=2.0) == made(config=both)
+    with_feather = [pipeline.outpaint(image, left=8, classes="red", feather=n).images[0].tobytes() for n in (0, 4)]
+    assert with_feather[1] == pipeline.outpaint(image, left=8, classes="red").images[0].tobytes() != with_feather[0]
+    small = image.resize((8, 8))
+    deeper = pipeline.upscale(small, classes="red", keep_scales=4, feather=0)
+    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(
+        pixels(small.resize((16, 16), Image.Resampling.LANCZOS))).packed)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["inpaint", "edit", "outpaint", "upscale", "generate", "generate_steps", "editor"])
+def test_unknown_settings_name_their_neighbours(pipeline: VARPipeline, name: str) -> None:
+    image, drawn = toy_image(0, 0), {"classes": ["red"], "seeds": [0]}
+    arguments: dict[str, tuple[list, dict]] = {
+        "inpaint": ([image, centre(16, 16)], {}), "edit": ([image], {"classes": "red"}),
+        "outpaint": ([image], {"left": 3}), "upscale": ([image.resize((8, 8))], {}),
+        "generate": ([], drawn), "generate_steps": ([], drawn), "editor": ([image], {}),
+    }  # fmt: skip
+    positional, named = arguments[name]
+    wrong = {"guidence": 1.0} if name.startswith("generate") else {"fether": 0}
+    near = "guidance" if name.startswith("generate") else "feather"
+    with pytest.raises(ValueError, match=f"setting '{next(iter(wrong))}' is not known; did you mean {near}") as caught:
+        getattr(pipeline, name)(*positional, **named, **wrong)
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ValueError, match="setting 'zzz' is not known; known are "):
+        getattr(pipeline, name)(*positional, **named, zzz=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"feather": "4"}, "feather must be a whole number, got '4'"),
+        ({"feather": 2.5}, "feather must be a whole number, got 2.5"),
+        ({"top_k": None, "guidance": "high"}, "guidance must be a number, got 'high'"),
+        ({"seed": 3}, "setting 'seed' is not known; did you mean seeds"),
+        ({"method": "magic"}, "method 'magic' is not known"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused_in_one_line(
+    pipeline: VARPipeline, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline.inpaint("nowhere.png", None, **settings)
+    plain = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=3, guidance=1)
+    numpys = pipeline.inpaint(toy_image(0, 0), None, classes="red", top_k=np.int64(3), guidance=np.float32(1))
+    assert numpys.images[0].tobytes() == plain.images[0].tobytes()
+
+
+def test_out_of_range_settings_of_edits_are_refused(pipeline: VARPipeline) -> None:
+    with pytest.raises(ValueError, match="feather must be at least 0"):
+        pipeline.inpaint(toy_image(0, 0), None, feather=-1)
+    with pytest.raises(ValueError, match="no first scales to keep"):
+        pipeline.outpaint(toy_image(0, 0), left=3, keep_scales=1)
