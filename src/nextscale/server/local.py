@@ -52,18 +52,18 @@ class LocalBackend:
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
-    config, kind = pipeline.transformer.config, family_of(pipeline.transformer.config)
+    family = family_of(pipeline.transformer.config)
     parts = (pipeline.tokenizer, pipeline.transformer)
     return ModelCard(
         name=name,
-        title=kind.title,
+        title=family.title,
         class_names=pipeline.class_names,
         image_size=pipeline.tokenizer.config.image_size,
-        scales=len(config.scales) if kind.kind == "var" else 0,
+        scales=len(pipeline.schedule) if family.editable else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
         parameters=sum(map(count_parameters, parts)),
-        edits=kind.kind == "var",
+        edits=family.editable,
     )
 
 
