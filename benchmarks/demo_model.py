@@ -31,7 +31,7 @@ from nextscale.files import write_json
 from nextscale.pictures import to_float, to_tensor
 from nextscale.progress import Progress
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 
 def main(

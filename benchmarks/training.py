@@ -41,10 +41,10 @@ from nextscale.official_files import read_part
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.loop import Updater
+from nextscale.training.config import OptimiserConfig
 from nextscale.training.objective import AutoregressiveObjective, drop_classes
-from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
-from nextscale.training.transformer import split_batch, suggested_parts
+from nextscale.training.optimisation import Updater, build_optimiser, set_schedule
+from nextscale.training.stage2 import split_batch, suggested_parts
 from official_parity import VARIANTS, build_reference, pictures
 
 CPU = torch.device("cpu")

@@ -30,8 +30,7 @@ from nextscale.presets import (
 )
 from nextscale.runtime import image_generator
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-from nextscale.training.tokenizer import TokenizerTraining
-from nextscale.training.transformer import TransformerTraining
+from nextscale.training.config import TokenizerTraining, TransformerTraining
 
 
 @pytest.mark.parametrize("name", sorted(tokenizer_presets()))

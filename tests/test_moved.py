@@ -11,7 +11,12 @@ OLD = {
     "nextscale.models.var": ("VAR", "VARConfig"),
     "nextscale.models.transformer": ("Condition", "Transformer"),
     "nextscale.evaluation.judges": ("load_rejection", "ClassifierJudge"),
+    "nextscale.tokenizer.usage": ("CodebookUsage",),
+    "nextscale.training.distributed": ("launched", "wait_for_all"),
     "nextscale.training.perceptual": ("PerceptualDistance",),
+    "nextscale.training.record": ("read_record",),
+    "nextscale.training.tokenizer": ("train_tokenizer", "TokenizerTraining"),
+    "nextscale.training.transformer": ("train_transformer", "TransformerTraining"),
 }
 
 

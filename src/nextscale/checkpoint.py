@@ -27,7 +27,7 @@ Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RUN = "run.json"
-"""Says the command of a run folder (see `nextscale.training.record`)."""
+"""Says the command of a run folder (see `nextscale.training.run`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,3 +45,10 @@ def missing_extra(error: ModuleNotFoundError) -> str:
         return ""
     package, extra = EXTRAS[module]
     return f'this needs {package}: pip install "nextscale[{extra}]"'
+
+
+class TrainingStopped(KeyboardInterrupt):
+    """A training was asked to stop by SIGINT or SIGTERM: it has saved a checkpoint and left its loop.
+
+    It is a KeyboardInterrupt so that whoever called the training ends as well, unless they ask for this error by name.
+    """

@@ -32,7 +32,15 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nextscale.evaluation.judges": ("nextscale.sampling.rejection",),
     "nextscale.nn.backbone": ("nextscale.nn.perceptual",),
     "nextscale.nn.normalise": ("nextscale.nn.conv",),
+    "nextscale.tokenizer.usage": ("nextscale.tokenizer.quantizer",),
+    "nextscale.training.distributed": ("nextscale.training.parallel",),
+    "nextscale.training.metrics": ("nextscale.training.run",),
     "nextscale.training.perceptual": ("nextscale.nn.perceptual",),
+    "nextscale.training.record": ("nextscale.training.run",),
+    "nextscale.training.sharding": ("nextscale.training.parallel",),
+    "nextscale.training.split": ("nextscale.training.images",),
+    "nextscale.training.tokenizer": ("nextscale.training.stage1",),
+    "nextscale.training.transformer": ("nextscale.training.stage2",),
 }
 """Old name of a module -> where its names are now, in the order in which they are looked up."""
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 from toys import make_tokenizer
 
 

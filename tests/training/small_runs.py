@@ -8,10 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from nextscale.training import loop, metrics
-from nextscale.training.optimisation import OptimiserConfig
-from nextscale.training.tokenizer import TokenizerTraining
-from nextscale.training.transformer import TransformerTraining
+from nextscale.training import loop, run
+from nextscale.training.config import OptimiserConfig, TokenizerTraining, TransformerTraining
 from toys import tokenizer_config, transformer_config
 
 Make = Callable[..., Path]
@@ -43,7 +41,7 @@ def lines(run: Path, *, timing: bool = False) -> list[dict]:
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Ask for a stop when the loop reports a step, as a signal would."""
 
-    class Stopping(metrics.Metrics):
+    class Stopping(run.Metrics):
         def write(self, done: int, values: dict) -> None:
             super().write(done, values)
             if done == step:

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from nextscale.training.adversarial import (
-    AdversarialConfig,
     Adversary,
     PatchDiscriminator,
     adaptive_weight,
@@ -15,7 +14,7 @@ from nextscale.training.adversarial import (
     generator_loss,
     translated,
 )
-from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.config import AdversarialConfig, OptimiserConfig
 
 CPU = torch.device("cpu")
 
@@ -91,7 +90,7 @@ def test_the_discriminator_learns_to_tell_noise_from_flat_images() -> None:
     adversary = Adversary(config, constant, CPU)
     for _ in range(60):
         real, fake = torch.randn(8, 3, 16, 16), torch.rand(8, 3, 1, 1).expand(-1, -1, 16, 16) * 2 - 1
-        figures = adversary.learn(adversary.trained(torch.cat(adversary.shown(real, fake))), 0, 1, 256)
+        figures = adversary.learn(adversary.wrapped(torch.cat(adversary.shown(real, fake))), 0, 1, 256)
     assert figures["score_real"] > figures["score_reconstructed"] + 0.5
     assert figures["discriminator"] < 0.8
     other = Adversary(config, OptimiserConfig(), CPU)
@@ -154,5 +153,5 @@ def test_the_discriminator_has_a_learning_rate_of_its_own() -> None:
     config = AdversarialConfig(adversarial=1.0, discriminator_rate=4.0, discriminator_levels=1)
     adversary = Adversary(config, OptimiserConfig(learning_rate=1e-3, warmup=0.0), CPU)
     images = torch.randn(2, 3, 16, 16)
-    adversary.learn(adversary.trained(torch.cat([images, images])), 0, 1, 256)
+    adversary.learn(adversary.wrapped(torch.cat([images, images])), 0, 1, 256)
     assert adversary.updater.optimiser.param_groups[0]["lr"] == pytest.approx(4e-3)

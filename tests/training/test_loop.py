@@ -9,8 +9,8 @@ import torch
 
 from nextscale.runtime import precision_name, resolve_training_dtype
 from nextscale.training import loop
-from nextscale.training.loop import Forecast, Journal, LoopConfig, settled_precision
-from nextscale.training.optimisation import OptimiserConfig
+from nextscale.training.config import LoopConfig, OptimiserConfig
+from nextscale.training.loop import Forecast, Journal, settled_precision
 
 CPU = torch.device("cpu")
 

@@ -9,15 +9,9 @@ from nextscale import ScaleSchedule
 from nextscale.families.base import token_figures
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
+from nextscale.training.config import OptimiserConfig
 from nextscale.training.objective import Objective, drop_classes, mean_figures
-from nextscale.training.optimisation import (
-    OptimiserConfig,
-    averaged,
-    build_optimiser,
-    learning_rate,
-    set_schedule,
-    weight_decay,
-)
+from nextscale.training.optimisation import averaged, build_optimiser, learning_rate, set_schedule, weight_decay
 from toys import make_tokenizer, make_transformer, transformer_config
 
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from nextscale.runtime import launched_processes
 from toys import transformer_config
 from training.small_runs import stage1_config, stage2_config
-from nextscale.training.distributed import wait_for_all
-from nextscale.training.tokenizer import train_tokenizer
-from nextscale.training.transformer import train_transformer
+from nextscale.training.parallel import wait_for_all
+from nextscale.training.stage1 import train_tokenizer
+from nextscale.training.stage2 import train_transformer
 data, out = Path({data!r}), Path({out!r})
 config = stage2_config(
     data, Path({tokenizer!r}), out / "two", log_every=1, parallel={parallel!r}, model=transformer_config(drop_path=0.0),

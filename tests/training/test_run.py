@@ -10,10 +10,8 @@ import pytest
 import torch
 
 from nextscale.config import read_json
-from nextscale.training.loop import LoopConfig
-from nextscale.training.metrics import Metrics
-from nextscale.training.record import continued, read_record
-from nextscale.training.run import RunFolder, stop_requests
+from nextscale.training.config import LoopConfig
+from nextscale.training.run import Metrics, RunFolder, continued, read_record, stop_requests
 
 CONFIG = LoopConfig(data="d", out="run", batch_size=4)
 INPUTS = {"data": {"count": 2, "class_names": ["a", "b"], "fingerprint": "1"}, "heldout": None}

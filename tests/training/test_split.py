@@ -9,7 +9,7 @@ import pytest
 
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import TokenCacheConfig, open_tokens
-from nextscale.training.split import part, set_aside, spread
+from nextscale.training.images import part, set_aside, spread
 from nextscale.training.tokens import write_tokens
 from toys import make_tokenizer, write_parquet
 

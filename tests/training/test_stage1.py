@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import fingerprint, load_tokenizer
-from nextscale.training import reconstruction
-from nextscale.training.adversarial import AdversarialConfig
-from nextscale.training.tokenizer import train_tokenizer
+from nextscale.training import heldout
+from nextscale.training.config import AdversarialConfig
+from nextscale.training.stage1 import train_tokenizer
 from toys import tokenizer_config
 from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stop_while, weights
 
@@ -130,7 +130,7 @@ def test_measuring_can_be_stopped_and_is_made_up_for(
     train_tokenizer(whole)
     with monkeypatch.context() as patch:
         # A measurement reads twice: all images for their codes, a few to decode them.
-        stop_while(patch, reconstruction, "iterate_images", 2 * measurement - 1)
+        stop_while(patch, heldout, "iterate_images", 2 * measurement - 1)
         with pytest.raises(KeyboardInterrupt):
             train_tokenizer(parts)
     assert (tmp_path / "parts" / "model").exists() == (measurement == 2), "nothing is exported half-measured"
@@ -145,13 +145,13 @@ def test_a_few_images_are_decoded_and_the_codes_of_all_are_counted(
     tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
-    read = reconstruction.iterate_images
+    read = heldout.iterate_images
 
     def reading(*arguments: object, **options: object) -> object:
         seen.append(list(options["indices"]))  # pyright: ignore[reportArgumentType]
         return read(*arguments, **options)  # pyright: ignore[reportArgumentType]
 
-    monkeypatch.setattr(reconstruction, "iterate_images", reading)
+    monkeypatch.setattr(heldout, "iterate_images", reading)
     config = stage1_config(image_folder(), tmp_path / "run", steps=1, decoded_images=3, heldout_images=12)
     train_tokenizer(config)
     assert seen == [[0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 23], [0, 10, 23]], "from all classes"

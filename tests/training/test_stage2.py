@@ -14,11 +14,11 @@ from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig
 from nextscale.errors import TrainingDiverged
 from nextscale.training import heldout as heldout_module
-from nextscale.training.heldout import class_places, measure
+from nextscale.training.heldout import class_places, measure_transformer
 from nextscale.training.run import RunFolder
-from nextscale.training.tokenizer import train_tokenizer
+from nextscale.training.stage1 import train_tokenizer
+from nextscale.training.stage2 import train_transformer
 from nextscale.training.tokens import write_tokens
-from nextscale.training.transformer import train_transformer
 from toys import make_pipeline, make_tokenizer, transformer_config, write_parquet
 from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stage2_config, stop_while, weights
 
@@ -230,7 +230,7 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
     options = {"unconditional": 3, "places": places, "dtype": torch.float32}
-    measure(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
+    measure_transformer(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
     assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")

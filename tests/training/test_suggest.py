@@ -15,9 +15,8 @@ from nextscale.evaluation.cost import training_flops
 from nextscale.families.table import kinds
 from nextscale.presets import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.training.config import TokenizerTraining, TransformerTraining
 from nextscale.training.suggest import EVENING, TOKENIZER_FLOPS, suggest_tokenizer, suggest_transformer
-from nextscale.training.tokenizer import TokenizerTraining
-from nextscale.training.transformer import TransformerTraining
 
 Make = Callable[..., Path]
 

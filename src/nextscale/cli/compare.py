@@ -42,7 +42,7 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.evaluation.rivals import compare_models
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.parallel import launched, wait_for_all
 
     retain_freed_memory()
     processes = launched()

@@ -45,7 +45,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.evaluation.sweep import sweep_generation
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.parallel import launched, wait_for_all
 
     plot = Path(options.out) / "sweep.png"
     if options.sweep:

@@ -1,4 +1,4 @@
-"""What to run next, said after a command on stderr: stdout stays what scripts read."""
+"""The line on stderr that names the next command; stdout is for scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def command_line(*arguments: object) -> str:
 
 
 def tell_next(*arguments: object, word: str = "next") -> None:
-    """Print a command of ours that follows the present one; of several processes the main one does."""
+    """Print a command of ours to run after the present one; only the main process prints."""
     from nextscale.runtime import launched_processes
 
     if launched_processes().is_main:

@@ -135,6 +135,8 @@ def reconstruct_image(tokenizer: VQVAE, picture: Image) -> tuple[list[Image], li
     from nextscale.pictures import to_images, to_tensor
 
     image = to_tensor([center_crop(picture, tokenizer.config.image_size)]).to(tokenizer.device)
+    import torch
+
     stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
     error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return to_images(torch.cat([image, stages])), [round(10 * math.log10(4 / one), 3) for one in error.tolist()]

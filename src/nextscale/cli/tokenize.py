@@ -63,7 +63,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
-    from nextscale.training.distributed import launched, wait_for_all
+    from nextscale.training.parallel import launched, wait_for_all
     from nextscale.training.tokens import write_tokens
 
     retain_freed_memory()
@@ -76,16 +76,22 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     if processes.is_main:
         print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
-    described = TokenCacheConfig(
-        data=options.data, scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size,
-        views=options.views, enlarge=options.enlarge, flip=options.flip, seed=options.seed,
-    )  # fmt: skip
+    shared = {name: getattr(options, name) for name in ("data", "views", "enlarge", "flip", "seed")}
+    about = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size, **shared)
     try:
         folder = write_tokens(
-            tokenizer, source, out, described, resume=options.resume,
-            batch_size=options.batch_size, dtype=dtype, limit=options.limit, advance=progress.advance,
-            processes=processes, wait=wait_for_all,
-        )  # fmt: skip
+            tokenizer,
+            source,
+            out,
+            about,
+            resume=options.resume,
+            batch_size=options.batch_size,
+            dtype=dtype,
+            limit=options.limit,
+            advance=progress.advance,
+            processes=processes,
+            wait=wait_for_all,
+        )
     except KeyboardInterrupt:
         if out.is_dir():
             tell_next("tokenize", *flags_of(replace(options, resume=True)), word="continue with")

@@ -14,21 +14,14 @@ from nextscale.cli.following import command_line, tell_next
 from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential
 from nextscale.families.config import TITLES
-from nextscale.presets import (
-    family_presets,
-    named,
-    tokenizer_presets,
-    tokenizer_recipes,
-    transformer_recipes,
-)
-from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
-from nextscale.training.families import TRAININGS
+from nextscale.presets import family_presets, named, tokenizer_presets, tokenizer_recipes, transformer_recipes
+from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 
 if TYPE_CHECKING:
     from nextscale.training.suggest import Suggestion
 
 DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
-"Settings of a transformer that its tokenizer and data decide."
+"""Settings of a transformer that its tokenizer and data decide."""
 AUTO = "auto"
 MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""
@@ -48,18 +41,18 @@ class Start:
     given: Any
     config: str
     preset: dict[str, Any] | None
-    "Settings of the preset that was named, nested."
+    "Settings of the preset that was named, nested; None where none was."
     resume: bool
     recorded: dict[str, Any] | None
 
     @property
     def named(self) -> set[str]:
-        """Settings that a settings file or flags name."""
+        """Settings that are named by the settings file or by flags."""
         flags = {name for name, value in vars(self.given).items() if value is not None} if self.given else set()
         return flags | (set(flat(read_settings(self.config))) if self.config else set())
 
-    def settled(self, kind: type[Training], suggested: dict[str, Any] | None = None) -> Training:
-        """The whole settings: recorded, suggested or of a preset, overridden by file and flags. Raises ValueError."""
+    def settings(self, kind: type[Training], suggested: dict[str, Any] | None = None) -> Training:
+        """All settings: recorded, suggested or of a preset, overridden by file and flags. Raises ValueError."""
         base = merged(merged({"out": self.out} | (self.recorded or {}), suggested or {}), self.preset or {})
         try:
             return replace(settle(kind, self.given, file=self.config, base=base), out=self.out)
@@ -69,11 +62,11 @@ class Start:
             raise
 
 
-def started(
+def find_start(
     command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
 ) -> Start:
-    """Find the run folder, and what it recorded where it is to be continued. Raises ValueError."""
-    from nextscale.training.record import read_record
+    """The run folder of a command, and what it recorded if it is to be continued. Raises ValueError."""
+    from nextscale.training.run import read_record
 
     flagged = getattr(given, "out", None) or ""
     if run and flagged and Path(run) != Path(flagged):
@@ -91,7 +84,7 @@ def started(
 
 
 def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Nested settings, those of `more` before those of `base`."""
+    """Nested settings: those of `base`, overridden by those of `more`."""
     inner = {
         name: merged(base[name], value)
         for name, value in more.items()
@@ -101,7 +94,7 @@ def merged(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any]) -> dict[str, Any]:
-    """Names and values of settings that may lie in groups; groups that are there count as named too."""
+    """Names and values of settings, groups opened; a group counts as a setting too."""
     found = {}
     for name, value in values.items():
         found[name.replace("-", "_")] = value
@@ -110,7 +103,7 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def preset_flag(presets: Iterable[str]) -> Parameter:
-    """How --preset is shown."""
+    """The --preset flag in the help."""
     text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and an evening's computing."
     return Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
 
@@ -129,31 +122,31 @@ def train_tokenizer_command(
     from nextscale.data.source import open_source
     from nextscale.runtime import resolve_device
     from nextscale.training.images import columns
+    from nextscale.training.stage1 import train_tokenizer
     from nextscale.training.suggest import suggest_tokenizer
-    from nextscale.training.tokenizer import train_tokenizer
 
     presets = {
         name: {"model": essential(model)} | tokenizer_recipes().get(name, {})
         for name, model in tokenizer_presets().items()
     }
-    start = started("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
+    start = find_start("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
 
     def suggest(known: TokenizerTraining) -> Suggestion:
         return suggest_tokenizer(open_source(known.data, **columns(known)), resolve_device(known.device).type)
 
-    settled = fitted(start, TokenizerTraining, suggest)
-    trained(start, settled, train_tokenizer)
-    tokens = f"{settled.out.rstrip('/')}-tokens"
-    finished(settled.out, "tokenize", "--tokenizer", settled.out, "--data", settled.data, "--out", tokens)
+    settings = choose_settings(start, TokenizerTraining, suggest)
+    run_training(start, settings, train_tokenizer)
+    tokens = f"{settings.out.rstrip('/')}-tokens"
+    print_result(settings.out, "tokenize", "--tokenizer", settings.out, "--data", settings.data, "--out", tokens)
 
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    settings, title = TRAININGS[kind], TITLES[kind]
+    config_class, title = training_settings(kind), TITLES[kind]
     recipes = transformer_recipes() if kind == "var" else {}
     flag = preset_flag(family_presets(kind))
 
-    @accepts(settings, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
+    @accepts(config_class, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
     def command(
         run: RunName = "",
         /,
@@ -165,27 +158,26 @@ def transformer_command(kind: str) -> Callable[..., None]:
     ) -> None:
         from nextscale.catalogue import find_model
         from nextscale.runtime import resolve_device
+        from nextscale.training.stage2 import train_transformer
         from nextscale.training.suggest import suggest_transformer
-        from nextscale.training.transformer import train_transformer
 
         presets = {
             name: {"model": essential(model)} | recipes.get(name, {}) for name, model in family_presets(kind).items()
         }
-        start = started(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
+        start = find_start(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
 
         def suggest(known: TransformerTraining) -> Suggestion:
             tokenizer = find_model(known.tokenizer).tokenizer().config
             return suggest_transformer(count_images(known), kind, tokenizer, resolve_device(known.device).type)
 
-        settled = fitted(start, settings, suggest)
-        trained(start, settled, train_transformer)
-        finished(settled.out, "generate", "--model", settled.out)
+        settings = choose_settings(start, config_class, suggest)
+        run_training(start, settings, train_transformer)
+        print_result(settings.out, "generate", "--model", settings.out)
 
     command.__doc__ = f"Stage 2: train a model of {title} on tokens, or on images tokenised on the way."
-    # Annotations are looked up by name where the command is defined; these are local.
-    command.__annotations__ |= {
-        "run": RunName, "preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume,
-    }  # fmt: skip
+    # Annotations are looked up by name in the module, which does not know the local flag.
+    named_types = {"run": RunName, "preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume}
+    command.__annotations__ |= named_types
     return command
 
 
@@ -194,14 +186,14 @@ train_var_command, train_raster_command, train_rq_command, train_maskgit_command
 )
 
 
-def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Suggestion]) -> Training:
-    """The settings of a run: as recorded, or of a preset, or fitted to the data as far as nobody names them.
+def choose_settings(start: Start, kind: type[Training], suggest: Callable[[Training], Suggestion]) -> Training:
+    """The settings of a run: as recorded, of a preset, or suggested from the data where they are not named.
 
-    Raises ValueError for a stream without a preset: what fits the data is seen by looking at all of it.
+    Raises ValueError for a stream without a preset: a suggestion needs all of the data.
     """
     from nextscale.runtime import launched_processes
 
-    known = start.settled(kind)
+    known = start.settings(kind)
     everything = {"model", "batch_size", "steps"} <= start.named
     if start.recorded is not None or start.preset is not None or everything:
         return known
@@ -210,13 +202,13 @@ def fitted(start: Start, kind: type[Training], suggest: Callable[[Training], Sug
     suggestion = suggest(known).without(start.named)
     if suggestion.flags and launched_processes().is_main:
         print(f"{suggestion.reason} (flags override)")
-    return start.settled(kind, suggestion.settings)
+    return start.settings(kind, suggestion.settings)
 
 
-def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
-    """Train; a run that is stopped says how it continues."""
+def run_training(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
+    """Train; says how the run continues where it is stopped."""
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.record import read_record
+    from nextscale.training.run import read_record
 
     retain_freed_memory()
     try:
@@ -227,8 +219,8 @@ def trained(start: Start, config: LoopConfig, train: Callable[..., Path]) -> Non
         raise
 
 
-def finished(out: str, *following: str) -> None:
-    """Say what to run next, and print the model's folder."""
+def print_result(out: str, *following: str) -> None:
+    """Print what to run next, and the model's folder."""
     from nextscale.runtime import launched_processes
 
     if launched_processes().is_main:
@@ -237,7 +229,7 @@ def finished(out: str, *following: str) -> None:
 
 
 def count_images(config: LoopConfig) -> int:
-    """Images of a token cache or a set of images."""
+    """Number of images of a token cache, or of a set of images."""
     from nextscale.data.source import open_source
     from nextscale.data.tokens import is_token_cache, open_tokens
     from nextscale.training.images import columns

@@ -66,9 +66,9 @@ class TokenCacheConfig:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch of token pyramids, with a random number per sample that decides class dropout."""
+    """A batch to train on, with a number per sample that decides class dropout."""
 
-    tokens: TokenPyramid
+    tokens: TokenPyramid | Tensor  # images (B, 3, H, W) in [-1, 1] for models that read no tokens
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     chance: Tensor  # (B,) float64 uniform in [0, 1), a function of (seed, epoch, sample)
     position: dict[str, Any] | None = None  # of a stream, behind this batch

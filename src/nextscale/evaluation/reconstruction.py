@@ -23,7 +23,7 @@ from nextscale.evaluation.sets import require_finite
 from nextscale.pictures import to_float, to_uint8
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage
 
 NONE = "none"
 """As a network: leave its figure out."""

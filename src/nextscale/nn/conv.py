@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,13 @@ from torch.nn import functional as F
 SPLIT = 1024
 """Pixels of a map from which torch's kernel lets threads add up parts of it: its sums then depend on their number."""
 PART_BYTES = 2**20
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def channels_last(module: Module) -> Module:
+    """The module with its 4-D weights in channels-last order, in place."""
+    to: Any = module.to  # torch's type stubs lack memory_format
+    return to(memory_format=torch.channels_last)
 
 
 def normalisation(channels: int) -> nn.GroupNorm:

@@ -22,9 +22,8 @@ from nextscale.files import write_json
 from nextscale.presets import family_presets
 from nextscale.progress import Announce, silent
 from nextscale.scaling.config import ROWS, Ablation, Row
-from nextscale.training.families import TRAININGS
-from nextscale.training.optimisation import OptimiserConfig
-from nextscale.training.transformer import TransformerTraining, train_transformer
+from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.stage2 import train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
@@ -32,7 +31,7 @@ logger = logging.getLogger("nextscale.scaling")
 def training_of(config: Ablation, row: Row, seed: int) -> TransformerTraining:
     """The whole settings of a row's training; rows that differ in sampling alone share one."""
     place = "raster_" if row.kind == "raster" else ""
-    return from_dict(TRAININGS[row.kind], {
+    return from_dict(training_settings(row.kind), {
         **{name: getattr(config, place + name) for name in ("data", "heldout", "tokenizer")},
         "model": family_presets(row.kind)[row.preset], "out": str(Path(config.out) / f"{row.preset}-s{seed}"),
         "steps": config.steps, "batch_size": config.batch_size, "seed": seed, "precision": config.precision,

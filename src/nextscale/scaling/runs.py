@@ -27,11 +27,9 @@ from nextscale.files import write_json
 from nextscale.presets import family_presets
 from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
-from nextscale.training.families import TRAININGS
-from nextscale.training.metrics import LOG
-from nextscale.training.optimisation import OptimiserConfig
-from nextscale.training.record import identity_of, read_record
-from nextscale.training.transformer import TransformerTraining, train_transformer
+from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.run import LOG, identity_of, read_record
+from nextscale.training.stage2 import train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
@@ -53,7 +51,7 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     every = steps // config.measurements
     rate = config.learning_rate * (4 / depth) ** config.rate_power
     model = replace(family_presets(config.kind)["small"], depth=depth, heads=depth)
-    return from_dict(TRAININGS[config.kind], {
+    return from_dict(training_settings(config.kind), {
         "data": config.data, "tokenizer": config.tokenizer, "heldout": config.heldout, "model": model,
         "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
         "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,

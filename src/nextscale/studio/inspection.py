@@ -26,8 +26,7 @@ from nextscale.studio.components import image_input, refuse_unreadable, shown_pi
 from nextscale.studio.events import QUIET, PageJobs, told
 from nextscale.studio.jobs import Job, Update
 from nextscale.studio.pictures import clickable, strip
-from nextscale.tokenizer.quantizer import ResidualQuantizer
-from nextscale.tokenizer.usage import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage, ResidualQuantizer
 
 CELL = 96
 """Pixels of the side of a scale's map."""

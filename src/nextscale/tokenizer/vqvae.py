@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from nextscale.nn.conv import Decoder, Encoder
+from nextscale.nn.conv import Decoder, Encoder, channels_last
 from nextscale.pyramid import TokenPyramid
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer
@@ -42,7 +42,7 @@ class VQVAE(nn.Module):
             phi_map=config.phi_map,
             beta=config.beta,
         )
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        channels_last(self)
 
     @property
     def device(self) -> torch.device:

@@ -12,14 +12,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-from nextscale.training.config import AdversarialConfig
-from nextscale.training.distributed import launched, wrap
-from nextscale.training.loop import Updater
-from nextscale.training.optimisation import OptimiserConfig, build_optimiser, set_schedule
+from nextscale.nn.conv import channels_last
+from nextscale.training.config import AdversarialConfig, OptimiserConfig
+from nextscale.training.optimisation import Updater, build_optimiser, set_schedule
+from nextscale.training.parallel import add_up, launched, wrap
 
 LARGEST_WEIGHT = 1e4
 
@@ -44,27 +43,26 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """What the decoder minimises: minus the mean score of its reconstructions."""
+    """Loss of the decoder: minus the mean score of its reconstructions, scalar."""
     return -fake.float().mean()
 
 
 def adaptive_weight(reconstructed: Tensor, weight: Tensor, wanted: Tensor, adversarial: Tensor) -> Tensor:
     """|d L_rec / d w| / |d L_adv / d w| at the decoder's last weight w, scalar (VQGAN, eq. 7).
 
-    `wanted` and `adversarial` are both losses' gradients with respect to `reconstructed`, (B, 3, H, W), of which w
-    is an ancestor. The same on all processes.
+    `wanted` and `adversarial` are the gradients of the two losses at `reconstructed`, (B, 3, H, W), which is computed
+    from w. The result is the same on all processes.
     """
     norms = []
     for gradient in (wanted, adversarial):
         (at_weight,) = torch.autograd.grad(reconstructed, weight, gradient, retain_graph=True)
-        if dist.is_initialized():
-            dist.all_reduce(at_weight)
+        add_up(at_weight)
         norms.append(at_weight.float().norm())
     return (norms[0] / (norms[1] + 1e-6)).clamp(0, LARGEST_WEIGHT)
 
 
 def augmented(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Each batch (B, 3, H, W) with its own random brightness, saturation, contrast, shift and hole per image."""
+    """Batches (B, 3, H, W), each image with a random brightness, saturation, contrast, shift and hole of its own."""
     return [cut_out(translated(recoloured(images))) for images in batches]
 
 
@@ -83,7 +81,7 @@ def recoloured(images: Tensor) -> Tensor:
 
 
 def translated(images: Tensor, share: float = 0.125) -> Tensor:
-    """Moved by up to an eighth of each side; what comes in is 0."""
+    """Moved by up to an eighth of each side; pixels from outside are 0."""
     batch, _, height, width = images.shape
     rows, columns = (
         (torch.arange(side, device=images.device) + shift)
@@ -99,7 +97,7 @@ def translated(images: Tensor, share: float = 0.125) -> Tensor:
 
 
 def cut_out(images: Tensor, share: float = 0.5) -> Tensor:
-    """A rectangle of half of each side is 0, its middle anywhere in the image."""
+    """A rectangle with half of each side is 0; its middle is anywhere in the image."""
     batch, _, height, width = images.shape
     covered = []
     for size in (height, width):
@@ -109,31 +107,30 @@ def cut_out(images: Tensor, share: float = 0.5) -> Tensor:
 
 
 class Adversary:
-    """The discriminator in training: it judges reconstructions for the decoder, and learns from them."""
+    """The discriminator in training: it scores reconstructions for the tokenizer's loss, and learns from them."""
 
     def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
         self.config = config
         rate = optimiser.learning_rate * config.discriminator_rate
         self.settings = replace(optimiser, learning_rate=rate, beta1=0.5, beta2=0.9)
-        self.module = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels).to(
-            device, memory_format=torch.channels_last
-        )  # pyright: ignore[reportCallIssue]
-        weights = build_optimiser(self.module, self.settings, lambda name, parameter: parameter.ndim < 2)
-        self.updater = Updater(self.module, weights, clip=optimiser.clip)
-        self.trained = wrap(self.module, launched())
+        discriminator = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels)
+        self.module = channels_last(discriminator.to(device))
+        adam = build_optimiser(self.module, self.settings, lambda name, parameter: parameter.ndim < 2)
+        self.updater = Updater(self.module, adam, clip=optimiser.clip)
+        self.wrapped = wrap(self.module, launched())
 
     def backward(
         self, reconstructed: Tensor, losses: tuple[Tensor, Tensor], last: Tensor, scores: Tensor
     ) -> dict[str, Tensor]:
         """Accumulate the gradients of all losses in the tokenizer; returns figures.
 
-        `losses` are the reconstruction's and the quantiser's, `last` the decoder's last weight, `scores` the
-        discriminator's of `reconstructed`.
+        `losses` are the reconstruction's and the quantiser's, `last` is the decoder's last weight, and `scores` are
+        the discriminator's of `reconstructed`.
         """
         pixels, quantizer = losses
-        judged = generator_loss(scores)
+        loss = generator_loss(scores)
         (wanted,) = torch.autograd.grad(pixels, reconstructed, retain_graph=True)
-        (adversarial,) = torch.autograd.grad(judged, reconstructed)
+        (adversarial,) = torch.autograd.grad(loss, reconstructed)
         weight = torch.ones((), device=wanted.device)
         if self.config.adaptive:
             weight = adaptive_weight(reconstructed, last, wanted, adversarial)
@@ -142,14 +139,14 @@ class Adversary:
             torch.autograd.backward([reconstructed, quantizer], [gradient, torch.ones_like(quantizer)])
         else:
             reconstructed.backward(gradient)
-        return {"adversarial": judged.detach(), "adaptive_weight": weight}
+        return {"adversarial": loss.detach(), "adaptive_weight": weight}
 
     def shown(self, *batches: Tensor) -> list[Tensor]:
-        """What the discriminator is shown of each batch."""
+        """Batches as the discriminator sees them: augmented, if the settings say so."""
         return augmented(batches) if self.config.discriminator_augment else list(batches)
 
     def learn(self, scores: Tensor, step: int, steps: int, batch_size: int) -> dict[str, Tensor]:
-        """One update from the scores of real images and reconstructions, in this order, in one batch."""
+        """One update from the scores of a batch of real images followed by as many reconstructions; returns figures."""
         real, fake = scores.chunk(2)
         loss = discriminator_loss(real, fake)
         set_schedule(self.updater.optimiser, step, steps, self.settings, batch_size)

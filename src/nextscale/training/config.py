@@ -1,13 +1,14 @@
-"""Settings of both stages of training; they import no torch, so that help is quick."""
+"""Settings of both stages of training. Nothing here imports torch, so that help is quick."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
+from functools import cache
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.families.config import VARConfig
-from nextscale.presets import tokenizer_presets, transformer_presets
+from nextscale.families.config import VARConfig, architecture
+from nextscale.presets import family_presets, tokenizer_presets, transformer_presets
 from nextscale.tokenizer.config import VQVAEConfig
 
 
@@ -115,7 +116,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig:
-    """The discriminator and how its judgement enters the loss."""
+    """The discriminator of stage 1 and its part of the loss."""
 
     adversarial: float = 0.0
     "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
@@ -141,11 +142,11 @@ class AdversarialConfig:
         require_share(self, "adversarial_start")
 
     def joined(self, step: int, steps: int) -> bool:
-        """Whether the discriminator is listened to at a step (0-based)."""
+        """Whether the tokenizer trains against the discriminator at a step (0-based)."""
         return self.adversarial > 0 and step >= self.adversarial_start * steps
 
     def learning(self, step: int, steps: int) -> bool:
-        """Whether the discriminator learns at a step (0-based)."""
+        """Whether the discriminator trains at a step (0-based)."""
         return self.adversarial > 0 and step >= (self.adversarial_start - self.adversarial_lead) * steps
 
 
@@ -248,4 +249,17 @@ class TransformerTraining(LoopConfig):
         require_share(self, "class_dropout", "label_smoothing")
         from nextscale.sampling.next_scale import SamplingConfig  # which imports torch
 
-        SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # complains
+        SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # raises ValueError
+
+
+@cache
+def training_settings(kind: str) -> type[TransformerTraining]:
+    """The settings of stage 2 for a kind of model: those of all kinds, and its architecture as `model`."""
+    config = architecture(kind)
+    if config is VARConfig:
+        return TransformerTraining
+    model = field(default_factory=lambda: family_presets(kind)["small"])
+    name = config.__name__.replace("Config", "Training")
+    made = make_dataclass(name, [("model", config, model)], bases=(TransformerTraining,), frozen=True, kw_only=True)
+    made.__module__ = __name__  # else cyclopts takes it for one of the standard library's
+    return made

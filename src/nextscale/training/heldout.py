@@ -1,11 +1,13 @@
-"""Stage 2 on held-out images: loss and accuracy with their class and without.
+"""Measurements of both stages on images that are not trained on; they leave the model in evaluation mode.
 
-Shapes: B batch.
+Stage 1: how well images are reconstructed after each scale, and which codes are used. Stage 2: loss and accuracy with
+the class and without.
+Shapes: B batch, K scales, (H, W) pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,66 @@ from nextscale.pictures import to_float
 from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
+from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.config import LoopConfig
+from nextscale.training.config import LoopConfig, TokenizerTraining
+from nextscale.training.images import Samples, spread
 from nextscale.training.objective import Objective, mean_figures
-from nextscale.training.split import spread
+from nextscale.training.tokens import encode
+
+BATCH = 16
+"""Images of a batch."""
+STRIPS = 8
+"""Images of which stage 1 draws what every scale adds."""
+
+
+@torch.no_grad()
+def measure_tokenizer(
+    model: VQVAE,
+    images: ImageSource,
+    config: TokenizerTraining,
+    dtype: torch.dtype,
+    *,
+    announce: Announce = silent,
+) -> tuple[dict[str, Any], Tensor]:
+    """PSNR, PSNR after each scale and codebook usage of images that are spread evenly, and strips to look at.
+
+    The codes of `heldout_images` images are counted; `decoded_images` of them are decoded at every scale. Strips
+    (n, 1 + K, 3, H, W) hold an image and what each scale makes of it.
+    """
+    chosen = spread(len(images), config.heldout_images)
+    decoded = chosen[spread(len(chosen), config.decoded_images)]
+    usage = CodebookUsage(len(model.schedule), config.model.codebook_size, model.device)
+    advance, done = announce("measuring", len(chosen) + len(decoded)), 0
+    errors: list[Tensor] = []
+    strips = torch.empty(0)
+    model.eval()
+    for indices, decode in ((chosen, False), (decoded, True)):
+        for batch in iterate_images(images, config.model.image_size, batch_size=BATCH, indices=indices.tolist()):
+            pixels = to_float(batch.images.to(model.device))
+            with autocast(model.device, dtype):
+                tokens = model.encode(pixels)
+                stages = torch.stack(list(model.decode_scales(tokens))) if decode else None  # (K, B, 3, H, W)
+            if stages is None:
+                usage.add(tokens)
+            else:
+                errors.append((stages - pixels).square().flatten(2).mean(dim=2))
+                if not len(strips):
+                    strips = torch.cat([pixels[None], stages.float()]).transpose(0, 1)[:STRIPS]
+            done += len(pixels)
+            advance(done)
+    if not errors:
+        raise nothing_readable(config)
+    squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
+    psnr = (10 * torch.log10(4 / squared)).mean(dim=1)
+    codes = {name: value.tolist() for name, value in usage.summary().items()}
+    return {"psnr": float(psnr[-1]), "psnr_after": psnr.tolist(), **codes}, strips
+
+
+def reconstruction_line(figures: dict[str, Any]) -> str:
+    """A measurement of stage 1 in a line."""
+    perplexity = ", ".join(f"{value:.0f}" for value in figures["perplexity"])
+    return f"PSNR {figures['psnr']:.2f} dB, codes used {figures['used']:.1%}, perplexity {perplexity}"
 
 
 def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tensor | None:
@@ -39,44 +97,41 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
 
 
 @torch.no_grad()
-def measure(
+def measure_transformer(
     objective: Objective,
     model: nn.Module,
     heldout: TokenCache | ImageSource,
     config: LoopConfig,
-    tokenizer: VQVAE,
+    tokenizer: VQVAE | None,
     *,
+    size: tuple[int, int],
     unconditional: int,
     places: Tensor | None,
+    device: torch.device,
     dtype: torch.dtype,
-    stop: Callable[[], bool] = lambda: False,
     announce: Announce = silent,
-) -> dict[str, Any] | None:
-    """Loss and accuracy of held-out images, evenly spread, with their class and without, in evaluation mode.
+) -> dict[str, Any]:
+    """Figures of held-out images that are spread evenly, with their class and without, in evaluation mode.
 
-    `places` are the model's ids of the images' classes; None where they are the same. None when `stop` said so.
+    `size` is that of the images that the model or its tokenizer reads, `places` are the model's ids of the images'
+    classes; None where they are the same.
     """
     model.eval()
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
-    device = tokenizer.quantizer.codebook.device
     chosen = spread(len(heldout), config.heldout_images)
     advance = announce("measuring", len(chosen))
     figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, chosen, dtype):
-        if stop():
-            model.train()
-            return None
-        named = labels if places is None else torch.where(labels < 0, labels, places[labels])
-        given = named.masked_fill(labels < 0, unconditional)
-        for name, classes in zip(figures, (given, torch.full_like(given, unconditional)), strict=True):
+    for tokens, labels in heldout_batches(heldout, tokenizer, size, chosen, dtype):
+        ids = labels if places is None else torch.where(labels < 0, labels, places[labels])
+        conditional = ids.masked_fill(labels < 0, unconditional)
+        for name, classes in zip(figures, (conditional, torch.full_like(ids, unconditional)), strict=True):
             with autocast(device, dtype):
                 figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
         sizes.append(len(labels))
         advance(sum(sizes))
-    model.train()
     if not sizes:
-        raise ValueError(f"heldout {config.heldout or config.data}: none of the images that are measured can be read")
+        raise nothing_readable(config)
     return {
         f"{kind}_{name}": value.tolist()
         for kind, batches in figures.items()
@@ -84,37 +139,7 @@ def measure(
     }
 
 
-def spread_tokens(source: TokenCache | ImageSource | ImageStream, tokenizer: VQVAE, dtype: torch.dtype) -> TokenPyramid:
-    """Tokens of images from all over the data. Raises ValueError for a stream, which has no other end yet."""
-    if isinstance(source, ImageStream):
-        raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
-    chosen = spread(len(source), 512)
-    found = [tokens.packed.cpu() for tokens, _ in heldout_batches(source, tokenizer, chosen, dtype)]
-    return TokenPyramid(torch.cat(found), tokenizer.schedule)
-
-
-def heldout_batches(
-    source: TokenCache | ImageSource, tokenizer: VQVAE, indices: np.ndarray, dtype: torch.dtype
-) -> Iterator[tuple[TokenPyramid, Tensor]]:
-    """Some images as tokens and labels, in batches."""
-    if isinstance(source, TokenCache):
-        for start in range(0, len(indices), 64):
-            yield source.batch(indices[start : start + 64])
-        return
-    device = tokenizer.quantizer.codebook.device
-    for batch in iterate_images(source, tokenizer.config.image_size, batch_size=16, indices=indices.tolist()):
-        with autocast(device, dtype):
-            tokens = tokenizer.encode(to_float(batch.images.to(device)))
-        yield tokens, batch.labels  # outside: a generator left waiting would keep autocast, and its casts, alive
-
-
-def describe_heldout(values: dict[str, Any]) -> str:
-    """The line of a held-out measurement."""
-    given = describe({name.removeprefix("heldout_"): value for name, value in values.items()})
-    return f"{given}  without class: loss {values['heldout_unconditional_loss']:.4f}"
-
-
-def describe(values: dict[str, Any]) -> str:
+def prediction_line(values: dict[str, Any]) -> str:
     """Loss and, where there are tokens, accuracy."""
     if "accuracy" not in values:
         return f"loss {values['loss']:.4f}"
@@ -122,3 +147,40 @@ def describe(values: dict[str, Any]) -> str:
         f"loss {values['loss']:.4f} (last scale {values['loss_last']:.4f})  "
         f"accuracy {values['accuracy']:.2%} (last {values['accuracy_last']:.2%})"
     )
+
+
+def heldout_line(values: dict[str, Any]) -> str:
+    """A measurement of stage 2 in a line."""
+    conditional = prediction_line({name.removeprefix("heldout_"): value for name, value in values.items()})
+    return f"{conditional}  without class: loss {values['heldout_unconditional_loss']:.4f}"
+
+
+def nothing_readable(config: LoopConfig) -> ValueError:
+    """The error of a measurement that found no image."""
+    return ValueError(f"heldout {config.heldout or config.data}: none of the images that are measured can be read")
+
+
+def spread_tokens(source: Samples, tokenizer: VQVAE, dtype: torch.dtype) -> TokenPyramid:
+    """Tokens of images from all over the data. Raises ValueError for a stream, of which only the start is known."""
+    if isinstance(source, ImageStream):
+        raise ValueError("a diffusion model needs the spread of its latents first; tokenise the images, then train")
+    chosen = spread(len(source), 512)
+    found = heldout_batches(source, tokenizer, tokenizer.config.image_size, chosen, dtype)
+    packed = [tokens.packed.cpu() for tokens, _ in found]
+    return TokenPyramid(torch.cat(packed), tokenizer.schedule)
+
+
+def heldout_batches(
+    source: TokenCache | ImageSource,
+    tokenizer: VQVAE | None,
+    size: tuple[int, int],
+    indices: np.ndarray,
+    dtype: torch.dtype,
+) -> Iterator[tuple[Any, Tensor]]:
+    """Some images as tokens and labels, in batches; without a tokenizer, the images (B, 3, H, W) in [-1, 1]."""
+    if isinstance(source, TokenCache):
+        for start in range(0, len(indices), 64):
+            yield source.batch(indices[start : start + 64])
+        return
+    for batch in iterate_images(source, size, batch_size=BATCH, indices=indices.tolist()):
+        yield to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype), batch.labels

@@ -1,43 +1,236 @@
-"""What the loops of both stages share: settings, one optimiser step, resume state, the journal of a run."""
+"""The loop of both stages: it starts or resumes a run, takes its steps, records, saves, measures, exports and stops.
+
+A stage (`stage1`, `stage2`) builds a model from settings and data and does one step; everything around the steps is
+here. All that a step draws at random comes from torch's global generator, seeded by (seed, step, rank).
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Sized
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sized
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Event
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 from nextscale.checkpoint import save_torch
-from nextscale.errors import TrainingDiverged
-from nextscale.progress import Progress, duration, rate
-from nextscale.runtime import precision_name, resolve_training_dtype
+from nextscale.data.source import ImageSource
+from nextscale.data.stream import Position
+from nextscale.data.tokens import TokenCache
+from nextscale.errors import TrainingDiverged, TrainingStopped
+from nextscale.progress import Advance, Announce, Progress, duration, rate
+from nextscale.runtime import precision_name, resolve_device, resolve_training_dtype
 from nextscale.training.config import LoopConfig
-from nextscale.training.distributed import reduce_mean
-from nextscale.training.metrics import Metrics
-from nextscale.training.optimisation import Average
+from nextscale.training.images import Samples, first_line, load_position, save_position
+from nextscale.training.optimisation import Updater
+from nextscale.training.parallel import (
+    any_process,
+    everywhere,
+    launched,
+    load_sharded,
+    main_decides,
+    reduce_mean,
+    save_sharded,
+)
+from nextscale.training.run import Metrics, RunFolder, Settings, continued, identity_of, stop_requests
 
 logger = logging.getLogger("nextscale.training")
 
-LARGEST_SCALE = 32768.0
-"""Bound on the scale of float16 gradients (published recipe)."""
+
+class Stage(ABC, Generic[Settings]):
+    """One stage of training for the loop. A subclass fills in the attributes and does the steps.
+
+    Building one writes nothing, and raises ValueError for settings or data that cannot be used.
+    """
+
+    title: ClassVar[str]
+    "What is trained, for lines of progress."
+    allows_fp16: ClassVar[bool]
+    "Whether precision `auto` may be float16."
+
+    command: str
+    "The command after `nextscale train`."
+    source: Samples
+    "All data that the run was given, without held-out data of its own."
+    heldout: TokenCache | ImageSource | None
+    "What is held out, if anything."
+    measured: TokenCache | ImageSource | None
+    "What is measured on, if anything."
+    average: AveragedModel
+    "The averaged weights, which are measured and exported."
+    updaters: dict[str, Updater]
+    "Who is optimised, by name. The state of the one named '' lies at the top of a checkpoint."
+    sharded: bool = False
+    "Whether model, average and optimiser are split over the processes."
+    needs_checkpoint: bool = False
+    "Whether the model has no proper initial weights, because a checkpoint is there to give others."
+
+    def __init__(self, config: Settings, *, resume: bool) -> None:
+        self.processes = launched()
+        self.device = resolve_device(config.device)
+        self.run = RunFolder(Path(config.out), keep=config.keep)
+        self.before = self.run.look(resume=resume)
+        config = continued(config, self.before)
+        self.config, self.dtype = settled_precision(config, self.device, half=self.allows_fp16)
+
+    @abstractmethod
+    def batches(self, start: int, position: Position | None) -> Generator[Any, None, None]:
+        """Endless batches of this process from step `start`; a stream continues from its `position`."""
+
+    @abstractmethod
+    def step(self, step: int, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """Train on a batch; returns named figures (scalars, or one value per scale) and the gradient norm."""
+
+    @abstractmethod
+    def step_line(self, figures: dict[str, Any]) -> str:
+        """The figures of a step in a few words."""
+
+    @abstractmethod
+    def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
+        """Figures of `measured` after `done` steps, and a line about them."""
+
+    @abstractmethod
+    def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
+        """Write RUN/model, and pictures."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Identities of what the run is applied to."""
+        return {"data": identity_of(self.source), "heldout": identity_of(self.heldout if self.config.heldout else None)}
+
+    def prepare(self) -> None:
+        """Compile and wrap the model, whose weights are final now."""
+
+    def averaged(self) -> nn.Module | None:
+        """The model with averaged weights, on the main process; all processes must call."""
+        return self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside the step; everything else is a function of them."""
+        state = {"average": self.average.state_dict()}
+        for name, updater in self.updaters.items():
+            state |= {name: updater.state()} if name else updater.state()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        self.average.load_state_dict(state["average"])
+        for name, updater in self.updaters.items():
+            updater.restore(state[name] if name else state)
+
+    def save(self, done: int, position: Position | None) -> None:
+        """Write a checkpoint."""
+        save_position(self.run, done, self.processes, position)
+        if self.sharded:
+            self.run.save_sharded(done, lambda folder: save_sharded(*self.only(), folder), self.processes)
+        elif self.processes.is_main:
+            self.run.save_checkpoint(done, {"step": done} | self.state())
+
+    def resume(self) -> int:
+        """Continue from the newest checkpoint; returns its step, 0 where there is none. Raises ValueError."""
+        first = 0
+        if self.before is not None and self.sharded:
+            first = self.run.load_sharded(lambda folder: load_sharded(*self.only(), folder))
+        elif self.before is not None and (state := self.run.load_checkpoint()) is not None:
+            first = state["step"]
+            self.restore(state)
+        if first:
+            logger.info("resumed at step %d", first)
+        elif self.needs_checkpoint:
+            raise ValueError(f"{self.run.path}: none of its checkpoints can be read; remove the folder to begin again")
+        return first
+
+    def only(self) -> tuple[Updater, AveragedModel]:
+        """The one network of a sharded run, and its average."""
+        (updater,) = self.updaters.values()
+        return updater, self.average
 
 
-Settings = TypeVar("Settings", bound=LoopConfig)
+def train(stage: Stage[Any]) -> Path:
+    """Take all steps of a run that are left and export its model; returns that folder.
+
+    Raises ValueError where the folder holds another run, TrainingDiverged, and TrainingStopped after a signal.
+    """
+    config, run, processes = stage.config, stage.run, stage.processes
+    main_decides(lambda: run.start(config, stage.command, stage.inputs(), stage.before), processes)
+    if processes.is_main:
+        logger.info(first_line(stage.source, stage.heldout, config))
+    first = stage.resume()
+    stage.prepare()
+    batches = stage.batches(first, load_position(run, first, processes) if config.stream else None)
+    journal = Journal(run.path, config, start=first, title=stage.title, main=processes.is_main)
+    done, current = first, True  # current: the exported model is of this step, if it should be
+    with stop_requests() as stop, closing(batches), closing(journal):
+        if shown_at(config, first) and any_process(processes.is_main and run.is_behind(first)):
+            current = show(stage, first, journal, stop)
+        for step in range(first, config.steps if current else first):
+            batch = next(batches)
+            torch.manual_seed(hash((config.seed, step, processes.rank)))
+            figures, norm = stage.step(step, batch)
+            done = step + 1
+            journal.step(done, figures, norm, stage.step_line)
+            stopping = any_process(stop.is_set())
+            saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+            if saving:
+                stage.save(done, batch.position)
+            if shown_at(config, done):
+                current = not stopping and show(stage, done, journal, stop)
+                if not current and not saving:
+                    stage.save(done, batch.position)
+            if stopping or not current:
+                break
+    if done < config.steps or not current:
+        raise TrainingStopped(f"{run.path}: stopped at step {done} of {config.steps}; --resume continues")
+    return run.path / "model"
+
+
+def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
+    """Measure and export on the main process; False on all where a stop was asked for while it measured."""
+    model, finished = stage.averaged(), True
+    if model is not None and stage.processes.is_main:
+        try:
+            measure_and_export(stage, model, done, journal, stop)
+        except MeasurementStopped:
+            finished = False
+    return not any_process(not finished)
+
+
+def measure_and_export(stage: Stage[Any], model: nn.Module, done: int, journal: Journal, stop: Event) -> None:
+    """Measure, record, export. Raises MeasurementStopped, with nothing recorded or exported."""
+
+    def announce(title: str, total: int) -> Advance:
+        advance = journal.progress.aside(title, total)
+
+        def advance_or_stop(count: int) -> None:
+            advance(count)
+            if stop.is_set():
+                raise MeasurementStopped
+
+        return advance_or_stop
+
+    if stage.measured is not None:
+        figures, line = stage.measure(model, done, announce)
+        journal.write(done, figures)
+        place = "training" if stage.heldout is None else "held-out"
+        logger.info("%s images at step %d: %s", place, done, line)
+    stage.export(model, done, journal, stop.is_set)
+
+
+class MeasurementStopped(Exception):
+    """A measurement was left between two batches, because the run was asked to stop."""
 
 
 def settled_precision(config: Settings, device: torch.device, *, half: bool) -> tuple[Settings, torch.dtype]:
-    """The settings with the precision that `auto` is here, which a run keeps wherever it continues, and its type.
+    """The settings with `auto` replaced by the precision of this machine, which the run then keeps, and its type.
 
-    Without `half`, float16 is not taken.
+    Without `half`, `auto` is never float16.
     """
     dtype = resolve_training_dtype(config.precision, device)
     if config.precision == "auto":
@@ -45,82 +238,8 @@ def settled_precision(config: Settings, device: torch.device, *, half: bool) -> 
     return replace(config, precision=precision_name(dtype)), dtype
 
 
-class Updater:
-    """Turns losses into better weights: gradients (scaled in float16), clipping, a step, the average."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        optimiser: Optimizer,
-        *,
-        clip: float,
-        average: Average[Any] | None = None,
-        scaler: torch.amp.GradScaler | None = None,  # pyright: ignore[reportPrivateImportUsage]
-    ) -> None:
-        self.model, self.optimiser, self.clip = model, optimiser, clip
-        self.average, self.scaler = average, scaler
-
-    def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a loss to those that are there."""
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
-
-    def step(self) -> Tensor:
-        """Clip, step, average, clear; returns the gradient norm before clipping."""
-        if self.scaler is not None:
-            self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if self.scaler is None:
-            self.optimiser.step()
-        else:
-            self.scaler.step(self.optimiser)
-            self.scaler.update()
-            if self.scaler.get_scale() > LARGEST_SCALE:
-                self.scaler.update(LARGEST_SCALE)
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.update_parameters(self.model)
-        return norm
-
-    def state(self) -> dict[str, Any]:
-        """What a run needs to go on exactly, beside the step: everything else is a function of it."""
-        return {name: part.state_dict() for name, part in self.parts().items()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take up a state."""
-        for name, part in self.parts().items():
-            part.load_state_dict(state[name])
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that has a state."""
-        parts = {"model": self.model, "optimiser": self.optimiser, "average": self.average, "scaler": self.scaler}
-        return {name: part for name, part in parts.items() if part is not None}
-
-
-def gradient_scaler(device: torch.device, dtype: torch.dtype) -> torch.amp.GradScaler | None:  # pyright: ignore[reportPrivateImportUsage]
-    """The scaler that float16 gradients need (initial 2^11, doubled every 1,000 good steps); None for others."""
-    if dtype != torch.float16:
-        return None
-    return torch.amp.GradScaler(device.type, init_scale=2.0**11, growth_interval=1000)  # pyright: ignore[reportPrivateImportUsage]
-
-
-def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
-    """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
-    finite = torch.isfinite(loss.detach()).float()
-    if dist.is_initialized():
-        dist.all_reduce(finite, dist.ReduceOp.MIN)
-    if finite:
-        return
-    path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
-    save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
-    raise TrainingDiverged(
-        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. "
-        "--resume goes on from the last checkpoint; if it happens again, lower --learning-rate or --clip"
-    )
-
-
 def counted_steps(config: LoopConfig, images: Sized | object) -> int:
-    """Steps of a run over data whose images can be counted, or of one that counts steps."""
+    """Steps of a run: as set, or as many as its epochs take."""
     if not config.epochs:
         return config.steps
     assert isinstance(images, Sized), "streams count steps"
@@ -130,6 +249,18 @@ def counted_steps(config: LoopConfig, images: Sized | object) -> int:
 def shown_at(config: LoopConfig, done: int) -> bool:
     """Whether a run is measured and exported after so many steps."""
     return done > 0 and (done % config.sample_every == 0 or done == config.steps)
+
+
+def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
+    """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
+    if everywhere(torch.isfinite(loss.detach())):
+        return
+    path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
+    save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
+    raise TrainingDiverged(
+        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. "
+        "--resume goes on from the last checkpoint; if it happens again, lower --learning-rate or --clip"
+    )
 
 
 class Journal:
@@ -147,7 +278,7 @@ class Journal:
     ) -> None:
         """Advance; every `log_every` steps record the figures, averaged over processes, and the speed.
 
-        The first step is shown, and the time that all of them will take as soon as that can be told.
+        The first step is shown, and the time that all of them will take as soon as that is known.
         """
         recorded = done % self.config.log_every == 0 or done == self.config.steps
         if recorded or done == self.first + 1:
@@ -168,6 +299,10 @@ class Journal:
         if self.metrics is not None:
             self.metrics.write(done, values)
 
+    def lines(self) -> list[dict[str, Any]]:
+        """All that was recorded so far; nothing but on the main process."""
+        return [] if self.metrics is None else self.metrics.lines()
+
     def close(self) -> None:
         self.progress.close()
         if self.metrics is not None:
@@ -175,17 +310,17 @@ class Journal:
 
 
 class Forecast:
-    """How long a run will take, told once: from the end of its first step, which also prepares, over the next ones."""
+    """How long a run will take, said once: from the end of its first step, which also prepares, over the next ones."""
 
     def __init__(self, done: int, now: float, config: LoopConfig) -> None:
-        self.start, self.began, self.config, self.told = done, now, config, False
+        self.start, self.began, self.config, self.said = done, now, config, False
 
     def line(self, done: int, now: float) -> str:
         """The forecast once ten seconds and three steps are over; empty before and after, and near the end."""
         steps, spent = done - self.start, now - self.began
-        if self.told or steps < 3 or spent < 10:
+        if self.said or steps < 3 or spent < 10:
             return ""
-        self.told = True
+        self.said = True
         left = spent / steps * (self.config.steps - done)
         speed = rate(steps * self.config.batch_size / spent)
         return f"about {duration(left)} to go at {speed} images/s; stop at any time, --resume continues"

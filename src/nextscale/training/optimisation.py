@@ -1,19 +1,23 @@
-"""Learning-rate schedule, parameter groups and weight averaging, shared by both stages."""
+"""Optimisation of both stages: schedules, parameter groups, one update of a network, averaged weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.distributed.tensor import DTensor
-from torch.optim.swa_utils import AveragedModel
+from torch.optim import AdamW, Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nextscale.training.config import OptimiserConfig
 
-Module = TypeVar("Module", bound=nn.Module)
+LARGEST_SCALE = 32768.0
+"""Bound on the scale of float16 gradients (published recipe)."""
+Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:
@@ -27,21 +31,6 @@ def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: in
     return peak * (1 - (1 - config.final) * min(1.0, decayed))
 
 
-def build_optimiser(
-    model: nn.Module, config: OptimiserConfig, skip_decay: Callable[[str, Tensor], bool]
-) -> torch.optim.AdamW:
-    """AdamW with two groups: with and without weight decay."""
-    decayed, plain = [], []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (plain if skip_decay(name, parameter) else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
-
-
 def weight_decay(step: int, steps: int, config: OptimiserConfig) -> float:
     """Weight decay at a step (0-based): constant, or half a cosine to its end (official `lr_control.py`)."""
     if config.weight_decay_end < 0:
@@ -51,9 +40,20 @@ def weight_decay(step: int, steps: int, config: OptimiserConfig) -> float:
     return config.weight_decay_end + swing
 
 
-def set_schedule(
-    optimiser: torch.optim.Optimizer, step: int, steps: int, config: OptimiserConfig, batch_size: int
-) -> None:
+def build_optimiser(model: nn.Module, config: OptimiserConfig, skip_decay: Callable[[str, Tensor], bool]) -> AdamW:
+    """AdamW with two groups of parameters: with and without weight decay."""
+    decayed, plain = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (plain if skip_decay(name, parameter) else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
+
+
+def set_schedule(optimiser: Optimizer, step: int, steps: int, config: OptimiserConfig, batch_size: int) -> None:
     """Give the optimiser the learning rate and weight decay of a step."""
     rate, decay = learning_rate(step, steps, config, batch_size), weight_decay(step, steps, config)
     for group in optimiser.param_groups:
@@ -61,22 +61,66 @@ def set_schedule(
         group["weight_decay"] = decay if group["weight_decay"] else 0.0
 
 
-class Average(AveragedModel, Generic[Module]):
-    """torch's AveragedModel that knows what it averages."""
+def gradient_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler | None:
+    """The scaler that float16 gradients need (initial 2^11, doubled every 1,000 good steps); None for others."""
+    if dtype != torch.float16:
+        return None
+    return GradScaler(device.type, init_scale=2.0**11, growth_interval=1000)
 
-    module: Module  # pyright: ignore[reportIncompatibleVariableOverride]
+
+class Updater:
+    """Updates the weights of one network from its losses: gradients (scaled in float16), clipping, a step."""
+
+    def __init__(
+        self, model: nn.Module, optimiser: Optimizer, *, clip: float, scaler: GradScaler | None = None
+    ) -> None:
+        self.model, self.optimiser, self.clip, self.scaler = model, optimiser, clip, scaler
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that are there."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def step(self) -> Tensor:
+        """Clip the gradients, step, clear them; returns their norm before clipping."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.scaler is None:
+            self.optimiser.step()
+        else:
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+            if self.scaler.get_scale() > LARGEST_SCALE:
+                self.scaler.update(LARGEST_SCALE)
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """Weights, the optimiser's state, and the scaler's where there is one."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that has a state, by its name in a checkpoint."""
+        scaler = {} if self.scaler is None else {"scaler": self.scaler}
+        return {"model": self.model, "optimiser": self.optimiser, **scaler}
 
 
-def own(tensors: Iterable[Tensor]) -> list[Tensor]:
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """Exponential moving average of a model's parameters; early steps average over fewer steps."""
+
+    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
+        warmed = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(warmed)(own_parts(averages), own_parts(current), count)
+
+    return AveragedModel(model, multi_avg_fn=update)
+
+
+def own_parts(tensors: Tensors) -> list[Tensor]:
     """This process's parts of tensors that may be split over processes."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]
-
-
-def averaged(model: Module, decay: float) -> Average[Module]:
-    """Exponential moving average of a model's parameters; early steps average over a shorter memory."""
-
-    def update(averages: Iterable[Tensor], current: Iterable[Tensor], count: Tensor | int) -> None:
-        warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-        torch._foreach_lerp_(own(averages), own(current), 1 - warmed)  # pyright: ignore[reportPrivateImportUsage]
-
-    return Average(model, multi_avg_fn=torch.no_grad()(update))  # pyright: ignore[reportArgumentType]

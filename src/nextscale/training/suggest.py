@@ -1,4 +1,4 @@
-"""Settings that fit the data and an evening's computing, for those who name no preset."""
+"""Settings that fit the data and an evening's computing, for runs without a preset."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
 from nextscale.evaluation.cost import training_flops
 from nextscale.families.table import family
 from nextscale.presets import tokenizer_presets, transformer_presets
-from nextscale.tokenizer.vqvae import VQVAEConfig
+from nextscale.tokenizer.config import VQVAEConfig
+from nextscale.training.images import spread
 
 SAMPLE = 32
-"""Images whose size is looked at."""
+"""Images whose size is read."""
 FEW = 20_000
-"""Images below which a codebook of 1,024 does: with less data, fewer codes are learned better."""
+"""With fewer images, a codebook of 1,024 is suggested: little data trains fewer codes better."""
 EVENING = {"cpu": 1e15, "mps": 2e16, "cuda": 3e17}
 """FLOPs of about three hours: two cores at 90 GFLOP/s, a graphics chip at 2 TFLOP/s, a data centre's GPU at 30."""
 TOKENIZER_FLOPS = {"small-32": 5.1e9, "small-64": 5.2e9, "small-128": 20.8e9}
@@ -31,14 +30,14 @@ DEPTHS = (4, 6, 10, 16)
 
 @dataclass(frozen=True)
 class Suggestion:
-    """Nested settings, the flags that say the same, and what they follow from."""
+    """Nested settings, the same as flags, and what they were derived from."""
 
     settings: dict[str, Any]
     flags: dict[str, Any]
     about: str
 
     def without(self, named: Collection[str]) -> Suggestion:
-        """What is left of it for one who named some settings; `model` stands for all of the architecture."""
+        """The suggestion without settings that are named already; `model` stands for all of the architecture."""
         architecture = {"preset", *self.settings["model"]} if "model" in named else set()
         gone = architecture | set(named)
         return Suggestion(
@@ -55,10 +54,9 @@ class Suggestion:
 
 
 def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
-    """Preset by the images' size, codebook by their number, batch and steps by both and what an evening allows.
+    """Preset by the images' size, codebook by their number, batch and steps by both and the FLOPs of an evening.
 
-    Where an evening on this kind of device ("cpu", "cuda", "mps") is far too short for large images, they are taken
-    smaller.
+    `device` is "cpu", "cuda" or "mps". Where an evening is far too short for large images, smaller ones are suggested.
     """
     sides = [min(size) for size in sizes(source)]
     side = int(median(sides)) if sides else 64
@@ -83,9 +81,9 @@ def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
 
 
 def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: str) -> Suggestion:
-    """Depth, batch and steps of a kind of model by the number of images, their tokens and what an evening allows.
+    """Depth, batch and steps of a kind of model by the number of images, their tokens and the FLOPs of an evening.
 
-    The deepest of those that suit the number and see at least half of the images they want.
+    The depth is the largest that suits the number of images and can take at least half of the steps it should.
     """
     evening = EVENING.get(device, EVENING["cuda"])
     deepest = next((depth for images, depth in ((2_000, 4), (50_000, 6), (500_000, 10)) if count < images), 16)
@@ -111,7 +109,7 @@ def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: s
 def sizes(source: ImageSource) -> list[tuple[int, int]]:
     """Width and height of some readable images, spread over the source."""
     found = []
-    for index in np.unique(np.linspace(0, len(source) - 1, SAMPLE).astype(int)):
+    for index in spread(len(source), SAMPLE):
         try:
             found.append(source.read(int(index))[0].size)
         except UnreadableImage:
@@ -120,10 +118,10 @@ def sizes(source: ImageSource) -> list[tuple[int, int]]:
 
 
 def whole(value: float, low: int, high: int) -> int:
-    """A number of steps between bounds, to the next hundred."""
+    """A number of steps, rounded up to hundreds, between bounds."""
     return min(high, max(low, 100 * math.ceil(value / 100)))
 
 
 def within(steps: int, batch: int, flops: float, evening: float) -> int:
-    """As many of the steps, in hundreds, as an evening allows at so many FLOPs an image; at least 500."""
+    """The steps, or as many hundreds as an evening allows at so many FLOPs an image; at least 500."""
     return min(steps, max(500, 100 * math.floor(evening / flops / batch / 100)))

@@ -1,4 +1,4 @@
-"""Tokenise images: into a cache, or batch by batch as training asks for them."""
+"""Tokenise images: into a cache, or batch by batch during training."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _tokenize(
         for batch in iterate_images(
             reader.source, size, batch_size=batch_size, indices=indices, crop=crop, reader=reader
         ):
-            packed.append(_encode(tokenizer, batch, dtype).packed.cpu().numpy().astype(np.uint16))
+            packed.append(encode(tokenizer, batch.images, dtype).packed.cpu().numpy().astype(np.uint16))
             seen.append(batch.indices)
             classes.append(batch.labels)
             if advance is not None and view == config.views - 1:
@@ -125,18 +125,17 @@ def _crop_view(
     return random_crop(image, size, generator=generator, enlarge=config.enlarge, flip=config.flip)
 
 
-def _encode(tokenizer: VQVAE, batch: ImageBatch, dtype: torch.dtype) -> TokenPyramid:
-    """Tokens of a batch of images, on the tokenizer's device."""
-    device = next(tokenizer.parameters()).device
-    with autocast(device, dtype):
-        return tokenizer.encode(to_float(batch.images.to(device)))
+def encode(tokenizer: VQVAE, images: Tensor, dtype: torch.dtype) -> TokenPyramid:
+    """Tokens of images (B, 3, H, W) uint8, on the tokenizer's device."""
+    with autocast(tokenizer.device, dtype):
+        return tokenizer.encode(to_float(images.to(tokenizer.device)))
 
 
 def encoded_batches(
-    tokenizer: VQVAE, batches: Iterable[ImageBatch], *, seed: int, dtype: torch.dtype = torch.float32
+    tokenizer: VQVAE | None, batches: Iterable[ImageBatch], *, seed: int, dtype: torch.dtype = torch.float32
 ) -> Iterator[TokenBatch]:
-    """Like `cached_batches`, from images that are tokenised as they come."""
+    """Like `cached_batches`, from images that are tokenised on the way; without a tokenizer, the images themselves."""
     for batch in batches:
-        tokens = _encode(tokenizer, batch, dtype)
+        tokens = to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype)
         chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())[0]
         yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), batch.position)

@@ -1,4 +1,4 @@
-"""Start a model from another one: a transformer that knows other classes, a tokenizer of other scales."""
+"""Start a model from another one: a transformer with other classes, a tokenizer with other scales."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ PHI = "quantizer.phi."
 Architecture = TypeVar("Architecture", bound=TransformerConfig)
 
 
-def started_config(
-    start: TransformerConfig, wanted: Architecture, tokenizer: VQVAEConfig, classes: int, source: str
-) -> Architecture:
-    """The architecture of a model that starts from one of `start`. Raises ValueError for another kind or tokens."""
+def started_config(start: Any, wanted: Architecture, tokenizer: VQVAEConfig, classes: int, source: str) -> Architecture:
+    """The architecture `start` with another number of classes.
+
+    Raises ValueError where it is not of the kind that is wanted, or not for this tokenizer's tokens.
+    """
     if type(start) is not type(wanted):
         raise ValueError(f"init_from {source}: is {family_of(start).title}, not {family_of(wanted).title}")
     for name in ("scales", "codebook_size", "latent_channels"):
@@ -30,14 +31,14 @@ def started_config(
                 f"init_from {source}: its {name} is {theirs}, the tokenizer's {ours}; "
                 "start from a model of the same tokenizer"
             )
-    return replace(start, classes=classes)  # pyright: ignore[reportReturnType]
+    return replace(start, classes=classes)
 
 
 @torch.no_grad()
 def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequence[str]) -> int:
-    """Copy all weights of `start`, class tables by name; returns how many classes it knew.
+    """Copy all weights of `start`, rows of class tables by the classes' names; returns how many names it knew.
 
-    Classes that it did not know begin as the unconditional class. Unconditional stays unconditional.
+    A class that `start` does not know begins as its unconditional class.
     """
     places = {name: row for row, name in enumerate(start_names)}
     unconditional = start.config.unconditional
@@ -53,7 +54,7 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
 def rescaled_state(start: VQVAE, wanted: VQVAE) -> dict[str, torch.Tensor]:
     """The weights of `start` for a tokenizer of another schedule.
 
-    Each of its shared convolutions becomes the one that served the same place between the first scale and the last.
+    Its shared convolutions phi are assigned by the relative place of their scales between the first and the last.
     """
     state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith(PHI)}
     before, after = start.quantizer, wanted.quantizer

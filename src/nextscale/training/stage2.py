@@ -1,0 +1,228 @@
+"""Stage 2: train a model of any kind on token pyramids, from a token cache or from images tokenised on the way.
+
+Recipe: paper, section 4 and appendix; what a kind of model has of its own is its objective (see `objective`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from nextscale.catalogue import find_model
+from nextscale.checkpoint import ModelConfig, fingerprint, save_model
+from nextscale.config import from_dict
+from nextscale.data.stream import Position
+from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
+from nextscale.families.table import family_of
+from nextscale.pictures import grid, save_image
+from nextscale.pipeline import VARPipeline
+from nextscale.progress import Announce
+from nextscale.pyramid import TokenPyramid
+from nextscale.runtime import PRECISIONS, autocast
+from nextscale.training.config import TransformerTraining
+from nextscale.training.heldout import class_places, heldout_line, measure_transformer, prediction_line, spread_tokens
+from nextscale.training.images import image_batches, open_samples, samples_apart
+from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
+from nextscale.training.objective import drop_classes, mean_figures, measured_latents, objective_of
+from nextscale.training.optimisation import Updater, averaged, build_optimiser, gradient_scaler, set_schedule
+from nextscale.training.parallel import gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.tokens import encoded_batches
+from nextscale.training.warm_start import started_config, warm_start
+
+logger = logging.getLogger("nextscale.training")
+
+PART_TOKENS = 1200
+"""Tokens that make matrix products efficient on CPU."""
+SAMPLES = 16
+"""Images in the pictures that a run draws."""
+
+
+def train_transformer(config: TransformerTraining, *, resume: bool = False) -> Path:
+    """Train and export RUN/model; returns that folder.
+
+    Raises ValueError for unusable settings or data, TrainingDiverged, and TrainingStopped after a signal.
+    """
+    return train(TransformerStage(config, resume=resume))
+
+
+class TransformerStage(Stage[TransformerTraining]):
+    """A model of some kind, on the tokens of a tokenizer that is not trained, or on images where it reads no tokens."""
+
+    title = "transformer"
+    allows_fp16 = True
+
+    def __init__(self, config: TransformerTraining, *, resume: bool) -> None:
+        super().__init__(config, resume=resume)
+        config = self.config
+        self.tokenizer = find_model(config.tokenizer).tokenizer().to(self.device).requires_grad_(False)
+        identity = "" if self.tokenizer is None else fingerprint(self.tokenizer)
+        if config.tokenizer_fingerprint not in ("", identity):
+            raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
+        self.source = open_samples(config, identity)
+        self.samples, self.heldout = samples_apart(self.source, config, identity)
+        self.measured = self.heldout
+        self.names = self.source.class_names
+        self.places = None
+        if self.heldout is not None:
+            self.places = class_places(self.heldout.class_names, self.names, config.heldout)
+        self.sharded = config.parallel == "fsdp" and self.processes.world > 1
+        architecture, start = self.architecture()
+        steps = counted_steps(config, self.samples)
+        self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
+        self.command = family_of(architecture).kind
+        self.unconditional = architecture.unconditional
+        self.size = (self.tokenizer.config if self.tokenizer else architecture).image_size
+
+        torch.manual_seed(config.seed)
+        self.objective = objective_of(architecture, self.tokenizer, label_smoothing=config.label_smoothing)
+        self.model: Any = self.objective.build(gamma=config.gamma).to(self.device)
+        self.model.checkpointing = config.checkpointing
+        if start is not None:
+            model, names = start
+            known = warm_start(self.model, self.names, model, names)
+            logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
+        self.average = averaged(self.model, config.optimiser.ema)
+        if self.sharded:
+            for module in (self.model, self.average.module):
+                shard(module, self.objective.units(module), self.device)
+        self.updaters = {
+            name: self.updater(player) for name, player in self.objective.family.players(self.model).items()
+        }
+
+    def updater(self, player: nn.Module) -> Updater:
+        """An optimiser of its own for one of those who are optimised."""
+        config = self.config.optimiser
+        optimiser = build_optimiser(player, config, self.objective.no_decay)
+        return Updater(player, optimiser, clip=config.clip, scaler=gradient_scaler(self.device, self.dtype))
+
+    def architecture(self) -> tuple[Any, tuple[Any, tuple[str, ...]] | None]:
+        """What is trained, fitted to tokenizer and data, and the model that it starts from with its classes.
+
+        No model without `init_from`, and where a checkpoint has all that is needed: it may be gone by then.
+        """
+        config, tokenizer, start = self.config, self.tokenizer, None
+        if config.init_from and self.before is not None and self.run.checkpoints(sharded=self.sharded):
+            self.needs_checkpoint = True
+            fitted = from_dict(type(config.model), self.before.settings["model"])
+        elif config.init_from:
+            stored = find_model(config.init_from)
+            start = stored.transformer(), stored.config().class_names
+            wanted = config.model
+            fitted = started_config(start[0].config, wanted, tokenizer.config, len(self.names), config.init_from)
+        else:
+            shared = {name: getattr(tokenizer.config, name) for name in ("scales", "codebook_size", "latent_channels")}
+            fitted = replace(config.model, classes=len(self.names), **shared)
+        fitted = measured_latents(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
+        return fitted, start
+
+    def prepare(self) -> None:
+        if self.config.compile:
+            self.model.compile()
+        self.wrapped = self.model if self.sharded else wrap(self.model, self.processes)
+
+    def batches(self, start: int, position: Position | None) -> Generator[TokenBatch, None, None]:
+        config, processes, samples = self.config, self.processes, self.samples
+        if isinstance(samples, TokenCache):
+            share = {"rank": processes.rank, "world": processes.world}
+            yield from cached_batches(samples, batch_size=config.batch_size, seed=config.seed, start=start, **share)
+            return
+        with closing(image_batches(samples, config, self.size, processes, start=start, position=position)) as images:
+            yield from encoded_batches(self.tokenizer, images, seed=config.seed, dtype=self.dtype)
+
+    def step(self, step: int, batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """Every one who is optimised has a turn: gradients of its loss over all parts of the batch, then its step."""
+        config = self.config
+        classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=self.unconditional)
+        count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
+        parts = split_batch(batch.tokens.to(self.device), classes.to(self.device), count)
+        figures, norms = {}, []
+        for player, updater in self.updaters.items():
+            set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
+            figures |= self.gradients(player, updater, step, parts)
+            norms.append(updater.step())
+        self.average.update_parameters(self.model)
+        return figures, norms[0]
+
+    def gradients(self, player: str, updater: Updater, step: int, parts: list[tuple[Any, Tensor]]) -> dict[str, Tensor]:
+        """Accumulate the gradients of a batch, part by part; returns its figures."""
+        sizes, seen = [len(classes) for _, classes in parts], []
+        with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
+            for number, (tokens, classes) in enumerate(parts, 1):
+                with gradients_at_the_end(self.wrapped, number == len(parts)):
+                    loss, figures = self.objective.loss(self.wrapped, tokens, classes, player=player)
+                    saved = {"tokens": tokens.packed} if isinstance(tokens, TokenPyramid) else {"images": tokens}
+                    require_finite(loss, step, self.run.path, saved | {"classes": classes}, self.processes.rank)
+                    updater.backward(loss * (len(classes) / sum(sizes)))
+                seen.append(figures)
+        return seen[0] if len(seen) == 1 else mean_figures(seen, sizes)
+
+    def step_line(self, figures: dict[str, Any]) -> str:
+        return prediction_line(figures)
+
+    def averaged(self) -> nn.Module | None:
+        if not self.sharded:
+            return self.average.module
+        state = whole_state(self.average)
+        return self.objective.rebuilt(state) if self.processes.is_main else None
+
+    def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
+        assert self.heldout is not None
+        figures = measure_transformer(
+            self.objective,
+            model,
+            self.heldout,
+            self.config,
+            self.tokenizer,
+            size=self.size,
+            unconditional=self.unconditional,
+            places=self.places,
+            device=self.device,
+            dtype=self.dtype,
+            announce=announce,
+        )
+        return figures, heldout_line(figures)
+
+    def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
+        """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
+        config, transformer = self.config, cast(Any, model)
+        names = ("guidance", "top_k", "top_p")
+        sampling = {name: getattr(config, name) for name in names}
+        about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
+        dtype = PRECISIONS[config.export]
+        save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=transformer, dtype=dtype)
+        pipeline = VARPipeline(self.tokenizer, transformer.eval(), about)
+        classes = list(range(min(16, len(self.names)))) or [None]
+        images: list[Image.Image] = []
+        advance = journal.progress.aside("drawing samples", SAMPLES)
+        while len(images) < SAMPLES and not stop():
+            seeds = range(len(images), min(SAMPLES, len(images) + pipeline.default_batch_size))
+            images += pipeline.generate([classes[seed % len(classes)] for seed in seeds], seeds=seeds).images
+            advance(len(images))
+        if len(images) == SAMPLES:
+            save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")
+
+
+def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:
+    """Equal parts of a batch that are as fast as the whole: on CPU of some 1,200 tokens, enough for fast products."""
+    if device.type != "cpu" or isinstance(tokens, Tensor):
+        return 1
+    share = tokens.batch_size
+    least = -(-PART_TOKENS // tokens.schedule.length)  # images of a part
+    return next(parts for parts in range(max(1, share // least), 0, -1) if share % parts == 0)
+
+
+def split_batch(tokens: TokenPyramid | Tensor, classes: Tensor, parts: int) -> list[tuple[Any, Tensor]]:
+    """A batch of tokens or images in nearly equal parts, each with its classes."""
+    if isinstance(tokens, Tensor):
+        inputs = tokens.chunk(parts)
+    else:
+        inputs = [TokenPyramid(packed, tokens.schedule) for packed in tokens.packed.chunk(parts)]
+    return list(zip(inputs, classes.chunk(parts), strict=True))
