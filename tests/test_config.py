@@ -117,7 +117,7 @@ def test_names_in_settings_are_those_of_the_code() -> None:
     from nextscale.editing import hooks
     from nextscale.editing.config import METHOD_NAMES
 
-    assert tuple(runtime.PRECISIONS) == config.PRECISIONS
+    assert tuple(runtime.DTYPES) == config.PRECISIONS
     assert tuple(hooks.METHODS) == METHOD_NAMES
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import PRECISIONS
 from nextscale.files import complete_folder, write_json
 
 FORMATS = ("folder", "official")
@@ -35,7 +36,6 @@ class ConvertOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        from nextscale.config import PRECISIONS
         from nextscale.sampling.step import SamplingConfig
 
         if self.to not in FORMATS:
@@ -68,9 +68,9 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.checkpoint import save_model
     from nextscale.families.var import VAR
     from nextscale.official import save_official
-    from nextscale.runtime import PRECISIONS
+    from nextscale.runtime import DTYPES
 
-    stored, dtype = find_model(model), PRECISIONS[options.export]
+    stored, dtype = find_model(model), DTYPES[options.export]
     described = replace(stored.config(), **options.defaults)
     transformer = None if described.kind == "tokenizer" else stored.transformer()
     tokenizer = stored.tokenizer()

@@ -26,7 +26,7 @@ from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import PRECISIONS, autocast
+from nextscale.runtime import DTYPES, autocast
 from nextscale.training.config import TransformerTraining
 from nextscale.training.heldout import class_places, heldout_line, measure_transformer, prediction_line, spread_tokens
 from nextscale.training.images import image_batches, open_samples, samples_apart
@@ -196,7 +196,7 @@ class TransformerStage(Stage[TransformerTraining]):
         names = ("guidance", "top_k", "top_p")
         sampling = {name: getattr(config, name) for name in names}
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
-        dtype = PRECISIONS[config.export]
+        dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=transformer, dtype=dtype)
         pipeline = VARPipeline(self.tokenizer, transformer.eval(), about)
         classes = list(range(min(16, len(self.names)))) or [None]
