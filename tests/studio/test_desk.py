@@ -16,7 +16,7 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.fits import read_results

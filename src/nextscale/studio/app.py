@@ -11,7 +11,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab

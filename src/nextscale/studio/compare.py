@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
