@@ -59,7 +59,7 @@ class JobButtons:
             else:
                 yield news | self.buttons(True)
         if job.error:
-            tell(job.error)
+            show_message(job.error)
             yield {self.status: f"Not done: {job.error}."}
         elif job.stopped:
             yield {self.status: "Stopped."}
@@ -103,7 +103,7 @@ class PageJobs:
                         raise ValueError(value.message)
                 job = visitors.begin(token, tab, lambda job: work(job, *values))
             except ValueError as error:
-                tell(one_line(error))
+                show_message(one_line(error))
                 yield {status: f"Not done: {one_line(error)}."}
                 return
             yield from shown.follow(job)
@@ -153,7 +153,7 @@ def lenient(component: Any) -> None:
     component.preprocess = preprocess
 
 
-def told(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
+def errors_as_messages(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
     """An event whose ValueErrors become messages; it then returns `instead()`, by default no change.
 
     It has to go through gradio's queue, or there are no messages.
@@ -164,12 +164,12 @@ def told(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> 
         try:
             return function(*values)
         except ValueError as error:
-            tell(one_line(error))
+            show_message(one_line(error))
             return instead()
 
     return call
 
 
-def tell(message: str) -> None:
+def show_message(message: str) -> None:
     """Show a message at the corner of the page."""
     gr.Warning(html.escape(message), duration=10, title="Not done")
