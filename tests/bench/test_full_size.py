@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 
 from nextscale.bench import full_size
 from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
-from nextscale.evaluation import full_size
 from nextscale.families.table import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
