@@ -229,8 +229,10 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
 
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
-    options = {"unconditional": 3, "places": places, "dtype": torch.float32}
-    measure_transformer(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
+    measure_transformer(
+        Recorder(), torch.nn.Identity(), source, config, tokenizer, size=(16, 16), unconditional=3,  # type: ignore[arg-type]
+        places=places, dtype=torch.float32, device=torch.device("cpu"),
+    )  # fmt: skip
     assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")
