@@ -16,7 +16,7 @@ from nextscale.evaluation import generation, sampled
 from nextscale.evaluation.features import identity, load_features
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import ArrayImages, batches, open_image_set
-from nextscale.evaluation.real import balanced_order
+from nextscale.evaluation.reference import balanced_order
 from nextscale.pipeline import VARPipeline
 from nextscale.runtime import Processes
 from toys import SmallFeatures, make_pipeline

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextscale.bench import full_size
+from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
-from nextscale.evaluation import full_size
-from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, parts_of, random_pipeline, timed
 from nextscale.families.table import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
@@ -42,7 +42,7 @@ def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
     )
     config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
     pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
-    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == parts_of(config)
+    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == family(kind).yields(config)
 
 
 def test_what_takes_too_long_is_extrapolated() -> None:
