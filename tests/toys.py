@@ -20,6 +20,8 @@ from nextscale.scaling.fits import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
+FAMILY_SCALES = {"var": SCALES, "raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),)}
+"""Maps that a toy of each kind predicts."""
 CLASS_NAMES = ("blue", "green", "red")
 
 
@@ -61,8 +63,8 @@ def make_pipeline(seed: int = 0, **changes: Any) -> VARPipeline:
 
 
 def make_baseline(kind: str, **changes: Any) -> VARPipeline:
-    """A model of another kind as it is initialised, over a map of 4 x 4."""
-    settings: dict = {"depth": 1, "heads": 1, "scales": ((4, 4),), "latent_channels": 8, "classes": 3}
+    """A model of another kind as it is initialised."""
+    settings: dict = {"depth": 1, "heads": 1, "scales": FAMILY_SCALES[kind], "latent_channels": 8, "classes": 3}
     if kind != "dit":
         settings["codebook_size"] = 32
     one = family(kind)
