@@ -1,7 +1,11 @@
 """The loop of both stages: it starts or resumes a run, takes its steps, records, saves, measures, exports and stops.
 
 A stage (`stage1`, `stage2`) builds a model from settings and data and does one step; everything around the steps is
-here. All that a step draws at random comes from torch's global generator, seeded by (seed, step, rank).
+here.
+
+Order, augmentation and class dropout are functions of the sample. What a step draws beside them (drop-path, masks, noise)
+comes from torch's global generator, seeded by (seed, step, rank), and so depends on how samples are shared out: to draw it
+per sample, every layer would have to know which samples it has.
 """
 
 from __future__ import annotations
@@ -61,17 +65,17 @@ class Stage(ABC, Generic[Settings]):
     source: Samples
     "All data that the run was given, without held-out data of its own."
     heldout: TokenCache | ImageSource | None
-    "What is held out, if anything."
+    "Images that are not trained on, if any."
     measured: TokenCache | ImageSource | None
-    "What is measured on, if anything."
+    "Images that are measured on, if any."
     average: AveragedModel
     "The averaged weights, which are measured and exported."
     updaters: dict[str, Updater]
-    "Who is optimised, by name. The state of the one named '' lies at the top of a checkpoint."
+    "One for each network that is optimised, by name. The state of '' lies at the top of a checkpoint."
     sharded: bool = False
     "Whether model, average and optimiser are split over the processes."
     needs_checkpoint: bool = False
-    "Whether the model has no proper initial weights, because a checkpoint is there to give others."
+    "Whether initial weights are not those that `init_from` asks for, because a checkpoint is to replace them."
 
     def __init__(self, config: Settings, *, resume: bool) -> None:
         self.processes = launched()
