@@ -16,13 +16,14 @@ from nextscale.checkpoint import ModelConfig
 from nextscale.evaluation.cost import generation_flops, pass_flops, sampling_steps
 from nextscale.evaluation.roofline import roofline
 from nextscale.evaluation.speed import gemm_rate
+from nextscale.families.config import SCALES_512, family_presets
 from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
-from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce
 from nextscale.scaling.fits import fit_power_law
+from nextscale.tokenizer.config import small_scales
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 GRIDS = (8, 16, 32, 64)

@@ -8,9 +8,8 @@ from functools import cache
 from typing import Any
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.families.config import ARCHITECTURES, VARConfig
-from nextscale.presets import family_presets, tokenizer_presets, transformer_presets
-from nextscale.tokenizer.config import VQVAEConfig
+from nextscale.families.config import ARCHITECTURES, VARConfig, family_presets, transformer_presets
+from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
 
 @dataclass(frozen=True, kw_only=True)
