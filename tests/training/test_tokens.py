@@ -28,7 +28,7 @@ def write(out: Path, folder: Path, *, views: int = 1, **options: object) -> Path
     config = TokenCacheConfig(
         data=str(folder), scales=tokenizer.config.scales, codebook_size=32, views=views, flip=True
     )
-    return write_tokens(tokenizer, open_source(folder), out, config, batch_size=5, **options)  # pyright: ignore[reportArgumentType]
+    return write_tokens(tokenizer, open_source(folder), out, config, batch_size=5, **options)
 
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path: Path, image_folder: Make) -> None:
@@ -74,7 +74,7 @@ def test_an_interrupted_run_continues_behind_its_last_shard(
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(*arguments)  # pyright: ignore[reportArgumentType]
+        return original(*arguments)
 
     monkeypatch.setattr(module, "_tokenize", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -100,9 +100,14 @@ def test_processes_share_the_shards(tmp_path: Path, image_folder: Make) -> None:
 
     def work(rank: int) -> Path:
         return write_tokens(
-            copies[rank], source, tmp_path / "shared", described, shard_images=5,
-            processes=Processes(rank, 2, rank), wait=barrier.wait,
-        )  # fmt: skip
+            copies[rank],
+            source,
+            tmp_path / "shared",
+            described,
+            shard_images=5,
+            processes=Processes(rank, 2, rank),
+            wait=barrier.wait,
+        )
 
     with ThreadPoolExecutor(2) as pool:
         folders = list(pool.map(work, range(2)))

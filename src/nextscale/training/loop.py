@@ -3,9 +3,9 @@
 A stage (`stage1`, `stage2`) builds a model from settings and data and does one step; everything around the steps is
 here.
 
-Order, augmentation and class dropout are functions of the sample. What a step draws beside them (drop-path, masks, noise)
-comes from torch's global generator, seeded by (seed, step, rank), and so depends on how samples are shared out: to draw it
-per sample, every layer would have to know which samples it has.
+Order, augmentation and class dropout are functions of the sample. What a step draws beside them (drop-path, masks,
+noise) comes from torch's global generator, seeded by (seed, step, rank), and so depends on how samples are shared out
+to processes: to draw it per sample, every layer would have to know which samples it has.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from nextscale.training.images import Samples, first_line, load_position, save_p
 from nextscale.training.optimisation import Updater
 from nextscale.training.parallel import (
     any_process,
-    everywhere,
     launched,
     load_sharded,
     main_decides,
@@ -257,7 +256,7 @@ def shown_at(config: LoopConfig, done: int) -> bool:
 
 def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
     """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
-    if everywhere(torch.isfinite(loss.detach())):
+    if not any_process(not torch.isfinite(loss.detach())):
         return
     path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
     save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
