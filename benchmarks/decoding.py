@@ -22,10 +22,11 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from nextscale.bench.cost import passes
+from nextscale.bench.full_size import entrants as full_size
+from nextscale.bench.full_size import random_pipeline
+from nextscale.bench.machine import memory_rate
 from nextscale.cli.tables import print_table
-from nextscale.evaluation.full_size import entrants as full_size
-from nextscale.evaluation.full_size import memory_rate, random_pipeline
-from nextscale.evaluation.roofline import passes
 from nextscale.families.raster import Raster
 from nextscale.families.rq import RQTransformer
 from nextscale.files import write_json

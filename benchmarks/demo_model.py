@@ -23,9 +23,8 @@ from nextscale.classes import match_classes
 from nextscale.cli.tables import print_table
 from nextscale.data.loader import iterate_images
 from nextscale.data.source import ImageSource, open_source
-from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
 from nextscale.evaluation.features import FeatureNetwork
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
+from nextscale.evaluation.metrics import FeatureStatistics, accuracy, class_means, frechet_distance, nearest_mean
 from nextscale.evaluation.reconstruction import psnr, rounded
 from nextscale.files import write_json
 from nextscale.pictures import to_float, to_tensor

@@ -21,7 +21,7 @@ import cyclopts
 import torch
 from torch import Tensor, nn
 
-from nextscale.evaluation.full_size import entrants, random_pipeline
+from nextscale.bench.full_size import entrants, random_pipeline
 from nextscale.families.dit import DiT, DiTConfig
 from nextscale.files import write_json
 from nextscale.nn import HEAD_WIDTH

@@ -33,9 +33,8 @@ from nextscale.editing.apply import likely_classes
 from nextscale.editing.composite import composite
 from nextscale.editing.hooks import METHODS
 from nextscale.editing.masks import filled
-from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
 from nextscale.evaluation.features import FeatureNetwork
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
+from nextscale.evaluation.metrics import FeatureStatistics, accuracy, class_means, frechet_distance, nearest_mean
 from nextscale.evaluation.reconstruction import rounded
 from nextscale.files import write_json
 from nextscale.nn.perceptual import PerceptualDistance

@@ -24,8 +24,8 @@ from demo_model import load, open_matched, split
 from nextscale import VARPipeline
 from nextscale.cli.tables import print_table
 from nextscale.editing.config import EditConfig
-from nextscale.evaluation.classification import class_means
 from nextscale.evaluation.features import FeatureNetwork
+from nextscale.evaluation.metrics import class_means
 from nextscale.files import write_json
 from nextscale.pictures import grid, save_image, to_images, to_tensor
 from nextscale.progress import Progress

@@ -26,8 +26,8 @@ import cyclopts
 import torch
 from rich.table import Table
 
+from nextscale.bench.machine import peak_memory, reset_peak_memory
 from nextscale.cli.tables import print_table
-from nextscale.evaluation.memory import peak_memory, reset_peak_memory
 from nextscale.files import write_json
 from nextscale.pipeline import VARPipeline
 from nextscale.runtime import retain_freed_memory

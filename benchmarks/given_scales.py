@@ -23,11 +23,11 @@ from nextscale import VARPipeline
 from nextscale.classes import match_classes
 from nextscale.cli.tables import print_table
 from nextscale.editing.hooks import KeepScales
-from nextscale.evaluation.comparison import compare
+from nextscale.evaluation.comparison import compare_features
 from nextscale.evaluation.features import FeatureSet, load_features
 from nextscale.evaluation.image_sets import batches, open_images_alone
-from nextscale.evaluation.real import balanced_order, real_features
 from nextscale.evaluation.reconstruction import rounded
+from nextscale.evaluation.reference import balanced_order, real_features
 from nextscale.files import write_json
 from nextscale.progress import Stages
 from nextscale.runtime import retain_freed_memory
@@ -79,9 +79,9 @@ def main(
                 parts.append(replace(made, labels=labels))  # as the data numbers them
                 done += len(labels)
                 advance(done)
-            figures = compare(FeatureSet.joined(parts), real.reference, class_means=means)
+            figures = compare_features(FeatureSet.joined(parts), real.reference, class_means=means)
             results.append({"given": number} | asdict(figures))
-        floor = asdict(compare(real.other, real.reference))
+        floor = asdict(compare_features(real.other, real.reference))
     if json:
         settings = asdict(pipeline.sampling(guidance=guidance))
         facts = {"model": model, "data": data, "count": count, "features": features, "sampling": settings, "seed": seed}

@@ -18,6 +18,7 @@ LAYERS = (
         "classes",
         "environment",
         "pictures",
+        "plots",
         "moved",
         "conditions",
     ),
@@ -28,7 +29,7 @@ LAYERS = (
     ("checkpoint", "official", "official_files", "catalogue", "data"),
     ("editing",),
     ("results", "pipeline"),
-    ("training", "evaluation", "scaling"),
+    ("training", "evaluation", "bench", "scaling"),
     ("cli", "studio", "server", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -15,7 +15,7 @@ from nextscale.families.table import family
 from nextscale.families.var import VAR, VARConfig
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
-from nextscale.scaling.runs import UNIT
+from nextscale.scaling.fits import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))

@@ -15,15 +15,11 @@ from safetensors.torch import load_file, save_file
 from nextscale.cli import main
 from nextscale.data.source import open_source
 from nextscale.evaluation import generation, sampled
-from nextscale.evaluation.classification import ClassMeans
-from nextscale.evaluation.features import FeatureSet
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import batches
-from nextscale.evaluation.real import balanced_order
-from nextscale.evaluation.reference import relabelled
-from nextscale.evaluation.rivals import shared_classes
-from toys import CLASS_NAMES, SmallFeatures, make_pipeline, toy_image
+from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance
+from nextscale.evaluation.reference import balanced_order
+from toys import CLASS_NAMES, SmallFeatures, toy_image
 
 Make = Callable[..., Path]
 
@@ -203,26 +199,6 @@ def test_a_models_classes_are_matched_by_name(config: GenerationEvaluation, capl
     assert "has none of 1 of the model's 3 classes (green)" in caplog.text
     drawn = load_file(Path(config.out) / "features" / "set-00" / "00000.safetensors")
     assert drawn["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0, 1], "as the model numbers them"
-
-
-def test_means_of_the_classes_that_are_there() -> None:
-    points = torch.tensor([[0.0, 0], [0, 2], [10, 0], [5, 5]])
-    means = ClassMeans.of(FeatureSet(points, points, torch.tensor([4, 4, 7, -1])))
-    assert means is not None and means.ids.tolist() == [4, 7] and means.means.tolist() == [[0, 1], [10, 0]]
-    told = means.accuracy(torch.tensor([[1.0, 1], [9, 0], [9, 1], [0, 0]]), torch.tensor([4, 4, 7, 5]))
-    assert told == pytest.approx(2 / 3), "the class without a mean is left out"
-    assert means.accuracy(points, torch.tensor([0, 1, 2, -1])) is None
-    assert ClassMeans.of(FeatureSet(points, points, torch.tensor([4, 4, -1, -1]))) is None
-    moved = relabelled(FeatureSet(points, points, torch.tensor([0, 2, 1, -1])), (5, -1, 3))
-    assert moved.labels.tolist() == [5, 3, -1, -1]
-
-
-def test_models_side_by_side_share_classes_by_name() -> None:
-    one, two = make_pipeline(), make_pipeline()
-    two.config = replace(two.config, class_names=("red", "violet", "blue"))
-    assert shared_classes(one, one) == [0, 1, 2]
-    assert shared_classes(one, two) == [2, None, 0]
-    assert shared_classes(one, make_pipeline(classes=0)) == []
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "transformer"])

@@ -1,16 +1,24 @@
-"""Metrics on problems with known answers."""
+"""Metrics: known answers and slow references."""
 
 import math
-from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from nextscale.evaluation.classification import accuracy, class_means, nearest_mean
-from nextscale.evaluation.comparison import compare
-from nextscale.evaluation.features import FeatureNetwork, FeatureSet
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
-from nextscale.evaluation.reconstruction import psnr
+from nextscale.evaluation import metrics
+from nextscale.evaluation.metrics import (
+    FeatureStatistics,
+    accuracy,
+    class_means,
+    compare_manifolds,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    nearest_mean,
+)
 
 
 def gaussian(mean: list[float], covariance: list[list[float]]) -> FeatureStatistics:
@@ -62,26 +70,10 @@ def test_sound_statistics() -> None:
             gaussian([0, 0], covariance).require_sound()
 
 
-def test_figures_are_finite_or_refused() -> None:
-    features = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
-    good = FeatureSet(features, features, torch.zeros(12, dtype=torch.int64))
-    for name, value in asdict(compare(good, good)).items():
-        assert value is None or math.isfinite(value), name
-    huge = replace(good, pooled=features * 1e15)  # finite, but not the third power of their products
-    with pytest.raises(ValueError, match=r"^kernel distance is (nan|inf|-inf): the images, the weights or the data"):
-        compare(huge, huge)
-    with pytest.raises(ValueError, match="logits: features of 1 images are not finite"):
-        compare(replace(good, logits=features.index_fill(0, torch.tensor([3]), math.nan)), good)
-    with pytest.raises(ValueError, match="features of 1 images are not finite, first of image 3"):
-        compare(replace(good, pooled=features.index_fill(0, torch.tensor([3]), math.nan)), good)
-
-
 def test_statistics_are_those_of_numpy() -> None:
     features = torch.randn(50, 4)
     statistics = FeatureStatistics.of(features)
     torch.testing.assert_close(statistics.mean, features.double().mean(0))
-    import numpy as np
-
     assert np.allclose(statistics.covariance.numpy(), np.cov(features.double().numpy(), rowvar=False))
     with pytest.raises(ValueError, match="at least two"):
         FeatureStatistics.of(features[:1])
@@ -99,37 +91,101 @@ def test_nearest_class_mean() -> None:
         class_means(features, labels, 3)
 
 
-def test_psnr_of_known_errors() -> None:
-    images = torch.zeros(2, 3, 4, 4)
-    noisy = images.clone()
-    noisy[1] += 0.2  # a hundredth of the squared range
-    assert psnr(images, noisy)[1].item() == pytest.approx(20, abs=1e-4)
-    assert psnr(images, torch.stack([noisy, noisy])).shape == (2, 2)
+def features(count: int, size: int = 6, seed: int = 0, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(count, size, generator=torch.Generator().manual_seed(seed)) + shift
 
 
-def test_features_of_a_backbone_with_weights_from_a_file(mobilenet: str) -> None:
-    from torchvision.models import mobilenet_v2
-
-    network = mobilenet_v2().eval()
-    network.load_state_dict(torch.load(mobilenet))
-    extractor = FeatureNetwork("mobilenet_v2", weights=mobilenet)
-    images = torch.rand(3, 3, 32, 32) * 2 - 1
-    features = extractor.extract([images[:2], images[2:]])
-    assert features.shape == (3, 1280)
-    normal = ((images + 1) / 2 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
-        [0.229, 0.224, 0.225]
-    ).view(3, 1, 1)
-    with torch.no_grad():
-        expected = network.features(normal).mean(dim=(2, 3))
-    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+def test_the_score_of_sure_and_even_predictions_is_the_number_of_classes() -> None:
+    logits = 100 * torch.eye(5).repeat(20, 1)
+    assert inception_score(logits, splits=1) == (pytest.approx(5), 0)
+    assert inception_score(torch.zeros(20, 5), splits=2)[0] == pytest.approx(1)
+    mean, _ = inception_score(logits, splits=5, seed=None)
+    assert mean == pytest.approx(5)
 
 
-def test_unknown_backbones_and_unfit_weights_are_explained(tmp_path) -> None:
-    with pytest.raises(ValueError, match="not a torchvision model"):
-        FeatureNetwork("mobilenet_v9")
-    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"w\.pth: not a state dict of torchvision's mobilenet_v2"):
-        FeatureNetwork(weights=tmp_path / "w.pth")
-    (tmp_path / "x.pth").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"x\.pth: not a state dict"):
-        FeatureNetwork(weights=tmp_path / "x.pth")
+def test_the_kernel_distance_is_the_sum_over_pairs() -> None:
+    a, b = features(7), features(5, seed=1, shift=0.5)
+
+    def kernel(x: torch.Tensor, y: torch.Tensor) -> float:
+        return (float(x.double() @ y.double()) / 6 + 1) ** 3
+
+    within = [
+        sum(kernel(x, y) for x in s for y in s if x is not y) / (len(s) * (len(s) - 1)) for s in (list(a), list(b))
+    ]
+    across = sum(kernel(x, y) for x in a for y in b) / 35
+    assert kernel_distance(a, b) == pytest.approx(sum(within) - 2 * across, rel=1e-5)
+
+
+def test_the_kernel_distance_of_one_distribution_is_about_zero() -> None:
+    same, moved = (kernel_distance(features(2000), features(2000, seed=1, shift=s)) for s in (0.0, 1.0))
+    assert abs(same) < 0.01 < 0.5 < moved
+
+
+def slow_manifold(generated: np.ndarray, real: np.ndarray, k: int, wide: int) -> tuple[float, float, float, float]:
+    def distance(x: np.ndarray, y: np.ndarray) -> float:
+        return math.dist(x, y)
+
+    def radius(own: np.ndarray, index: int, k: int) -> float:
+        return sorted(distance(own[index], other) for place, other in enumerate(own) if place != index)[k - 1]
+
+    real_k = [radius(real, i, k) for i in range(len(real))]
+    generated_k = [radius(generated, i, k) for i in range(len(generated))]
+    real_wide = [radius(real, i, wide) for i in range(len(real))]
+    precision = np.mean([any(distance(g, r) <= q for r, q in zip(real, real_k, strict=True)) for g in generated])
+    recall = np.mean([any(distance(r, g) <= q for g, q in zip(generated, generated_k, strict=True)) for r in real])
+    density = np.mean(
+        [sum(distance(g, r) <= q for r, q in zip(real, real_wide, strict=True)) / wide for g in generated]
+    )
+    coverage = np.mean([any(distance(g, r) <= q for g in generated) for r, q in zip(real, real_wide, strict=True)])
+    return float(precision), float(recall), float(density), float(coverage)
+
+
+@settings(max_examples=25)
+@given(st.integers(7, 30), st.integers(7, 30), st.floats(0, 3), st.integers(1, 4), st.integers(0, 1000))
+def test_manifolds_are_those_of_the_definition(n: int, m: int, shift: float, k: int, seed: int) -> None:
+    generated, real = features(n, 3, seed, shift), features(m, 3, seed + 1)
+    found = compare_manifolds(generated, real, neighbours=k)
+    expected = slow_manifold(generated.double().numpy(), real.double().numpy(), k, 5)
+    assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(expected, abs=1e-6)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    generated, real = features(50), features(40, seed=1, shift=0.3)
+    whole = compare_manifolds(generated, real), kernel_distance(generated, real)
+    monkeypatch.setattr(metrics, "BLOCK_ROWS", 7)
+    parts = compare_manifolds(generated, real), kernel_distance(generated, real)
+    assert parts[0] == whole[0]
+    assert parts[1] == pytest.approx(whole[1], rel=1e-6)
+    assert len(list(metrics.squared_distances(generated, real))) == 8
+
+
+def test_figures_are_those_of_torch_fidelity() -> None:
+    pytest.importorskip("torch_fidelity")
+    from torch_fidelity.metric_isc import isc_features_to_metric
+    from torch_fidelity.metric_kid import kid_features_to_metric
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    generated, real = features(600, 40), features(600, 40, seed=1, shift=0.1)
+    theirs = prc_features_to_metric(generated, real, prc_neighborhood=3, prc_batch_size=200, verbose=False)
+    ours = compare_manifolds(generated, real)
+    assert ours.precision == pytest.approx(theirs["precision"], rel=1e-3)
+    assert ours.recall == pytest.approx(theirs["recall"], rel=1e-3)
+    score = isc_features_to_metric(generated)
+    assert inception_score(generated)[0] == pytest.approx(score["inception_score_mean"], rel=1e-6)
+    assert inception_score(generated)[1] == pytest.approx(score["inception_score_std"], rel=1e-6)
+    kernel = kid_features_to_metric(generated, real, kid_subset_size=600, kid_subsets=1, verbose=False)
+    assert kernel_distance(generated, real) == pytest.approx(kernel["kernel_inception_distance_mean"], rel=1e-3)
+
+
+def test_unusable_sets_are_refused() -> None:
+    good = features(10)
+    bad = good.clone()
+    bad[3, 1] = torch.nan
+    with pytest.raises(ValueError, match="features of 1 images are not finite, first of image 3"):
+        kernel_distance(good, bad)
+    with pytest.raises(ValueError, match="holds 5 images, this figure needs at least 6"):
+        compare_manifolds(features(5), good)
+    with pytest.raises(ValueError, match="different sizes, 6 and 4"):
+        kernel_distance(good, features(10, 4))
+    with pytest.raises(ValueError, match="holds 3 images, this figure needs at least 10"):
+        inception_score(features(3))

@@ -13,7 +13,7 @@ from nextscale.cli import main
 from nextscale.data.loader import iterate_images
 from nextscale.data.source import open_source
 from nextscale.evaluation.features import load_features
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
+from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance
 from nextscale.evaluation.reconstruction import (
     ReconstructionEvaluation,
     evaluate_reconstruction,
@@ -84,3 +84,11 @@ def test_the_command_writes_report_and_pictures(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["perceptual"] is None and "features" not in report
     assert (tmp_path / "out" / "strips.png").is_file() and (tmp_path / "out" / "scales.png").is_file()
+
+
+def test_psnr_of_known_errors() -> None:
+    images = torch.zeros(2, 3, 4, 4)
+    noisy = images.clone()
+    noisy[1] += 0.2  # a hundredth of the squared range
+    assert psnr(images, noisy)[1].item() == pytest.approx(20, abs=1e-4)
+    assert psnr(images, torch.stack([noisy, noisy])).shape == (2, 2)

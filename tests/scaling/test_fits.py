@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextscale.scaling.fits import fit_floored_law, fit_power_law, frontier
-from nextscale.scaling.report import fit_family, predict_depth
-from nextscale.scaling.runs import UNIT
+from nextscale.scaling.fits import UNIT, fit_family, fit_floored_law, fit_power_law, frontier, predict_depth
 from toys import scaling_results
 
 

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from nextscale.bench.cost import training_flops
 from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
-from nextscale.evaluation.cost import training_flops
 from nextscale.families.table import kinds
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig

@@ -1,20 +1,19 @@
-"""`nextscale bench`: where the time of a generation goes."""
+"""`nextscale bench`: where the time of a generation goes, and with `--families` how long all families take."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
-from nextscale.cli.tables import print_table
+from nextscale.cli.tables import print_table, show_table
 from nextscale.config import read_json, require_at_least
 from nextscale.files import write_json
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from nextscale.evaluation.speed import GenerationSpeed
+    from nextscale.bench.speed import GenerationSpeed
     from nextscale.pipeline import VARPipeline
 
 
@@ -62,20 +61,20 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     """Time generation stage by stage, and compare it with the rate of one large matrix product."""
     options = settle(BenchOptions, given, file=config)
     if options.plot:
-        from nextscale.evaluation.plots import require_plots
+        from nextscale.plots import require_plots
 
         require_plots(options.plot)
     if options.report:
-        from nextscale.cli.full_size import present_families
-
         present_families(options, read_json(Path(options.report)))
-        return
-    if options.families:
-        from nextscale.cli.full_size import bench_families
-
+    elif options.families:
         bench_families(options)
-        return
-    from nextscale.evaluation.speed import measure_speed
+    else:
+        bench_model(options)
+
+
+def bench_model(options: BenchOptions) -> None:
+    """Measure one model, show it, and write what was asked for."""
+    from nextscale.bench.speed import measure_speed, plot_speed
     from nextscale.pipeline import VARPipeline
     from nextscale.progress import Progress
     from nextscale.runtime import retain_freed_memory
@@ -90,17 +89,15 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
         speeds = measure_speed(pipeline, options.batch_sizes, rounds=options.rounds, advance=progress.advance, **chosen)
     finally:
         progress.close()
-    print_table(table(pipeline, options.model, speeds))
+    show_speeds(pipeline, options.model, speeds)
     if options.json:
         facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
         write_json(Path(options.json), facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
     if options.plot:
-        from nextscale.evaluation.plots import plot_speed
-
         plot_speed(pipeline.schedule, speeds, Path(options.plot))
 
 
-def table(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]) -> Table:
+def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]) -> None:
     """Milliseconds per image of every stage, one column per batch size, and what follows from them."""
     from rich.table import Table
 
@@ -108,24 +105,91 @@ def table(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]) -> T
     shown = Table("stage", *(f"batch {speed.times.batch}" for speed in speeds), title=title)
     for column in shown.columns[1:]:
         column.justify = "right"
+    stages = [f"transformer {height}x{width}" for height, width in pipeline.schedule] + ["sampling", "decoder", "total"]
+    for place, stage in enumerate(stages):
+        seconds = [[*speed.times.by_stage(), speed.times.total][place] / speed.times.batch for speed in speeds]
+        shown.add_row(stage, *(f"{1000 * each:.1f}" for each in seconds), end_section=stage == "total")
+    figures: dict[str, Callable[[GenerationSpeed], str]] = {
+        "slowest round / fastest": lambda speed: f"{speed.spread:.2f}",
+        "images/s": lambda speed: f"{speed.images_per_second:.3g}",
+        "GFLOP per image": lambda speed: f"{speed.flops_per_image / 1e9:.4g}",
+        "GFLOP/s": lambda speed: f"{speed.flops_per_image * speed.images_per_second / 1e9:.0f}",
+        "GFLOP/s of a large product": lambda speed: f"{speed.gemm_flops_per_second / 1e9:.0f}",
+        "share of it": lambda speed: f"{speed.share_of_gemm:.0%}",
+        "peak memory, MB": lambda speed: f"{speed.peak_bytes / 1e6:.0f}",
+        "keys and values, MB per image": lambda speed: f"{speed.cache_bytes_per_image / 1e6:.3g}",
+    }
+    for name, figure in figures.items():
+        shown.add_row(name, *map(figure, speeds))
+    print_table(shown)
 
-    def row(name: str, *values: str, **options: Any) -> None:
-        shown.add_row(name, *values, **options)
 
-    def per_image(seconds: list[float]) -> list[str]:
-        return [f"{1000 * s / speed.times.batch:.1f}" for s, speed in zip(seconds, speeds, strict=True)]
+def bench_families(options: BenchOptions) -> None:
+    """Measure, show, and write what was asked for. Raises ValueError for unknown names and sizes."""
+    from nextscale.bench.full_size import measure_families, measure_growth
+    from nextscale.progress import Stages
+    from nextscale.runtime import resolve_device, resolve_generation_dtype, retain_freed_memory
 
-    for scale, (height, width) in enumerate(pipeline.schedule):
-        row(f"transformer {height}x{width}", *per_image([speed.times.transformer[scale] for speed in speeds]))
-    row("sampling", *per_image([sum(speed.times.sampling) for speed in speeds]))
-    row("decoder", *per_image([speed.times.decode for speed in speeds]))
-    row("total", *per_image([speed.times.total for speed in speeds]), end_section=True)
-    row("slowest round / fastest", *(f"{speed.spread:.2f}" for speed in speeds))
-    row("images/s", *(f"{speed.images_per_second:.3g}" for speed in speeds))
-    row("GFLOP per image", *(f"{speed.flops_per_image / 1e9:.4g}" for speed in speeds))
-    row("GFLOP/s", *(f"{speed.flops_per_image * speed.images_per_second / 1e9:.0f}" for speed in speeds))
-    row("GFLOP/s of a large product", *(f"{speed.gemm_flops_per_second / 1e9:.0f}" for speed in speeds))
-    row("share of it", *(f"{speed.share_of_gemm:.0%}" for speed in speeds))
-    row("peak memory, MB", *(f"{speed.peak_bytes / 1e6:.0f}" for speed in speeds))
-    row("keys and values, MB per image", *(f"{speed.cache_bytes_per_image / 1e6:.3g}" for speed in speeds))
-    return shown
+    device = resolve_device(options.device)
+    dtype = resolve_generation_dtype(options.precision, device, parameters=10**9)  # all at the large ones' precision
+    names = [name for name in options.entrants.split(",") if name]
+    machine: dict[str, Any] = {"device": device, "dtype": dtype}
+    retain_freed_memory()
+    with Stages() as stages:
+        report = measure_families(options.sizes, names, limit=options.limit, progress=stages.start, **machine)
+        if options.growth:
+            report["growth"] = measure_growth(progress=stages.start, **machine)
+    if options.json:
+        write_json(Path(options.json), report)
+    present_families(options, report)
+
+
+def present_families(options: BenchOptions, report: dict[str, Any]) -> None:
+    """Show a report, and draw its growth where a plot was asked for. Raises ValueError for other files."""
+    if not {"models", "guidance", "bytes_per_second", "gemm_flops_per_second"} <= set(report):
+        raise ValueError(f"{options.report}: holds no results of `nextscale bench --families`")
+    if options.plot and "growth" not in report:
+        raise ValueError(f"{options.report}: holds no growth with the grid to plot; measure it with --growth")
+    show_families(report)
+    if "growth" in report:
+        show_growth(report["growth"])
+    if options.plot:
+        from nextscale.bench.full_size import plot_growth
+
+        plot_growth(report["growth"], Path(options.plot))
+
+
+def show_families(report: dict[str, Any]) -> None:
+    """Times beside those of the first model of the same size, and what the machine allows."""
+    bandwidth, gemm = report["bytes_per_second"], report["gemm_flops_per_second"]
+    title = (
+        f"one image, guidance {report['guidance']:g}, {report['precision']} on {report['device']}; large products "
+        f"{gemm / 1e9:.0f} GFLOP/s, memory {bandwidth / 1e9:.1f} GB/s; ~ is extrapolated"
+    )
+    first = {row["size"]: row["seconds"] for row in reversed(report["models"])}
+    rows = []
+    for row in report["models"]:
+        seconds, least = row["seconds"], row["roofline"]["seconds"]
+        cells = [row["name"], str(row["size"]), f"{row['parameters'] / 1e6:.0f}M", str(row["steps"])]
+        cells += [f"{row['flops'] / 1e12:.3g}", ("~" if row["measured"] < 1 else "") + f"{seconds:.3g}"]
+        cells += [f"{seconds / first[row['size']]:.3g}", f"{least:.3g}", f"{least / seconds:.0%}"]
+        rows.append([*cells, f"{row['bytes_per_second'] / bandwidth:.0%}"])
+    columns = ["model", "pixels", "parameters", "steps", "TFLOP", "seconds", "relative", "roofline", "reached"]
+    show_table(title, [*columns, "of the bandwidth"], rows)
+
+
+def show_growth(growth: dict[str, Any]) -> None:
+    """Steps, FLOPs and times over the grid's side, and their exponents beside the paper's."""
+    rows = []
+    for pair in zip(growth["var"]["rows"], growth["raster"]["rows"], strict=True):
+        cells = [str(pair[0]["n"]), *(str(row["steps"]) for row in pair)]
+        cells += [*(f"{row['flops'] / 1e9:.3g}" for row in pair), *(f"{row['seconds']:.3g}" for row in pair)]
+        rows.append(cells)
+    columns = [f"{name}, {kind}" for name in ("steps", "GFLOP", "seconds") for kind in ("var", "raster")]
+    show_table(f"growth with the grid's side n, depth {growth['depth']}, no decoding", ["n", *columns], rows)
+    rows = [
+        [kind, *(f"{growth[kind]['exponents'][name]:.2f}" for name in ("steps", "flops", "seconds"))]
+        for kind in ("var", "raster")
+    ]
+    rows += [["paper, next-scale", "log n", "4", ""], ["paper, raster", "2", "6", ""]]
+    show_table("exponents of n", ["", "steps", "FLOPs", "seconds"], rows)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextscale.cli.evaluate import NAMES, keep, number, table
+from nextscale.bench.config import ModelComparison
+from nextscale.cli.evaluate import write_report
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.config import read_json
-from nextscale.evaluation.config import RivalsEvaluation
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareCommand(RivalsEvaluation):
+class CompareCommand(ModelComparison):
     """Settings, and places for the report."""
 
     report: str = ""
@@ -38,8 +39,8 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
             raise ValueError(f"{options.report}: holds no report of `nextscale compare`")
         show(report)
         return
-    from nextscale.evaluation.plots import can_plot, plot_rivals
-    from nextscale.evaluation.rivals import compare_models
+    from nextscale.bench.model_comparison import compare_models, plot_comparison
+    from nextscale.plots import can_plot
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.parallel import launched, wait_for_all
@@ -50,58 +51,50 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
         report = compare_models(models, options, processes=processes, wait=wait_for_all, progress=stages.start)
     if not processes.is_main:
         return
-    keep(report, options.out, options.json)
+    write_report(report, options.out, options.json)
     if can_plot():
-        plot_rivals(report, Path(options.out) / "compare.png")
+        plot_comparison(report, Path(options.out) / "compare.png")
     show(report)
 
 
 def show(report: dict[str, Any]) -> None:
     """Quality, cost, and the published figures, as three tables."""
+    show_quality(report)
+    show_cost(report["models"])
+    show_published(report["published"])
+
+
+def show_quality(report: dict[str, Any]) -> None:
+    """Figures of each model, with their deviations over sets, below those of real images."""
     models, floor = report["models"], report["floor"] or {}
-    names = [name for name in NAMES if any(name in row["mean"] for row in models)]
-    rows = [
-        ("real against real", *(number(name, floor[name]) if floor.get(name) is not None else "" for name in names))
-    ]
+    names = [name for name in FIGURES if any(name in row["mean"] for row in models)]
+    rows = [("real against real", *(figure_text(name, floor.get(name)) for name in names))]
     for row in models:
-        figures = (figure(name, row["mean"].get(name), row["deviation"].get(name)) for name in names)
-        rows.append((row["title"], *figures))
+        mean, deviation = row["mean"], row["deviation"]
+        rows.append((row["title"], *(figure_text(name, mean.get(name), deviation.get(name)) for name in names)))
     title = f"{report['sets']} sets of {report['count']} images, {report['features']['name']} features"
-    table(title, ("model", *(NAMES[name] for name in names)), rows)
+    show_table(title, ("model", *(FIGURES[name] for name in names)), rows)
+
+
+def show_cost(models: list[dict[str, Any]]) -> None:
+    """Size, steps, FLOPs and times of each model."""
     batches = list(models[0]["seconds_per_image"])
-    rows = [
-        (
-            row["title"], f"{row['parameters'] / 1e6:.2f}M", str(row["tokens"]),
-            "" if row["bits"] is None else f"{row['bits']:.0f}", f"{row['sampling']['guidance']:g}", str(row["steps"]),
-            f"{row['flops_per_image'] / 1e9:.3g}", *(f"{row['seconds_per_image'][batch]:.3g}" for batch in batches),
-            "" if row["training_flops"] is None else f"{row['training_flops'] / 1e15:.3g}",
-        )
-        for row in models
-    ]  # fmt: skip
-    seconds = tuple(f"s per image, batch {batch}" for batch in batches)
-    columns = (
-        "model",
-        "parameters",
-        "tokens",
-        "bits",
-        "guidance",
-        "steps",
-        "GFLOP per image",
-        *seconds,
-        "training PFLOP",
-    )
-    table("cost", columns, rows)
-    columns = ("frechet", "inception_score", "precision", "recall", "parameters", "steps", "time")
-    rows = [
-        (row["model"], *("" if row[name] is None else str(row[name]) for name in columns))
-        for row in report["published"]
-    ]
+    columns = ["model", "parameters", "tokens", "bits", "guidance", "steps", "GFLOP per image"]
+    columns += [*(f"s per image, batch {batch}" for batch in batches), "training PFLOP"]
+    rows = []
+    for row in models:
+        cells = [row["title"], f"{row['parameters'] / 1e6:.2f}M", str(row["tokens"])]
+        cells += ["" if row["bits"] is None else f"{row['bits']:.0f}", f"{row['sampling']['guidance']:g}"]
+        cells += [str(row["steps"]), f"{row['flops_per_image'] / 1e9:.3g}"]
+        cells += [f"{row['seconds_per_image'][batch]:.3g}" for batch in batches]
+        cells += ["" if row["training_flops"] is None else f"{row['training_flops'] / 1e15:.3g}"]
+        rows.append(cells)
+    show_table("cost", columns, rows)
+
+
+def show_published(published: list[dict[str, Any]]) -> None:
+    """Published figures, which nothing here is compared with."""
+    names = ("frechet", "inception_score", "precision", "recall", "parameters", "steps", "time")
+    rows = [(row["model"], *("" if row[name] is None else str(row[name]) for name in names)) for row in published]
     title = "published, ImageNet 256 x 256: other data, other sizes, not measured here"
-    table(title, ("model", "FID", "IS", "precision", "recall", "parameters", "steps", "relative time"), rows)
-
-
-def figure(name: str, mean: float | None, deviation: float | None) -> str:
-    """A mean with its deviation over sets, as far as they are known."""
-    if mean is None:
-        return ""
-    return number(name, mean) + (f" ± {number(name, deviation)}" if deviation is not None else "")
+    show_table(title, ("model", "FID", "IS", "precision", "recall", "parameters", "steps", "relative time"), rows)

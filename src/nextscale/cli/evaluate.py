@@ -8,18 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.cli.tables import print_table
+from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.errors import require
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
 from nextscale.files import write_json
 
 MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
-"""What the help of every evaluation shows first, as far as it has it."""
-NAMES = {
-    "frechet": "Frechet distance", "kernel": "kernel distance x 1000", "inception_score": "Inception score",
-    "precision": "precision", "recall": "recall", "density": "density", "coverage": "coverage",
-    "class_accuracy": "class accuracy",
-}  # fmt: skip
+"""Settings that the help of every evaluation shows first, where it has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +36,8 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure generated images, or any others, against real ones."""
     options = settle(GenerationCommand, given, file=config)
     from nextscale.evaluation.generation import evaluate_generation
-    from nextscale.evaluation.plots import plot_sweep, require_plots
-    from nextscale.evaluation.sweep import sweep_generation
+    from nextscale.evaluation.sweep import plot_sweep, sweep_generation
+    from nextscale.plots import require_plots
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.parallel import launched, wait_for_all
@@ -65,7 +60,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
         show_sweep(report)
     else:
         show_generation(report)
-    keep(report, options.out, options.json)
+    write_report(report, options.out, options.json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +76,9 @@ def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure what a tokenizer keeps of images."""
     options = settle(ReconstructionCommand, given, file=config)
     require("SSIM", "torchmetrics")
-    from nextscale.evaluation.plots import can_plot, plot_reconstruction
-    from nextscale.evaluation.reconstruction import evaluate_reconstruction
+    from nextscale.evaluation.reconstruction import evaluate_reconstruction, plot_reconstruction
     from nextscale.pictures import grid, save_image, to_images
+    from nextscale.plots import can_plot
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
 
@@ -94,7 +89,7 @@ def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     if can_plot():
         plot_reconstruction(report, Path(options.out) / "scales.png")
     show_reconstruction(report)
-    keep(report, options.out, options.json)
+    write_report(report, options.out, options.json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +114,10 @@ def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     with Stages() as stages:
         report = evaluate_likelihood(options, progress=stages.start)
     show_likelihood(report)
-    keep(report, options.out, options.json)
+    write_report(report, options.out, options.json)
 
 
-def keep(report: dict[str, Any], out: str, file: str) -> None:
+def write_report(report: dict[str, Any], out: str, file: str) -> None:
     """Write the report to OUT/report.json and to the file asked for. Raises ValueError where a figure is not finite."""
     try:
         json.dumps(report, allow_nan=False)
@@ -139,36 +134,36 @@ def show_generation(report: dict[str, Any]) -> None:
     sets = f"{len(report['sets'])} sets of " if len(report["sets"]) > 1 else ""
     floor = report["floor"] or {}
     rows = []
-    for name, label in NAMES.items():
+    for name, label in FIGURES.items():
         if name in report["mean"]:
             values = floor.get(name), report["mean"][name], report["deviation"][name]
-            rows.append((label, *("" if v is None else number(name, v) for v in values)))
+            rows.append((label, *(figure_text(name, value) for value in values)))
     title = f"{what}: {sets}{report['count']} images, {features['name']} features ({features['size']})"
-    table(title, ("figure", "real against real", "measured", "deviation over sets"), rows)
+    show_table(title, ("figure", "real against real", "measured", "deviation over sets"), rows)
     if floor:
         print(f"real against real: {floor['count']} images on each side")
-    if told := report["classes"]:
-        print(f"class accuracy: {told['images']} images of {told['compared']} classes, chance {told['chance']:.2%}")
+    if by := report["classes"]:
+        print(f"class accuracy: {by['images']} images of {by['compared']} classes, chance {by['chance']:.2%}")
     count = f"{reference['count']} images of" if reference["count"] else "statistics in"
     print(f"reference: {count} {reference['data']}")
 
 
 def show_sweep(report: dict[str, Any]) -> None:
     """A row per guidance and top-p."""
-    names = [name for name in NAMES if name in report["points"][0]]
+    names = [name for name in FIGURES if name in report["points"][0]]
     floor = report["floor"] or {}
-    rows = [("real against real", "", *(number(n, floor[n]) if floor.get(n) is not None else "" for n in names))]
+    rows = [("real against real", "", *(figure_text(name, floor.get(name)) for name in names))]
     for point in report["points"]:
         settings = f"{point['guidance']:g}", f"{point['top_p']:g}"
-        rows.append((*settings, *(number(name, point[name]) for name in names)))
+        rows.append((*settings, *(figure_text(name, point[name]) for name in names)))
     title = f"{report['of']['model']}: {report['count']} images each, {report['features']['name']} features"
-    table(title, ("guidance", "top-p", *(NAMES[name] for name in names)), rows)
+    show_table(title, ("guidance", "top-p", *(FIGURES[name] for name in names)), rows)
     best = report["best"]
     print(f"smallest Frechet distance: guidance {best['guidance']:g}, top-p {best['top_p']:g}")
 
 
 def show_reconstruction(report: dict[str, Any]) -> None:
-    """Figures per scale, then those of the whole."""
+    """Figures per scale, then those of all scales together."""
     book = report["codebook"]
     rows = [
         ("x".join(map(str, size)), f"{after:.2f}", f"{used:.1%}", f"{perplexity:.0f}")
@@ -177,7 +172,7 @@ def show_reconstruction(report: dict[str, Any]) -> None:
         )
     ]
     title = f"{report['model']}: {report['count']} images of {report['data']}"
-    table(title, ("scale", "PSNR after it, dB", f"share of {report['codes']} codes used", "perplexity"), rows)
+    show_table(title, ("scale", "PSNR after it, dB", f"share of {report['codes']} codes used", "perplexity"), rows)
     line = f"PSNR {report['psnr']:.2f} dB, SSIM {report['ssim']:.4f}"
     if report["perceptual"]:
         line += f", {report['perceptual']['name']} distance {report['perceptual']['distance']:.4f}"
@@ -193,12 +188,12 @@ def show_reconstruction(report: dict[str, Any]) -> None:
 def show_likelihood(report: dict[str, Any]) -> None:
     """Loss and accuracy with class and without."""
     found = [name for name in ("with_class", "without_class") if name in report]
-    rows = []
-    for label, name, form in (
-        ("nats per token", "nats_per_token", "{:.4f}"), ("token accuracy", "accuracy", "{:.2%}"),
-        ("bits per pixel", "bits_per_pixel", "{:.4f}"),
-    ):  # fmt: skip
-        rows.append((label, *(form.format(report[one][name]) for one in found)))
+    forms = {"nats_per_token": "{:.4f}", "accuracy": "{:.2%}", "bits_per_pixel": "{:.4f}"}
+    labels = ("nats per token", "token accuracy", "bits per pixel")
+    rows = [
+        (label, *(form.format(report[one][name]) for one in found))
+        for label, (name, form) in zip(labels, forms.items(), strict=True)
+    ]
     for place, size in enumerate(report["scales"]):
         scale = "x".join(map(str, size))
         parts = [
@@ -206,28 +201,10 @@ def show_likelihood(report: dict[str, Any]) -> None:
         ]
         rows.append((f"scale {scale}: nats, accuracy", *(f"{loss:.4f}, {right:.2%}" for loss, right in parts)))
     title = f"{report['model']}: {report['count']} images of {report['data']}"
-    table(title, ("figure", *(name.replace("_", " ") for name in found)), rows)
-    told = report.get("classification")
-    if told:
-        line = (
-            f"classes told by likelihood: {told['accuracy']:.2%} of {told['count']} images (chance {told['chance']:.2%}"
-        )
-        if "nearest_class_mean" in told:
-            nearest, chance = told["nearest_class_mean"], told["nearest_chance"]
-            line += f"; nearest class mean in {told['features']} {nearest:.2%}, chance {chance:.2%}"
+    show_table(title, ("figure", *(name.replace("_", " ") for name in found)), rows)
+    if by := report.get("classification"):
+        line = f"classes told by likelihood: {by['accuracy']:.2%} of {by['count']} images (chance {by['chance']:.2%}"
+        if "nearest_class_mean" in by:
+            nearest, chance = by["nearest_class_mean"], by["nearest_chance"]
+            line += f"; nearest class mean in {by['features']} {nearest:.2%}, chance {chance:.2%}"
         print(line + ")")
-
-
-def table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Print a table."""
-    from rich.table import Table
-
-    drawn = Table(*columns, title=title, title_justify="left")
-    for row in rows:
-        drawn.add_row(*row)
-    print_table(drawn)
-
-
-def number(name: str, value: float) -> str:
-    """A figure as it is printed."""
-    return f"{1000 * value:.3f}" if name == "kernel" else f"{value:.4f}" if value < 10 else f"{value:.2f}"

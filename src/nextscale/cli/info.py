@@ -36,9 +36,9 @@ def info(model: str = "demo", *, json: Json = "") -> None:
 
 def describe(model: str) -> dict[str, Any]:
     """Facts of a model folder, JSON-ready. Raises ValueError when it cannot be loaded."""
+    from nextscale.bench.cost import sampling_steps
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
-    from nextscale.evaluation.cost import sampling_steps
     from nextscale.nn.packed import count_parameters
 
     stored = find_model(model)

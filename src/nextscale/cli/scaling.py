@@ -9,17 +9,13 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle, whole_number
+from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.config import read_json
 from nextscale.errors import require
 from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 
-ABLATION = (
-    "images", "data", "heldout", "tokenizer", "raster_data", "raster_heldout", "raster_tokenizer", "rows", "seeds",
-    "out",
-)  # fmt: skip
-
-
+ABLATION_DATA = ("images", "data", "heldout", "tokenizer", "raster_data", "raster_heldout", "raster_tokenizer")
 Picture = Annotated[str, Parameter(help="Picture (png, svg, pdf).", group=PANELS["Main settings"], metavar="FILE")]
 Depth = Annotated[
     int, Parameter(help="Depth to predict.", group=PANELS["Main settings"], metavar="N", converter=whole_number)
@@ -39,7 +35,7 @@ def run(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train a family of depths on the same fresh images; a run that was stopped continues."""
     options = settle(ScalingCommand, given, file=config)
     from nextscale.runtime import retain_freed_memory
-    from nextscale.scaling.report import read_results
+    from nextscale.scaling.fits import read_results
     from nextscale.scaling.runs import run_depths
 
     retain_freed_memory()
@@ -57,7 +53,7 @@ class AblationCommand(Ablation):
     "File for the results of all rows that are done."
 
 
-@accepts(AblationCommand, first=ABLATION)
+@accepts(AblationCommand, first=(*ABLATION_DATA, "rows", "seeds", "out"))
 def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train and measure the rows of the paper's ablation; one that was stopped continues."""
     options = settle(AblationCommand, given, file=config)
@@ -89,9 +85,9 @@ def fit(*results: str, json: Json = "") -> None:
 
     rows = read_ablation(results)
     others = tuple(file for file in results if Path(file).is_dir() or set(read_json(Path(file))) != {"ablation"})
-    reports = [report for _, report in families(others)] if others or not rows else []
+    reports = [report for _, report in fitted_kinds(others)] if others or not rows else []
     for report in reports:
-        show(report)
+        show_laws(report)
     if rows:
         show_ablation(rows)
     if json:
@@ -106,12 +102,12 @@ def plot(*results: str, out: Picture = "out/scaling.png") -> None:
     results
         Folders of scaling runs, or their JSON files.
     """
-    from nextscale.evaluation.plots import require_plots
-    from nextscale.scaling.plots import plot_laws
+    from nextscale.plots import require_plots
+    from nextscale.scaling.fits import plot_laws
 
     require_plots(out)
     require("a fit", "scipy")
-    for points, report in families(results):
+    for points, report in fitted_kinds(results):
         path = Path(out)
         path = path if report["kind"] == "var" else path.with_name(f"{path.stem}-{report['kind']}{path.suffix}")
         plot_laws(points, report, path)
@@ -126,22 +122,22 @@ def predict(*results: str, depth: Depth, json: Json = "") -> None:
     results
         Folders of scaling runs, or their JSON files.
     """
-    from nextscale.scaling.report import predict_depth
+    from nextscale.scaling.fits import predict_depth
 
     require("a fit", "scipy")
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
-    said = {report["kind"]: predict_depth(points, depth) for points, report in families(results)}
-    for kind, values in said.items():
+    predicted = {report["kind"]: predict_depth(points, depth) for points, report in fitted_kinds(results)}
+    for kind, values in predicted.items():
         for name, value in values.items():
             print(f"{kind}-d{depth} {name}: {value['power_law']:.4f} (with a floor {value['above_floor']:.4f})")
     if json:
-        write_json(Path(json), {"depth": depth, "predicted": said})
+        write_json(Path(json), {"depth": depth, "predicted": predicted})
 
 
-def families(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
-    """The results of each kind and their fits. Raises ValueError."""
-    from nextscale.scaling.report import fit_family, read_results
+def fitted_kinds(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    """The results of each kind of model, and their fits. Raises ValueError."""
+    from nextscale.scaling.fits import fit_family, read_results
 
     if not files:
         raise ValueError("no results given; name folders of `nextscale scaling run`, or JSON files")
@@ -153,47 +149,38 @@ def families(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[st
 
 def show_ablation(results: list[dict[str, Any]]) -> None:
     """The rows of an ablation as a table, over their seeds."""
-    from nextscale.cli.evaluate import NAMES, number, table
     from nextscale.scaling.ablation import summarise
 
     rows, first = summarise(results), results[0]
-    names = [name for name in NAMES if all(name in row["mean"] for row in rows)]
-    shown = [
-        (
-            row["title"], str(row["seeds"]),
-            *(
-                number(name, row["mean"][name])
-                + (f" ± {number(name, row['half_width'][name])}" if name in row["half_width"] else "")
-                for name in names
-            ),
-            f"{row['published_fid']:.2f}",
-        )
-        for row in rows
-    ]  # fmt: skip
+    names = [name for name in FIGURES if all(name in row["mean"] for row in rows)]
+    shown = []
+    for row in rows:
+        figures = [figure_text(name, row["mean"][name], row["half_width"].get(name)) for name in names]
+        shown.append((row["title"], str(row["seeds"]), *figures, f"{row['published_fid']:.2f}"))
     title = f"ablation: {first['images_seen']} images seen, {first['count']} measured, {first['features']} features"
-    table(title, ("", "seeds", *(NAMES[name] for name in names), "published FID (ImageNet)"), shown)
+    show_table(title, ("", "seeds", *(FIGURES[name] for name in names), "published FID (ImageNet)"), shown)
 
 
-def show(report: dict[str, Any]) -> None:
-    """The laws of one kind as a table."""
-    from nextscale.cli.evaluate import table
-    from nextscale.scaling.plots import TITLES
+def show_laws(report: dict[str, Any]) -> None:
+    """The laws of one kind of model as a table."""
+    from nextscale.scaling.fits import FIGURES as TITLES
 
     rows = []
     for name, title in TITLES.items():
         laws = report[name]
-        law, floored = laws["parameters"], laws["parameters_above_floor"]
+        law, floored, compute = laws["parameters"], laws["parameters_above_floor"], laws.get("compute_frontier")
         low, high = law["exponent_interval"]
-        compute, forecast = laws.get("compute_frontier"), laws.get("forecast")
-        rows.append((
-            title, f"({law['scale'] * 1e9:.4g} N)^{law['exponent']:.4f}", f"{low:.4f} .. {high:.4f}",
-            f"{law['correlation']:.4f}",
-            f"{floored['floor']:.4f} + ({floored['scale'] * 1e9:.4g} N)^{floored['exponent']:.4f}",
-            f"({compute['scale'] * 1e15:.4g} C)^{compute['exponent']:.4f}" if compute else "",
-            f"{forecast['predicted']:.4f} for {forecast['measured']:.4f} ({forecast['relative_error']:+.2%})"
-            if forecast else "",
-        ))  # fmt: skip
-    depths = ", ".join(f"d{depth}" for depth in report["depths"])
-    columns = ("", "N in billions", "95 % of the exponent", "correlation", "above a floor", "frontier, C in PFLOP",
-               f"d{report['depths'][-1]} from the others")  # fmt: skip
-    table(f"{report['kind']}: {depths}", columns, rows)
+        row = [title, power("N", law, 1e9), f"{low:.4f} .. {high:.4f}", f"{law['correlation']:.4f}"]
+        row += [f"{floored['floor']:.4f} + {power('N', floored, 1e9)}", power("C", compute, 1e15) if compute else ""]
+        if forecast := laws.get("forecast"):
+            error = forecast["relative_error"]
+            row.append(f"{forecast['predicted']:.4f} for {forecast['measured']:.4f} ({error:+.2%})")
+        rows.append(row)
+    columns = ("", "N in billions", "95 % of the exponent", "correlation", "above a floor", "frontier, C in PFLOP")
+    depths = [f"d{depth}" for depth in report["depths"]]
+    show_table(f"{report['kind']}: {', '.join(depths)}", (*columns, f"{depths[-1]} from the others"), rows)
+
+
+def power(name: str, law: dict[str, Any], unit: float) -> str:
+    """A power law of a quantity in this unit."""
+    return f"({law['scale'] * unit:.4g} {name})^{law['exponent']:.4f}"

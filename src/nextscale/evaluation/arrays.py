@@ -1,4 +1,4 @@
-"""Arrays of .npz and .npy files, whoever wrote them: known by headers, read as they stream by, never unpickled."""
+"""Arrays of .npz and .npy files: described by their headers, read as streams, never unpickled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -23,22 +23,22 @@ class StoredArray:
 
     path: Path
     member: str
-    "Its file within an .npz; empty for an .npy."
+    "Name of its file within an .npz; empty for an .npy."
     shape: tuple[int, ...]
     dtype: np.dtype
     columns_first: bool
-    "Whether it was written in Fortran's order."
+    "Whether it is stored in Fortran's order."
 
     def __str__(self) -> str:
         return f"{self.shape} {self.dtype}"
 
     @property
     def name(self) -> str:
-        """What it is called in the file: arr_0, mu, ..."""
+        """Its name in the file: arr_0, mu, ..."""
         return Path(self.member).stem
 
     def read(self) -> np.ndarray:
-        """The whole array. Raises ValueError in one line for objects and damaged files."""
+        """The whole array. Raises ValueError in one line for Python objects and damaged files."""
         if self.dtype.hasobject:
             raise ValueError(f"{self.path}: {self.name} holds Python objects, which are not unpickled")
         with readable(self.path), opened(self) as file:
@@ -59,7 +59,7 @@ class StoredArray:
 
 
 def stored_arrays(path: Path) -> dict[str, StoredArray]:
-    """The arrays of a file by name; that of an .npy is called "". Raises ValueError in one line."""
+    """The arrays of a file by name; the one of an .npy is called "". Raises ValueError in one line."""
     found = {}
     with readable(path):
         if path.suffix.lower() == ".npy":
@@ -74,7 +74,7 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
 
 
 def described(path: Path, member: str, file: Any, size: int) -> StoredArray:
-    """An array by its header. Raises ValueError where its stream, of `size` bytes, is too short for it."""
+    """The array at the start of a stream of `size` bytes. Raises ValueError where the stream is too short for it."""
     array = StoredArray(path, member, *header(file))
     if min(array.shape, default=0) < 0:
         raise ValueError(f"{array.name or 'the array'} has the shape {array.shape}")
@@ -85,7 +85,7 @@ def described(path: Path, member: str, file: Any, size: int) -> StoredArray:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Whatever numpy and zipfile make of a damaged file becomes a ValueError in one line."""
+    """Turns every error that numpy and zipfile raise for a damaged file into a ValueError of one line."""
     try:
         yield
     except Exception as error:  # zlib, zipfile, struct, tokenize and others raise their own kinds
@@ -95,7 +95,7 @@ def readable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def opened(array: StoredArray) -> Iterator[Any]:
-    """A stream of an array's bytes behind its header."""
+    """A stream of an array's bytes, from behind its header."""
     if not array.member:
         with array.path.open("rb") as file:
             header(file)
@@ -103,11 +103,11 @@ def opened(array: StoredArray) -> Iterator[Any]:
         return
     with zipfile.ZipFile(array.path) as archive, archive.open(array.member) as file:
         header(file)
-        yield io.BufferedReader(file)  # pyright: ignore[reportArgumentType]
+        yield io.BufferedReader(cast("io.RawIOBase", file))
 
 
 def header(file: Any) -> tuple[tuple[int, ...], np.dtype, bool]:
-    """Shape, type and whether columns come first, of a .npy stream. Raises ValueError."""
+    """Shape, type, and whether columns come first, read from a .npy stream. Raises ValueError."""
     version = npy.read_magic(file)
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
     shape, columns_first, dtype = read(file)

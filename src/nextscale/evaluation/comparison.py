@@ -1,4 +1,7 @@
-"""All figures of one set of images against another."""
+"""All figures of one set of features against another.
+
+Shapes: N images, D features, C classes.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,22 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from nextscale.evaluation.classification import ClassMeans
+import torch
+from torch import Tensor
+
+from nextscale.data.loader import NO_CLASS
 from nextscale.evaluation.features import FeatureSet
-from nextscale.evaluation.frechet import FeatureStatistics, frechet_distance
-from nextscale.evaluation.inception_score import inception_score
-from nextscale.evaluation.kernel_distance import kernel_distance
-from nextscale.evaluation.neighbours import compare_manifolds
-from nextscale.evaluation.sets import require_features
+from nextscale.evaluation.metrics import (
+    FeatureStatistics,
+    accuracy,
+    class_means,
+    compare_manifolds,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    nearest_mean,
+    require_features,
+)
 
 logger = logging.getLogger("nextscale.evaluation")
 
@@ -23,8 +35,37 @@ SPLITS = 10
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Figures of `count` images; None where the reference or the images do not have what it takes."""
+class ClassMeans:
+    """Mean features of the classes that have images."""
+
+    ids: Tensor  # (C,) int64, increasing
+    means: Tensor  # (C, D)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @classmethod
+    def of(cls, features: FeatureSet) -> ClassMeans | None:
+        """Those of every class that occurs; None where fewer than two do."""
+        known = features.labels != NO_CLASS
+        ids, labels = torch.unique(features.labels[known], return_inverse=True)
+        return cls(ids, class_means(features.pooled[known], labels, len(ids))) if len(ids) > 1 else None
+
+    def comparable(self, labels: Tensor) -> Tensor:
+        """Which images are of a class that has a mean, (N,) bool."""
+        return torch.isin(labels, self.ids)
+
+    def accuracy(self, features: Tensor, labels: Tensor) -> float | None:
+        """Share of comparable images (N, D) whose nearest mean is their own class's; None without such images."""
+        chosen = self.comparable(labels)
+        if not chosen.any():
+            return None
+        return accuracy(self.ids[nearest_mean(features[chosen], self.means)], labels[chosen])
+
+
+@dataclass(frozen=True)
+class FeatureComparison:
+    """Figures of `count` images; None where the reference or the images lack what a figure needs."""
 
     count: int
     frechet: float
@@ -38,52 +79,49 @@ class Comparison:
     class_accuracy: float | None = None
 
 
-FIGURES = tuple(name for name in Comparison.__dataclass_fields__ if name != "count")
-
-
-def compare(
+def compare_features(
     images: FeatureSet,
     reference: FeatureSet | FeatureStatistics,
     *,
     class_means: ClassMeans | None = None,
     statistics: FeatureStatistics | None = None,
-) -> Comparison:
-    """Figures of images against a reference, or against its statistics alone.
+) -> FeatureComparison:
+    """Figures of images against a reference; its statistics alone give the Frechet distance only.
 
-    `class_means` of other real images give the share of images whose nearest mean is their own class's, among those
-    of a class that has one. The Frechet distance is to `statistics`, of a larger set, where they are given. Raises
-    ValueError for features or figures that are not finite, and for sets that are too small.
+    `class_means`, of other real images, give the class accuracy: the share of images whose nearest mean is their own
+    class's, among images of a class that has a mean. `statistics`, of a larger set, replace the reference's own in the
+    Frechet distance. Raises ValueError for features or figures that are not finite, and for sets that are too small.
     """
     require_features(images.pooled, "images", at_least=2)
-    fitted = [images] if statistics or isinstance(reference, FeatureStatistics) else [images, reference]
-    few = min(map(len, fitted))
-    size = images.pooled.shape[1]
-    if few < size:
-        logger.warning(
-            "%d images have fewer degrees of freedom than their %d features: covariances are singular, and Frechet "
-            "distances larger than those of more images",
-            few, size,
-        )  # fmt: skip
-    figures: dict[str, float | None] = {}
+    warn_of_few(images, *([] if statistics or isinstance(reference, FeatureStatistics) else [reference]))
+    overlap: dict[str, Any] = {}
     if isinstance(reference, FeatureSet):
-        figures |= {"kernel": kernel_distance(images.pooled, reference.pooled)}
-        figures |= asdict(compare_manifolds(images.pooled, reference.pooled))
+        overlap = {"kernel": kernel_distance(images.pooled, reference.pooled)}
+        overlap |= asdict(compare_manifolds(images.pooled, reference.pooled))
         statistics = statistics or FeatureStatistics.of(reference.pooled)
     else:
         statistics = reference
-    figures["frechet"] = frechet_distance(FeatureStatistics.of(images.pooled), statistics)
-    if len(images) >= SPLITS:
-        figures["inception_score"], figures["inception_score_spread"] = inception_score(images.logits, splits=SPLITS)
-    if class_means is not None:
-        figures["class_accuracy"] = class_means.accuracy(images.pooled, images.labels)
-    return Comparison(len(images), **figures)  # pyright: ignore[reportArgumentType]
+    frechet = frechet_distance(FeatureStatistics.of(images.pooled), statistics)
+    score = inception_score(images.logits, splits=SPLITS) if len(images) >= SPLITS else (None, None)
+    right = class_means.accuracy(images.pooled, images.labels) if class_means is not None else None
+    return FeatureComparison(len(images), frechet, *score, **overlap, class_accuracy=right)
 
 
-def spread(comparisons: Sequence[Comparison]) -> dict[str, dict[str, float | None]]:
+def warn_of_few(*sets: FeatureSet) -> None:
+    """Warn where a set has fewer images than features."""
+    images, size = min(map(len, sets)), sets[0].pooled.shape[1]
+    if images < size:
+        logger.warning(
+            f"{images} images have fewer degrees of freedom than their {size} features: covariances are singular, and "
+            "Frechet distances larger than those of more images"
+        )
+
+
+def spread(comparisons: Sequence[FeatureComparison]) -> dict[str, dict[str, float | None]]:
     """Mean and standard deviation of each figure over independent sets; a single set has no deviation."""
-    values = {name: [asdict(one)[name] for one in comparisons] for name in FIGURES}
-    known: dict[str, list[Any]] = {name: figures for name, figures in values.items() if None not in figures}
+    columns = {name: [getattr(one, name) for one in comparisons] for name in asdict(comparisons[0]) if name != "count"}
+    known: dict[str, list[Any]] = {name: values for name, values in columns.items() if None not in values}
     return {
-        "mean": {name: fmean(figures) for name, figures in known.items()},
-        "deviation": {name: stdev(figures) if len(figures) > 1 else None for name, figures in known.items()},
+        "mean": {name: fmean(values) for name, values in known.items()},
+        "deviation": {name: stdev(values) if len(values) > 1 else None for name, values in known.items()},
     }

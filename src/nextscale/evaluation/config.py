@@ -10,19 +10,30 @@ PROTOCOLS = {
     name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
     for name in ("imagenet256", "imagenet512")
 }
-"""Published protocol: 50 images of each of 1,000 classes."""
+"""Published protocols: 50 images of each of 1,000 classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationEvaluation:
-    """Settings of `nextscale evaluate generation`."""
+class DataColumns:
+    """Columns of images and labels, in data where they are in doubt."""
 
-    data: str
-    "Real images (folder, parquet, WebDataset, hub id), or an .npz or .npy file of images or statistics."
     label_column: str = ""
     "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
     image_column: str = ""
     "Column of the images where it is in doubt; in .tar: their suffix."
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """As `open_source` takes them."""
+        return {"label_column": self.label_column, "image_column": self.image_column}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationEvaluation(DataColumns):
+    """Settings of `nextscale evaluate generation`."""
+
+    data: str
+    "Real images (folder, parquet, WebDataset, hub id), or an .npz or .npy file of images or statistics."
     model: str = "demo"
     "Model whose images are drawn and measured."
     images: str = ""
@@ -76,20 +87,16 @@ class GenerationEvaluation:
             raise ValueError(f"{self.images} is an .npz file already; --npz packs other images")
 
     def settled(self) -> GenerationEvaluation:
-        """With the protocol's settings in place."""
+        """With the settings of the protocol, where one is named."""
         return replace(self, **PROTOCOLS[self.protocol]) if self.protocol else self
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionEvaluation:
+class ReconstructionEvaluation(DataColumns):
     """Settings of `nextscale evaluate reconstruction`."""
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id, .npz of images."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model, run or tokenizer folder, or a hub id."
     out: str = "out/evaluation-reconstruction"
@@ -117,15 +124,11 @@ class ReconstructionEvaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodEvaluation:
+class LikelihoodEvaluation(DataColumns):
     """Settings of `nextscale evaluate likelihood`."""
 
     data: str
     "Held-out images: folder, parquet, WebDataset, hub id."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
     model: str = "demo"
     "Model whose predictions are measured."
     count: int = 5000
@@ -146,48 +149,3 @@ class LikelihoodEvaluation:
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "batch_size")
         require_at_least(self, 0, "classify")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RivalsEvaluation:
-    """Settings of `nextscale compare`."""
-
-    data: str = ""
-    "Real images with which all are compared."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
-    out: str = "out/compare"
-    "Folder for features and the report; a comparison that was stopped continues in it."
-    count: int = 5000
-    "Images of each set."
-    sets: int = 3
-    "Sets drawn with seeds of their own; their spread is reported."
-    seed: int = 1_000_000
-    "Seed of the first image."
-    guidances: tuple[float, ...] = ()
-    "Guidances to try for each model first, to compare it at the best by Frechet distance [default: its own]"
-    tuning_count: int = 1000
-    "Images of each guidance that is tried, of seeds of their own."
-    features: str = "inception"
-    "inception, or a torchvision classifier such as mobilenet_v2."
-    feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
-    time_batches: tuple[int, ...] = (1, 32)
-    "Batch sizes whose seconds per image are measured."
-    rounds: int = 3
-    "Rounds of each; all models in turn, medians are reported."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    batch_size: int = 64
-    "Images at once in the evaluation."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 2, "count", "tuning_count")
-        require_at_least(self, 1, "sets", "rounds", "batch_size")
-        require_seed(self.seed, count=self.count * self.sets + self.tuning_count)
-        if not self.time_batches or min(self.time_batches) < 1:
-            raise ValueError(f"time_batches must be numbers from 1, got {list(self.time_batches)}")

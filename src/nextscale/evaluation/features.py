@@ -1,4 +1,4 @@
-"""What a classifier makes of images: the vector its last layer sees, and its logits.
+"""Features of images: the vector that the last layer of a classifier sees, and the logits.
 
 Shapes: B batch, N images, D features, C classes of the classifier.
 """
@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.errors import require
+from nextscale.files import complete_file
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 from nextscale.pictures import to_uint8
 
 HEADS = ("classifier", "fc", "head", "heads")
-"""Names torchvision gives the last layers of its classifiers."""
+"""Names of the last layers of torchvision's classifiers."""
 INCEPTION = "inception"
-"""Inception V3 of 2015 as FID is defined with, through torch-fidelity."""
+"""The Inception V3 of 2015 that FID is defined with, from torch-fidelity."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,33 @@ class FeatureSet:
     @classmethod
     def joined(cls, parts: Iterable[FeatureSet]) -> FeatureSet:
         """Several sets as one."""
-        kept = list(parts)
-        return cls(*(torch.cat([getattr(part, name) for part in kept]) for name in ("pooled", "logits", "labels")))
+        columns = zip(*((part.pooled, part.logits, part.labels) for part in parts), strict=True)
+        return cls(*map(torch.cat, columns))
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; it appears when complete."""
+        from safetensors.torch import save_file
+
+        with complete_file(path) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in vars(self).items()}, partial)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSet:
+        """Read such a file. Raises ValueError for a damaged one."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return cls(**load_file(path))
+        except (OSError, SafetensorError, TypeError) as error:
+            raise ValueError(f"{path}: not a readable file of features ({error}); delete it") from error
 
 
 class FeatureNetwork(nn.Module):
-    """A torchvision classifier, at the images' own size."""
+    """A torchvision classifier; images keep their size."""
 
     def __init__(self, backbone: str = "mobilenet_v2", *, weights: str | Path = "") -> None:
-        """`weights` is a state dict; without it torchvision's ImageNet weights. Raises ValueError."""
+        """`weights` is the file of a state dict; without it, torchvision's ImageNet weights. Raises ValueError."""
         super().__init__()
         self.name = backbone
         self.network = load_backbone(backbone, weights).requires_grad_(False)
@@ -74,7 +93,7 @@ class FeatureNetwork(nn.Module):
         return seen.flatten(1).float(), self.last_layers(seen).float()
 
     def seen(self, images: Tensor) -> Tensor:
-        """What the last layers see."""
+        """What the last layer sees."""
         return self.network(imagenet_normalised(images.float()).contiguous(memory_format=torch.channels_last))
 
     def extract(self, batches: Iterable[Tensor]) -> Tensor:
@@ -86,7 +105,7 @@ class FeatureNetwork(nn.Module):
 class InceptionNetwork(nn.Module):
     """Inception V3 as torch-fidelity converted it: 2,048 features, and logits without their bias, as IS takes them.
 
-    Images are resized to 299 x 299 as TensorFlow 1 did.
+    Images are resized to 299 x 299 as TensorFlow 1 resized them.
     """
 
     def __init__(self, *, weights: str | Path = "") -> None:
@@ -114,8 +133,11 @@ class InceptionNetwork(nn.Module):
         return self.network(to_uint8(images))
 
 
+Network = FeatureNetwork | InceptionNetwork
+
+
 def fetched_inception() -> str:
-    """torch-fidelity's weights in $TORCH_HOME/hub/checkpoints, fetched if they are not there. Raises ValueError."""
+    """Path of torch-fidelity's weights in $TORCH_HOME/hub/checkpoints; fetched if missing. Raises ValueError."""
     from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
 
     path = Path(torch.hub.get_dir()) / "checkpoints" / URL_INCEPTION_V3.rsplit("/", 1)[1]
@@ -132,28 +154,35 @@ def fetched_inception() -> str:
 
 
 def refuse_code(path: str) -> None:
-    """Raises ValueError unless a file holds tensors and nothing that runs."""
+    """Raises ValueError unless a file holds tensors and no code."""
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
 
 
-def load_features(name: str, weights: str | Path = "") -> FeatureNetwork | InceptionNetwork:
-    """`inception`, or a torchvision classifier by name. Raises ValueError."""
+def load_features(name: str, weights: str | Path = "") -> Network:
+    """The network `inception`, or a torchvision classifier by name. Raises ValueError."""
     return InceptionNetwork(weights=weights) if name == INCEPTION else FeatureNetwork(name, weights=weights)
 
 
-def feature_size(network: nn.Module, size: tuple[int, int]) -> int:
-    """How many features a network gives of images of this height and width: one is tried."""
+@torch.no_grad()
+def features_of(network: Network, images: Tensor, labels: Tensor) -> FeatureSet:
+    """Features, on the CPU, of images (B, 3, H, W) in [-1, 1] with labels (B,)."""
+    pooled, logits = network.outputs(images.to(next(network.parameters()).device))
+    return FeatureSet(pooled.cpu(), logits.cpu(), labels)
+
+
+def feature_size(network: Network, size: tuple[int, int]) -> int:
+    """Number of features that a network gives for images of this height and width, found by trying one."""
     device = next(network.parameters()).device
     return network(torch.zeros(1, 3, *size, device=device)).shape[1]
 
 
 def identity(network: nn.Module) -> str:
-    """SHA-256 over the weights of a network: features of another one are not comparable.
+    """SHA-256 of a network's weights: features of networks with another one do not compare.
 
-    Raises ValueError for weights that are not numbers: what they make would still look like images and figures.
+    Raises ValueError for weights that are NaN, from which images and figures could still be made.
     """
     digest = hashlib.sha256()
     for part, module in sorted(network.named_modules()):

@@ -1,7 +1,9 @@
-"""`evaluate generation`: a model's images, or any others, against real ones.
+"""`evaluate generation`: a model's images, or any others, compared with real ones.
 
-Reports say how many images, which features, what real images reach against real images (the floor), and how much
-figures vary over sets with seeds of their own.
+A report has the number of images, the features, the figures of real images against other real images (the floor), and
+the spread of the figures over sets with different seeds.
+
+Shapes: N images, D features.
 """
 
 from __future__ import annotations
@@ -13,31 +15,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor
 
 from nextscale import __version__
 from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import to_dict
 from nextscale.data.decode import read_image
-from nextscale.evaluation.classification import ClassMeans
-from nextscale.evaluation.comparison import Comparison, compare, spread
+from nextscale.evaluation.comparison import ClassMeans, FeatureComparison, compare_features, spread
 from nextscale.evaluation.config import GenerationEvaluation
-from nextscale.evaluation.features import FeatureSet, identity, load_features
-from nextscale.evaluation.frechet import FeatureStatistics
+from nextscale.evaluation.features import FeatureSet, Network, identity, load_features
 from nextscale.evaluation.image_sets import (
     ImageSet,
     image_size,
     open_image_set,
     open_images_alone,
+    read_images,
     write_npz_images,
 )
-from nextscale.evaluation.real import RealImages, balanced_order, cached, real_features
-from nextscale.evaluation.reference import about_classes, about_reference, relabelled, usable_statistics
+from nextscale.evaluation.metrics import FeatureStatistics, squared_distances
+from nextscale.evaluation.reference import (
+    RealImages,
+    about_classes,
+    about_reference,
+    balanced_order,
+    cached_features,
+    real_features,
+    relabelled,
+    usable_statistics,
+)
 from nextscale.evaluation.sampled import Draws, claim, draw_features, kept_image, sample_path, shown_numbers
-from nextscale.evaluation.sheets import neighbour_sheet, read_images, sample_sheet
 from nextscale.evaluation.statistics import StatisticsOrigin, StoredStatistics, write_statistics
-from nextscale.pictures import save_image
+from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes, resolve_device
@@ -45,25 +55,25 @@ from nextscale.sampling.rejection import ClassifierJudge, load_rejection
 
 logger = logging.getLogger("nextscale.evaluation")
 
-ROWS = 8
-"""Images whose nearest real neighbours are shown."""
+ROWS, NEIGHBOURS = 8, 6
+"""Images that are shown beside their nearest real ones, and how many of these."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is compared with real images: sets of features, and some of the first set's images."""
+    """What is compared with real images: sets of features, and images of the first set."""
 
     sets: list[FeatureSet]
     about: dict[str, Any]
     shown: list[int]
-    "Rows of the first set that the pictures show."
+    "Rows of the first set whose images are shown."
     images: Callable[[Sequence[int]], list[Image.Image]]
-    "Images of rows of the first set."
+    "Reads the images of some rows of the first set."
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is to be measured, opened but not measured yet."""
+    """Images that are opened but not measured yet."""
 
     size: tuple[int, int]
     class_names: tuple[str, ...]
@@ -79,13 +89,13 @@ def evaluate_generation(
     wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
-    """The report of a model's images, or of the images named, against real ones; empty but on the main process.
+    """The report of a model's images, or of existing images, against real ones; empty on all but the main process.
 
-    `progress` makes a function that is told how far a stage is. Raises ValueError.
+    `progress` announces a stage and returns the function that shows its progress. Raises ValueError.
     """
     config = config.settled()
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data, label_column=config.label_column, image_column=config.image_column)
+    real = open_image_set(config.data, **config.columns)
     if config.images:
         subject = existing_images(config, network, progress)
     else:
@@ -104,21 +114,19 @@ def evaluate_generation(
         split = real_features(network, real, subject.size, config.count, progress=progress)
         reference, means, floor = split.reference, split.class_means(), floor_of(split)
     compared = [relabelled(one, places) for one in measured.sets]
-    figures = [compare(one, reference, class_means=means, statistics=statistics) for one in compared]
+    figures = [compare_features(one, reference, class_means=means, statistics=statistics) for one in compared]
     write_files(config, subject, measured, real, split, network)
-    count = len(measured.sets[0])
+    size = measured.sets[0].pooled.shape[1]
     return {
         "of": measured.about,
-        "count": count,
-        "features": {
-            "name": config.features, "size": measured.sets[0].pooled.shape[1], "identity": identity(network),
-        },
+        "count": len(measured.sets[0]),
+        "features": {"name": config.features, "size": size, "identity": identity(network)},
         "reference": about_reference(config.data, real, reference),
         "classes": about_classes(compared[0], means),
         "floor": floor and asdict(floor),
         "sets": [asdict(one) for one in figures],
         **spread(figures),
-    }  # fmt: skip
+    }
 
 
 def write_files(
@@ -127,9 +135,9 @@ def write_files(
     measured: Measured,
     real: ImageSet | StoredStatistics,
     split: RealImages | None,
-    network: nn.Module,
+    network: Network,
 ) -> None:
-    """OUT/samples.png, OUT/nearest.png, and the .npz files asked for."""
+    """Write OUT/samples.png, OUT/nearest.png, and the .npz files asked for."""
     out, first = Path(config.out), measured.sets[0]
     images = measured.images(measured.shown)
     save_image(sample_sheet(images, first.labels[measured.shown]), out / "samples.png")
@@ -143,6 +151,25 @@ def write_files(
         write_statistics(Path(config.statistics), values, StatisticsOrigin.of(network, subject.size))
 
 
+def sample_sheet(images: Sequence[Image.Image], labels: Tensor) -> Image.Image:
+    """One row per class where all classes have equally many images, else a square."""
+    order = labels.argsort(stable=True).tolist()
+    counts = torch.unique(labels, return_counts=True)[1]
+    columns = int(counts[0]) if len(counts) > 1 and (counts == counts[0]).all() else None
+    return grid([images[row] for row in order], columns=columns)
+
+
+def neighbour_sheet(images: Sequence[Image.Image], features: Tensor, split: RealImages, real: ImageSet) -> Image.Image:
+    """A row per image: it, then the real images nearest to its features (N, D); copies of those would show."""
+    size = images[0].height, images[0].width
+    distances = torch.cat(list(squared_distances(features, split.reference.pooled)))
+    nearest = distances.topk(min(NEIGHBOURS, distances.shape[1]), largest=False).indices
+    places = split.indices[nearest.numpy()]  # (N, NEIGHBOURS)
+    found = read_images(real, np.unique(places), size)
+    rows = [[image, *(found[int(place)] for place in row)] for image, row in zip(images, places, strict=True)]
+    return grid([image for row in rows for image in row], columns=1 + places.shape[1])
+
+
 def shuffled(measured: Measured) -> Iterator[np.ndarray]:
     """The first set's images in a seeded random order."""
     order = np.random.default_rng(0).permutation(len(measured.sets[0])).tolist()
@@ -150,33 +177,31 @@ def shuffled(measured: Measured) -> Iterator[np.ndarray]:
         yield from map(np.asarray, measured.images(order[start : start + 256]))
 
 
-def floor_of(split: RealImages) -> Comparison:
-    """What real images reach against real images: others against the reference, or half of it against half."""
+def floor_of(split: RealImages) -> FeatureComparison:
+    """Figures of real images against real images: others against the reference, or one half of it against the other."""
     one, two = split.halves()
     if split.other is None:
         logger.warning(
             "the data has no images beside the reference: the floor is that of two halves, %d images", len(one)
         )
-    return compare(one, two, class_means=ClassMeans.of(two))
+    return compare_features(one, two, class_means=ClassMeans.of(two))
 
 
 def drawn_images(
     config: GenerationEvaluation,
-    network: nn.Module,
+    network: Network,
     processes: Processes,
     wait: Callable[[], None],
     progress: Announce,
 ) -> Subject:
-    """A model's images."""
+    """Images that a model draws."""
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes, names = pipeline.transformer.config.classes, pipeline.config.class_names
-    settings = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "smooth")}
-    sampling = pipeline.sampling(**settings)
+    sampling = pipeline.sampling(**{name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "smooth")})
     rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
-    draws = Draws(
-        count=config.count, sets=config.sets, seed=config.seed, sampling=sampling, batch_size=config.batch_size,
-        keep_images=config.keep_images or bool(config.npz), rejection=rejection,
-    )  # fmt: skip
+    plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
+    plan["keep_images"] = config.keep_images or bool(config.npz)
+    draws = Draws(**plan, seed=config.seed, sampling=sampling, rejection=rejection)
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
     if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
@@ -184,11 +209,7 @@ def drawn_images(
 
     def measure() -> Measured:
         about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
-        known = about | {
-            "count": config.count, "sets": config.sets, "batch_size": config.batch_size,
-            "keep_images": draws.keep_images, "features": config.features, "network": identity(network),
-            "version": __version__,
-        }  # fmt: skip
+        known = about | plan | {"features": config.features, "network": identity(network), "version": __version__}
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
             known |= {"judge_weights": identity(rejection.judge.network)}
         if processes.is_main:
@@ -205,14 +226,14 @@ def drawn_images(
     return Subject(pipeline.tokenizer.config.image_size, names, classes, measure)
 
 
-def existing_images(config: GenerationEvaluation, network: nn.Module, progress: Announce) -> Subject:
-    """Images that are there already, `count` of them or all."""
-    images = open_images_alone(config.images, label_column=config.label_column, image_column=config.image_column)
+def existing_images(config: GenerationEvaluation, network: Network, progress: Announce) -> Subject:
+    """`count` of the images that `--images` names, or all."""
+    images = open_images_alone(config.images, **config.columns)
     size = image_size(images)
     order = balanced_order(images)[: config.count]
 
     def measure() -> Measured:
-        features = cached(network, images, size, order, progress("measured", len(order)), exact=True)
+        features = cached_features(network, images, size, order, progress("measured", len(order)), exact=True)
         shown = shown_numbers(len(order), int(features.labels.max()) + 1)
         return Measured([features], {"images": config.images}, shown, read)
 
@@ -226,7 +247,7 @@ def existing_images(config: GenerationEvaluation, network: nn.Module, progress: 
 def comparable_classes(
     config: GenerationEvaluation, subject: Subject, real: ImageSet | StoredStatistics
 ) -> Sequence[int] | None:
-    """The data's id of each class of the subject, `UNMATCHED` where it has none; None where one side has no classes.
+    """For each class of the subject, its id in the data, or `UNMATCHED`; None where one side has no classes.
 
     Raises ValueError where a model does not know a class of the data.
     """

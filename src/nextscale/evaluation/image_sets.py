@@ -1,4 +1,4 @@
-"""Images to be measured: any `--data`, or arrays of them in .npz and .npy files, as the guided-diffusion evaluator's.
+"""Images to be measured: any `--data`, or arrays of images in .npz and .npy files as guided-diffusion's evaluator has.
 
 Such a file holds one array of uint8, (N, H, W, 3), (N, 3, H, W) or grey, in an .npz called `arr_0`, with labels as
 `arr_1` or `labels` where there are any; or statistics, `mu` (D,) and `sigma` (D, D); or both, as published reference
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.lib import format as npy
+from PIL import Image
 from torch import Tensor
 
 from nextscale.data.decode import center_crop
@@ -24,7 +25,7 @@ from nextscale.data.source import ImageSource, open_source
 from nextscale.evaluation.arrays import SUFFIXES, StoredArray, stored_arrays
 from nextscale.evaluation.statistics import StoredStatistics, read_statistics
 from nextscale.files import complete_file
-from nextscale.pictures import to_float, to_tensor
+from nextscale.pictures import to_float, to_images, to_tensor
 
 logger = logging.getLogger("nextscale.evaluation")
 
@@ -45,7 +46,7 @@ class ArrayImages:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     statistics: StoredStatistics | None = None
-    "Of a larger set, which a published reference batch brings beside its images."
+    "Statistics of a larger set, which published reference batches have beside their images."
 
     @property
     def path(self) -> Path:
@@ -59,12 +60,12 @@ ImageSet = ImageSource | ArrayImages
 
 
 def open_image_set(spec: str, **columns: str) -> ImageSet | StoredStatistics:
-    """Images, or the statistics an .npz file holds instead; `columns` as `open_source` has them. Raises ValueError."""
+    """Images, or the statistics of an .npz file; `columns` are those of `open_source`. Raises ValueError."""
     return open_arrays(Path(spec)) if Path(spec).suffix.lower() in SUFFIXES else open_source(spec, **columns)
 
 
 def open_images_alone(spec: str, **columns: str) -> ImageSet:
-    """Images; statistics alone are refused. Raises ValueError."""
+    """Images. Raises ValueError, also for statistics alone."""
     images = open_image_set(spec, **columns)
     if isinstance(images, StoredStatistics):
         raise ValueError(f"{spec}: holds statistics; what is measured must be images")
@@ -72,7 +73,7 @@ def open_images_alone(spec: str, **columns: str) -> ImageSet:
 
 
 def open_arrays(path: Path) -> ArrayImages | StoredStatistics:
-    """Look into an .npz or .npy file. Raises ValueError in one line."""
+    """The images or the statistics of an .npz or .npy file. Raises ValueError in one line."""
     arrays = stored_arrays(path)
     statistics = read_statistics(path, arrays) if set(arrays) >= STATISTICS else None
     chosen = chosen_images(path, arrays)
@@ -91,7 +92,7 @@ def open_arrays(path: Path) -> ArrayImages | StoredStatistics:
 
 
 def chosen_images(path: Path, arrays: Mapping[str, StoredArray]) -> StoredArray | None:
-    """`arr_0`, the array of an .npy, or the only one that may be images; None where there is none."""
+    """`arr_0`, the array of an .npy, or the only array that may be images; None where there is none."""
     for name in (IMAGES, ""):
         if name in arrays:
             return arrays[name]
@@ -120,12 +121,12 @@ def image_layout(path: Path, array: StoredArray) -> tuple[tuple[int, int, int, i
 
 
 def may_be_labels(array: StoredArray | None, count: int) -> bool:
-    """Whether an array holds one whole number for each image."""
+    """Whether an array holds one integer for each image."""
     return array is not None and array.shape == (count,) and array.dtype.kind in "iu"
 
 
 def read_labels(path: Path, array: StoredArray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of images and the classes' names, which are the numbers that occur. Raises ValueError."""
+    """Labels (N,) counted from 0, and the class names: the numbers that occur in the file. Raises ValueError."""
     numbers, labels = np.unique(array.read(), return_inverse=True)
     if numbers[0] < 0:
         raise ValueError(f"{path}: {array.name} holds the label {numbers[0]}; expected numbers from 0")
@@ -137,11 +138,11 @@ def image_size(images: ImageSet) -> tuple[int, int]:
     if isinstance(images, ArrayImages):
         return images.shape[1:3]
     first, _, _ = Reader(images).read_next(0, np.asarray)
-    return first.shape[:2]  # pyright: ignore[reportReturnType]
+    return first.shape[0], first.shape[1]
 
 
 def require_size(images: ImageSet, size: tuple[int, int]) -> None:
-    """Raises ValueError for images of a file that have another size; those of folders are resized."""
+    """Raises ValueError for arrays of another size; images of other data are resized."""
     if isinstance(images, ArrayImages) and images.shape[1:3] != size:
         height, width = images.shape[1:3]
         raise ValueError(f"{images.path}: images are {height} x {width}, expected {size[0]} x {size[1]}")
@@ -150,7 +151,7 @@ def require_size(images: ImageSet, size: tuple[int, int]) -> None:
 def batches(
     images: ImageSet, size: tuple[int, int], *, batch_size: int, indices: np.ndarray | None = None, exact: bool = False
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images in [-1, 1], (B, 3, H, W), and labels (B,), in the order of `indices`; unreadable ones are an error.
+    """Images (B, 3, H, W) in [-1, 1] and labels (B,), in the order of `indices`; an unreadable image is an error.
 
     Images are resized to cover `size` and cropped in the centre; with `exact`, another size raises ValueError.
     """
@@ -177,7 +178,7 @@ def batches(
 def array_batches(
     images: ArrayImages, size: tuple[int, int], batch_size: int, indices: np.ndarray | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """As `batches`; a selection is read in the file's order."""
+    """As `batches`, but always in the order of the file."""
     require_size(images, size)
     wanted = np.ones(len(images), dtype=bool) if indices is None else np.isin(np.arange(len(images)), indices)
     labels = np.full(len(images), NO_CLASS) if images.labels is None else images.labels
@@ -192,8 +193,14 @@ def array_batches(
         start += len(block)
 
 
+def read_images(images: ImageSet, indices: np.ndarray, size: tuple[int, int]) -> dict[int, Image.Image]:
+    """Images by their indices, which are sorted and unique; resized to cover `size` and cropped."""
+    pixels = torch.cat([part for part, _ in batches(images, size, batch_size=64, indices=indices)])
+    return dict(zip(indices.tolist(), to_images(pixels), strict=True))
+
+
 def write_npz_images(path: Path, images: Iterable[np.ndarray], shape: tuple[int, int, int, int]) -> None:
-    """Write images (H, W, 3) uint8 as `arr_0`, (N, H, W, 3), one at a time; the file appears when complete."""
+    """Write images (H, W, 3) uint8, one at a time, as `arr_0` of shape (N, H, W, 3); the file appears when complete."""
     described = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (
         complete_file(path) as partial,

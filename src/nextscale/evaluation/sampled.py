@@ -1,11 +1,11 @@
-"""Images drawn from a model to be measured: features in shards, so that a run continues where it stopped.
+"""Images drawn from a model and measured: features in shards, so that a stopped run can continue.
 
     OUT/settings.json                    what the shards were made with
     OUT/features/set-00/00000.safetensors
     OUT/images/set-00/000000.png         with `keep_images`
     OUT/samples/000000.png               a few of the first set, for pictures
 
-Shards have a fixed size and each of them its own batches: they are the same whatever process makes them.
+Shards have a fixed size, and no batch spans two of them: a shard is the same whatever process makes it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from nextscale.config import read_json
 from nextscale.data.loader import NO_CLASS
-from nextscale.evaluation.features import FeatureSet
-from nextscale.evaluation.real import load_features_file, save_features_file
+from nextscale.evaluation.features import FeatureSet, Network, features_of
 from nextscale.files import write_json
 from nextscale.pictures import save_image, to_tensor
 from nextscale.pipeline import VARPipeline
@@ -34,14 +32,14 @@ from nextscale.sampling.rejection import Rejection
 logger = logging.getLogger("nextscale.evaluation")
 
 SHARD = 512
-"""Images of a shard."""
+"""Images in a shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Which images are drawn: image i of set s has class i mod n and the seed `seed` + s * `count` + i.
+    """Which images are drawn: image i of set s has the class i mod n and the seed `seed` + s * `count` + i.
 
-    With `rejection` it is the best of that seed's candidates.
+    With `rejection`, it is the best of the candidates of that seed.
     """
 
     count: int
@@ -57,14 +55,14 @@ class Draws:
         yield from ((s, number) for s in range(self.sets) for number in range(-(-self.count // SHARD)))
 
     def images_of(self, number: int) -> range:
-        """Images of a shard within its set."""
+        """Numbers of a shard's images within their set."""
         return range(number * SHARD, min(number * SHARD + SHARD, self.count))
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
-    """Start in a folder, or go on in one that was started alike.
+    """Start in an empty folder, or continue in one that was started with the same settings.
 
-    `settings` name all that the shards depend on. Raises ValueError naming those that differ.
+    `settings` hold all that the shards depend on. Raises ValueError naming those that differ.
     """
     path = out / "settings.json"
     if path.is_file():
@@ -82,7 +80,7 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
 
 def draw_features(
     pipeline: VARPipeline,
-    network: nn.Module,
+    network: Network,
     draws: Draws,
     out: Path,
     *,
@@ -90,9 +88,9 @@ def draw_features(
     wait: Callable[[], None],
     advance: Advance = lambda done: None,
 ) -> list[FeatureSet]:
-    """Features of every set, from all processes; shards that are there already are taken as they are.
+    """Features of every set, drawn by all processes together; shards that exist are not drawn again.
 
-    `advance` is told how many images this process is done with, of all.
+    `advance` gets the number of images that this process is done with, of all.
     """
     done = 0
     before = sum(len(draws.images_of(number)) for s, number in draws.shards() if shard_path(out, s, number).is_file())
@@ -101,12 +99,12 @@ def draw_features(
     for turn, (s, number) in enumerate(draws.shards()):
         path = shard_path(out, s, number)
         if turn % processes.world == processes.rank and not path.is_file():
-            save_features_file(draw_shard(pipeline, network, draws, s, number, out, advance, done), path)
+            draw_shard(pipeline, network, draws, s, number, out, lambda n, before=done: advance(before + n)).save(path)
         done += len(draws.images_of(number))
         advance(done)
     wait()
     return [
-        FeatureSet.joined(load_features_file(shard_path(out, s, n)) for t, n in draws.shards() if t == s)
+        FeatureSet.joined(FeatureSet.load(shard_path(out, s, n)) for t, n in draws.shards() if t == s)
         for s in range(draws.sets)
     ]
 
@@ -117,15 +115,14 @@ def shard_path(out: Path, s: int, number: int) -> Path:
 
 def draw_shard(
     pipeline: VARPipeline,
-    network: nn.Module,
+    network: Network,
     draws: Draws,
     s: int,
     number: int,
     out: Path,
     advance: Advance,
-    done: int,
 ) -> FeatureSet:
-    """Draw one shard's images; only their features stay in memory."""
+    """Features of one shard's images, of which only a batch is in memory at once."""
     classes = pipeline.transformer.config.classes
     images = draws.images_of(number)
     wanted = set(shown_numbers(draws.count, classes)) if s == 0 else set()
@@ -145,15 +142,14 @@ def draw_shard(
                 save_image(image, kept_image(out, s, i))
             if i in wanted:
                 save_image(image, sample_path(out, i))
-        pooled, logits = network.outputs(to_tensor(drawn.images).to(pipeline.device))  # pyright: ignore[reportCallIssue]
         labels = torch.tensor(drawn.classes if classes else [NO_CLASS for _ in chosen], dtype=torch.int64)
-        parts.append(FeatureSet(pooled.cpu(), logits.cpu(), labels))
-        advance(done + chosen.stop - images.start)
+        parts.append(features_of(network, to_tensor(drawn.images), labels))
+        advance(chosen.stop - images.start)
     return FeatureSet.joined(parts)
 
 
 def shown_numbers(count: int, classes: int) -> list[int]:
-    """Images for the picture of samples: up to eight of each of up to sixteen classes, the classes in turn."""
+    """Images for the sheet of samples: up to eight of each of up to sixteen classes, the classes in turn."""
     if classes == 0:
         return list(range(min(64, count)))
     chosen = sorted({round(i * (classes - 1) / 15) for i in range(16)})

@@ -1,4 +1,4 @@
-"""Statistics of features in .npz files, `mu` (D,) and `sigma` (D, D): ours say of which features, others' do not."""
+"""Statistics of features in .npz files: `mu` (D,), `sigma` (D, D) and, in our own files, which features they are of."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from nextscale.evaluation.arrays import StoredArray
-from nextscale.evaluation.features import feature_size, identity
-from nextscale.evaluation.frechet import FeatureStatistics
+from nextscale.evaluation.features import Network, feature_size, identity
+from nextscale.evaluation.metrics import FeatureStatistics
 from nextscale.files import complete_file
 
 logger = logging.getLogger("nextscale.evaluation")
 
 LARGEST = 16_384
-"""Features: a covariance of more takes over 2 GB."""
+"""Features at most: a covariance of more takes over 2 GB."""
 
 
 @dataclass(frozen=True)
 class StatisticsOrigin:
-    """Of which features statistics are."""
+    """Which features statistics are of."""
 
     network: str
     weights: str
     "SHA-256 of the network's weights."
     image_size: tuple[int, int]
-    "Height and width of the images that it saw."
+    "Height and width of the images that the network saw."
 
     @classmethod
-    def of(cls, network: nn.Module, size: tuple[int, int]) -> StatisticsOrigin:
-        return cls(str(network.name), identity(network), size)
+    def of(cls, network: Network, size: tuple[int, int]) -> StatisticsOrigin:
+        return cls(network.name, identity(network), size)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class StoredStatistics:
     values: FeatureStatistics
     origin: StatisticsOrigin | None
 
-    def problem(self, network: nn.Module, size: tuple[int, int]) -> str:
-        """Why these do not compare with a network's features of images of `size`; empty where they do."""
+    def problem(self, network: Network, size: tuple[int, int]) -> str:
+        """Why these do not compare with the network's features of images of `size`; empty where they do."""
         ours, theirs = StatisticsOrigin.of(network, size), self.origin
         features = feature_size(network, size)
         if len(self.values.mean) != features:
@@ -59,16 +59,14 @@ class StoredStatistics:
             return f"statistics of the features of {theirs.network} with other weights"
         return f"statistics of images of {side(theirs.image_size)} pixels; those measured have {side(size)}"
 
-    def require_of(self, network: nn.Module, size: tuple[int, int]) -> None:
-        """Raises ValueError unless these compare; that a file names no origin is logged."""
+    def require_of(self, network: Network, size: tuple[int, int]) -> None:
+        """Raises ValueError unless these compare; a file that names no origin is logged."""
         problem = self.problem(network, size)
         if problem:
             raise ValueError(f"{self.path}: holds {problem}")
         if self.origin is None:
-            logger.info(
-                "%s: names no network: its statistics are taken to be of %s's features of images of %s pixels",
-                self.path, network.name, side(size),
-            )  # fmt: skip
+            taken = f"{network.name}'s features of images of {side(size)} pixels"
+            logger.info("%s: names no network: its statistics are taken to be of %s", self.path, taken)
 
 
 def side(size: tuple[int, int]) -> str:
@@ -78,7 +76,7 @@ def side(size: tuple[int, int]) -> str:
 def read_statistics(path: Path, arrays: Mapping[str, StoredArray]) -> StoredStatistics:
     """`mu` and `sigma` of a file, of any real type and byte order.
 
-    Raises ValueError in one line unless they are the mean and the covariance of something.
+    Raises ValueError in one line unless they can be a mean and a covariance.
     """
     mu, sigma = arrays["mu"], arrays["sigma"]
     if len(mu.shape) != 1 or sigma.shape != mu.shape * 2 or not 1 <= mu.shape[0] <= LARGEST:
@@ -105,14 +103,12 @@ def read_origin(arrays: Mapping[str, StoredArray]) -> StatisticsOrigin | None:
 
 
 def text(arrays: Mapping[str, StoredArray], name: str) -> str:
-    """An entry of one text or number; empty where there is none."""
+    """An entry that is a single text or number; empty where there is none."""
     return str(arrays[name].read().item()) if name in arrays and arrays[name].shape == () else ""
 
 
 def write_statistics(path: Path, values: FeatureStatistics, origin: StatisticsOrigin) -> None:
     """Write `mu` and `sigma` with their origin and `count`; the file appears when complete."""
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in vars(origin).items()}
     with complete_file(path) as partial, partial.open("wb") as file:
-        np.savez(
-            file, mu=values.mean.numpy(), sigma=values.covariance.numpy(), count=np.int64(values.count),
-            network=np.array(origin.network), weights=np.array(origin.weights), image_size=np.array(origin.image_size),
-        )  # fmt: skip
+        np.savez(file, mu=values.mean.numpy(), sigma=values.covariance.numpy(), count=np.int64(values.count), **arrays)

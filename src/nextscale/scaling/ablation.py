@@ -1,4 +1,4 @@
-"""`nextscale scaling ablation`: from raster order to the whole method, one change after another (paper, table 3).
+"""`nextscale scaling ablation`: from raster order to the full method, one change after another (paper, table 3).
 
 All models have as many parameters in their blocks and see the same images.
 
@@ -17,7 +17,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from nextscale.config import from_dict, read_json
-from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
+from nextscale.evaluation.config import GenerationEvaluation
+from nextscale.evaluation.generation import evaluate_generation
 from nextscale.families.config import family_presets
 from nextscale.files import write_json
 from nextscale.progress import Announce, silent
@@ -29,16 +30,14 @@ logger = logging.getLogger("nextscale.scaling")
 
 
 def training_of(config: Ablation, row: Row, seed: int) -> TransformerTraining:
-    """The whole settings of a row's training; rows that differ in sampling alone share one."""
-    place = "raster_" if row.kind == "raster" else ""
-    return from_dict(training_settings(row.kind), {
-        **{name: getattr(config, place + name) for name in ("data", "heldout", "tokenizer")},
-        "model": family_presets(row.kind)[row.preset], "out": str(Path(config.out) / f"{row.preset}-s{seed}"),
-        "steps": config.steps, "batch_size": config.batch_size, "seed": seed, "precision": config.precision,
-        "sample_every": config.steps, "checkpoint_every": max(1, min(500, config.steps // 4)),
-        "device": config.device, "compile": config.compile,
-        "optimiser": OptimiserConfig(learning_rate=config.learning_rate, ema=config.ema, final=0.02, flat=0.1),
-    })  # fmt: skip
+    """The training of a row; rows that differ in sampling alone share one."""
+    prefix = "raster_" if row.kind == "raster" else ""
+    settings = {name: getattr(config, prefix + name) for name in ("data", "heldout", "tokenizer")}
+    settings |= {name: getattr(config, name) for name in ("steps", "batch_size", "precision", "device", "compile")}
+    settings |= {"model": family_presets(row.kind)[row.preset], "out": str(Path(config.out) / f"{row.preset}-s{seed}")}
+    settings |= {"seed": seed, "sample_every": config.steps, "checkpoint_every": max(1, min(500, config.steps // 4))}
+    optimiser = OptimiserConfig(learning_rate=config.learning_rate, ema=config.ema, final=0.02, flat=0.1)
+    return from_dict(training_settings(row.kind), settings | {"optimiser": optimiser})
 
 
 def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[str, Any]]:
@@ -49,17 +48,17 @@ def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[
             path = Path(config.out) / f"{row.name}-s{seed}.json"
             training = training_of(config, row, seed)
             if path.is_file():
-                results.append(kept(path, config))
+                results.append(read_result(path, config))
                 logger.info("%s is done", path.stem)
                 continue
             train_transformer(training, resume=True)
-            results.append(measured(config, row, seed, training, progress))
+            results.append(result_of(config, row, seed, training, progress))
             write_json(path, results[-1])
     return results
 
 
-def kept(path: Path, config: Ablation) -> dict[str, Any]:
-    """A result that is there. Raises ValueError where it was made with other settings."""
+def read_result(path: Path, config: Ablation) -> dict[str, Any]:
+    """A result that exists. Raises ValueError where it was made with other settings."""
     result = read_json(path)
     before, now = result.get("settings", {}), shared_settings(config)
     for name in (name for name in now if name in before and before[name] != now[name]):
@@ -75,27 +74,25 @@ def shared_settings(config: Ablation) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def measured(
+def result_of(
     config: Ablation, row: Row, seed: int, training: TransformerTraining, progress: Announce
 ) -> dict[str, Any]:
     """Figures of one row and seed."""
-    evaluation = GenerationEvaluation(
-        data=config.images, model=training.out, out=str(Path(config.out) / f"{row.name}-s{seed}"), count=config.count,
-        guidance=config.guidance if row.guided else 0.0, top_k=config.top_k if row.filtered else 0,
-        top_p=config.top_p if row.filtered else 0.0, features=config.features, feature_weights=config.feature_weights,
-        precision=config.precision, device=config.device,
-    )  # fmt: skip
+    guidance = config.guidance if row.guided else 0.0
+    top_k, top_p = (config.top_k, config.top_p) if row.filtered else (0, 0.0)
+    sampling = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    same = ("count", "features", "feature_weights", "precision", "device")
+    settings = {name: getattr(config, name) for name in same} | sampling
+    out = str(Path(config.out) / f"{row.name}-s{seed}")
+    evaluation = GenerationEvaluation(data=config.images, model=training.out, out=out, **settings)
     report = evaluate_generation(evaluation, progress=progress)
-    sampling = {name: getattr(evaluation, name) for name in ("guidance", "top_k", "top_p")}
-    return {
-        "row": row.name, "seed": seed, "preset": row.preset, "kind": row.kind, **sampling,
-        "images_seen": training.steps * training.batch_size, "count": config.count, "features": config.features,
-        "floor": report["floor"], "figures": report["mean"], "settings": shared_settings(config),
-    }  # fmt: skip
+    about = {"row": row.name, "seed": seed, "preset": row.preset, "kind": row.kind, **sampling}
+    about |= {"images_seen": training.steps * training.batch_size, "count": config.count, "features": config.features}
+    return about | {"floor": report["floor"], "figures": report["mean"], "settings": shared_settings(config)}
 
 
 def summarise(results: Sequence[dict[str, Any]], *, confidence: float = 0.95) -> list[dict[str, Any]]:
-    """Mean of each figure over seeds, and its Student-t half-width where there are several, by row in order."""
+    """Per row, the mean of each figure over seeds and, where there are several, the half-width of its t interval."""
     from scipy import stats
 
     table = []
@@ -106,15 +103,14 @@ def summarise(results: Sequence[dict[str, Any]], *, confidence: float = 0.95) ->
         factor = float(stats.t.ppf((1 + confidence) / 2, len(mine) - 1)) / len(mine) ** 0.5 if len(mine) > 1 else None
         names = [name for name in mine[0] if all(name in figures for figures in mine)]
         values = {name: [figures[name] for figures in mine] for name in names}
-        table.append({
-            **asdict(row), "seeds": len(mine), "mean": {name: fmean(values[name]) for name in names},
-            "half_width": {name: factor * stdev(values[name]) for name in names} if factor else {},
-        })  # fmt: skip
+        mean = {name: fmean(values[name]) for name in names}
+        half_width = {name: factor * stdev(values[name]) for name in names} if factor else {}
+        table.append({**asdict(row), "seeds": len(mine), "mean": mean, "half_width": half_width})
     return table
 
 
 def read_ablation(files: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """Results of ablations from those of the JSON files that hold some. Raises ValueError for damaged ones."""
+    """Results of ablations in those of the JSON files that hold any. Raises ValueError for damaged ones."""
     results = [one for file in files if Path(file).is_file() for one in read_json(Path(file)).get("ablation", [])]
     names = {row.name for row in ROWS}
     for one in results:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nextscale.config import require_at_least, require_seed
+from nextscale.evaluation.config import DataColumns
 
 KINDS = ("var", "raster")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingRun:
+class ScalingRun(DataColumns):
     """Settings of `nextscale scaling run`."""
 
     data: str
@@ -19,10 +20,6 @@ class ScalingRun:
     "Tokenizer: a model, run or tokenizer folder."
     heldout: str
     "Held-out images or tokens, measured on."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
     kind: str = "var"
     "var or raster."
     depths: tuple[int, ...] = (1, 2, 3, 4, 5, 6)

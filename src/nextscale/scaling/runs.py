@@ -14,33 +14,32 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from nextscale.bench.cost import training_flops
 from nextscale.config import from_dict, read_json, read_json_lines, to_dict
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
-from nextscale.evaluation.cost import training_flops
 from nextscale.families.config import family_presets
 from nextscale.families.table import family
 from nextscale.files import write_json
 from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
+from nextscale.scaling.fits import UNIT
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
 from nextscale.training.run import LOG, identity_of, read_record
 from nextscale.training.stage2 import train_transformer
 
 logger = logging.getLogger("nextscale.scaling")
 
-UNIT = 73_728
-"""Parameters of the blocks of a model of depth 1; a model of depth d has d^3 times as many (paper, appendix)."""
 SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser")
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
-    """The whole settings of one depth. Raises ValueError when there are fewer images than asked for."""
+    """The training of one depth. Raises ValueError when the data has fewer images than asked for."""
     there = len(opened(config.data, config))
     images = config.images or there
     if images > there:
@@ -51,23 +50,20 @@ def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     every = steps // config.measurements
     rate = config.learning_rate * (4 / depth) ** config.rate_power
     model = replace(family_presets(config.kind)["small"], depth=depth, heads=depth)
-    return from_dict(training_settings(config.kind), {
-        "data": config.data, "tokenizer": config.tokenizer, "heldout": config.heldout, "model": model,
-        "out": str(Path(config.out) / f"{config.kind}-d{depth}"), "steps": every * config.measurements,
-        "sample_every": every, "checkpoint_every": max(1, every // 4), "heldout_images": config.heldout_images,
-        "batch_size": config.batch_size, "seed": config.seed, "precision": config.precision, "device": config.device,
-        "compile": config.compile, "top_k": 0, "top_p": 0.95,
-        "label_column": config.label_column, "image_column": config.image_column,
-        "optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1),
-    })  # fmt: skip
+    kind = training_settings(config.kind)
+    same = {field.name: getattr(config, field.name) for field in fields(kind) if hasattr(config, field.name)}
+    own: dict[str, Any] = {"model": model, "out": str(Path(config.out) / f"{config.kind}-d{depth}")}
+    own |= {"steps": every * config.measurements, "sample_every": every, "checkpoint_every": max(1, every // 4)}
+    own |= {"optimiser": OptimiserConfig(learning_rate=rate, ema=config.ema, final=0.02, flat=0.1)}
+    return from_dict(kind, same | own | {"top_k": 0, "top_p": 0.95})
 
 
 def run_depths(config: ScalingRun) -> list[Path]:
-    """Train every depth that is not done and that nobody else trains; returns the results that are there."""
+    """Train every depth that is not done and that no other process trains; returns all results that exist."""
     out = Path(config.out)
     if launched_processes().world > 1:
         raise ValueError("scaling runs train one depth per process; start one on each host instead of under torchrun")
-    wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # complain first
+    wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # raises first
     for depth, training in wanted:
         training = replace(training, precision=shared_precision(config))
         result = result_path(out, config.kind, depth)
@@ -80,12 +76,12 @@ def run_depths(config: ScalingRun) -> list[Path]:
                 logger.info("%s is trained elsewhere: %s names the process", result.stem, result.with_suffix(".claim"))
                 continue
             train_transformer(training, resume=True)
-            write_json(result, measured(config.kind, depth, training, Path(training.out)))
+            write_json(result, result_of(config.kind, depth, training))
     return [path for depth, _ in wanted if (path := result_path(out, config.kind, depth)).is_file()]
 
 
 def shared_precision(config: ScalingRun) -> str:
-    """What was asked for; where that is `auto`, what the depths that are there were trained in."""
+    """The precision asked for; for `auto`, that in which the other depths were trained, if there are any."""
     if config.precision != "auto":
         return config.precision
     records = (read_record(folder) for folder in sorted(Path(config.out).glob(f"{config.kind}-d*")) if folder.is_dir())
@@ -93,7 +89,7 @@ def shared_precision(config: ScalingRun) -> str:
 
 
 def require_same(result: Path, training: TransformerTraining) -> None:
-    """Raises ValueError where a depth that is done had other settings or data than what is asked for now."""
+    """Raises ValueError where a depth that is done was trained with other settings or data than asked for now."""
     before, now = read_record(Path(training.out)), to_dict(training)
     if before is None:
         raise ValueError(f"{result}: its run folder {training.out} is gone; choose another --out")
@@ -109,7 +105,7 @@ def require_same(result: Path, training: TransformerTraining) -> None:
 
 
 def opened(data: str, columns: ScalingRun | TransformerTraining) -> TokenCache | ImageSource:
-    """Images, of the columns that the settings name, or tokens."""
+    """Tokens, or images of the columns that the settings name."""
     if is_token_cache(data):
         return open_tokens(data)
     return open_source(data, label_column=columns.label_column, image_column=columns.image_column)
@@ -121,7 +117,7 @@ def result_path(out: Path, kind: str, depth: int) -> Path:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may go ahead; others that share the folder see that it does."""
+    """Whether this process may train; others that share the folder see the claim and leave the depth to it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     own = f"{socket.gethostname()} {os.getpid()}"
     mine = _claim(path, own)
@@ -134,7 +130,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def _claim(path: Path, own: str) -> bool:
-    """Write a claim that was not there, or take over that of a process of this host which is gone."""
+    """Write a new claim, or take over the claim of a process of this host that has ended; whether either succeeded."""
     with suppress(FileExistsError), path.open("x") as file:
         file.write(own)
         return True
@@ -143,7 +139,7 @@ def _claim(path: Path, own: str) -> bool:
         host, _, process = path.read_text().partition(" ")
         if host != socket.gethostname() or not process.isdigit() or alive(int(process)):
             return False
-        path.rename(gone)  # of two that see it, one succeeds
+        path.rename(gone)  # of two processes that try, one succeeds
         gone.unlink()
         with path.open("x") as file:
             file.write(own)
@@ -153,7 +149,7 @@ def _claim(path: Path, own: str) -> bool:
 
 
 def alive(process: int) -> bool:
-    """Whether a process of this host runs."""
+    """Whether a process of this host is running."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -163,25 +159,22 @@ def alive(process: int) -> bool:
     return True
 
 
-def measured(kind: str, depth: int, training: TransformerTraining, run: Path) -> dict[str, Any]:
-    """The point of one depth, and the curve that led there, from a finished run's metrics."""
-    recorded = read_json(run / "config.json")
-    model = from_dict(family(kind).config, recorded["model"])
+def result_of(kind: str, depth: int, training: TransformerTraining) -> dict[str, Any]:
+    """The figures of one depth at the end of its training, and their curve until then, from the run's metrics."""
+    run = Path(training.out)
+    model = from_dict(family(kind).config, read_json(run / "config.json")["model"])
     each = training_flops(model)
     curve = {}
     for values in read_json_lines(run / LOG):
         if "heldout_loss" in values:
             images = values["step"] * training.batch_size
-            curve[values["step"]] = {
-                "images": images, "flops": images * each,
-                "loss": values["heldout_loss"], "loss_last": values["heldout_loss_last"],
-                "error": 1 - values["heldout_accuracy"], "error_last": 1 - values["heldout_accuracy_last"],
-            }  # fmt: skip
+            point = {"images": images, "flops": images * each}
+            point |= {"loss": values["heldout_loss"], "loss_last": values["heldout_loss_last"]}
+            point |= {"error": 1 - values["heldout_accuracy"], "error_last": 1 - values["heldout_accuracy_last"]}
+            curve[values["step"]] = point
     points = [curve[step] for step in sorted(curve)]
     if not points:
         raise ValueError(f"{run / LOG}: holds no held-out measurement; remove {run} to train this depth again")
-    return {
-        "kind": kind, "depth": depth, "parameters": UNIT * depth**3, "tokens_per_image": model.schedule.length,
-        "learning_rate": training.optimiser.learning_rate, "heldout_images": training.heldout_images,
-        "seed": training.seed, **points[-1], "curve": points,
-    }  # fmt: skip
+    about = {"kind": kind, "depth": depth, "parameters": UNIT * depth**3, "tokens_per_image": model.schedule.length}
+    about |= {"learning_rate": training.optimiser.learning_rate, "heldout_images": training.heldout_images}
+    return about | {"seed": training.seed, **points[-1], "curve": points}

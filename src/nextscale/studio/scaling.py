@@ -9,10 +9,9 @@ from typing import Any
 
 import gradio as gr
 
+from nextscale.bench.model_comparison import plot_comparison
 from nextscale.config import read_json
-from nextscale.evaluation.plots import plot_rivals
-from nextscale.scaling.plots import plot_laws
-from nextscale.scaling.report import fit_family, read_results
+from nextscale.scaling.fits import fit_family, plot_laws, read_results
 from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
 from nextscale.studio.events import told
@@ -48,7 +47,7 @@ def plotted(desk: Desk, kind: str, data: Any) -> str:
     if kind == "scaling":
         plot_laws(data, fit_family(data), path)
     else:
-        plot_rivals(data, path)
+        plot_comparison(data, path)
     return str(path)
 
 

@@ -27,7 +27,7 @@ from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import PRECISIONS, autocast
+from nextscale.runtime import DTYPES, autocast
 from nextscale.training.config import TransformerTraining
 from nextscale.training.heldout import (
     class_places,
@@ -224,7 +224,7 @@ class TransformerStage(Stage[TransformerTraining]):
         config = self.config
         sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p")}
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
-        dtype = PRECISIONS[config.export]
+        dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
         pipeline = VARPipeline(self.tokenizer, model.eval(), about)
         classes = list(range(min(16, len(self.names)))) or [None]

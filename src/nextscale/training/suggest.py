@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from nextscale.bench.cost import training_flops
 from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
-from nextscale.evaluation.cost import training_flops
 from nextscale.families.config import transformer_presets
 from nextscale.families.table import family
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextscale.bench import full_size
+from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
-from nextscale.evaluation.full_size import Entrant, entrants, measure_growth, parts_of, random_pipeline, timed
 from nextscale.families.table import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
@@ -41,7 +42,7 @@ def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
     )
     config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
     pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
-    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == parts_of(config)
+    assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == family(kind).yields(config)
 
 
 def test_what_takes_too_long_is_extrapolated() -> None:
@@ -61,7 +62,13 @@ def test_what_takes_too_long_is_extrapolated() -> None:
     assert whole.seconds == pytest.approx(0.08)
 
 
-def test_growth_is_fitted() -> None:
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Growth is measured at a depth of one."""
+    monkeypatch.setattr(full_size, "GROWTH_DEPTH", 1)
+
+
+def test_growth_is_fitted(shallow: None) -> None:
     report = measure_growth(device=CPU, dtype=torch.float32, grids=(2, 3, 4), progress=silent)
     assert [row["steps"] for row in report["raster"]["rows"]] == [4, 9, 16]
     assert report["raster"]["exponents"]["steps"] == pytest.approx(2)
@@ -77,9 +84,9 @@ def test_unknown_names_and_sizes_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "out.json").exists()
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    from nextscale.evaluation import full_size
-
+def test_the_command(
+    shallow: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     scales = ((1, 1), (2, 2), (4, 4))
     small = [
         Entrant("var-d1", "var", 256, family("var").config(depth=1, scales=scales), full_size.tiny_decoder(scales)),

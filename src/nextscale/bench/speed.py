@@ -1,30 +1,30 @@
-"""How long generation takes, stage by stage, beside the work it does and the rate the machine can do it at.
+"""How long generation takes, stage by stage, beside its FLOPs and the rate of the machine's matrix products.
 
 FLOPs count a multiply-add as two. Times are seconds.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nextscale.evaluation.cost import generation_flops
-from nextscale.evaluation.memory import peak_memory, reset_peak_memory
+from nextscale.bench.cost import generation_flops
+from nextscale.bench.machine import gemm_rate, now, peak_memory, reset_peak_memory
 from nextscale.families.var import VAR
-from nextscale.nn.linear import Linear
-from nextscale.nn.packed import can_pack, pack_linears
 from nextscale.pipeline import VARPipeline
+from nextscale.plots import new_figure, viridis
+from nextscale.pyramid import ScaleSchedule
 from nextscale.sampling.next_scale import SamplingHook
 
 
 class Stopwatch(SamplingHook):
-    """Splits the time of a generation: per scale the transformer, and the rest (draws, phi, accumulation)."""
+    """Times a generation: per scale the transformer, and the rest (draws, phi, accumulation)."""
 
     watches = True
 
@@ -32,16 +32,11 @@ class Stopwatch(SamplingHook):
         self.device = device
         self.transformer: list[float] = []
         self.sampling: list[float] = []
-        self.last = self.now()
-
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        self.last = now(device)
 
     def lap(self) -> float:
         """Seconds since the last lap."""
-        before, self.last = self.last, self.now()
+        before, self.last = self.last, now(self.device)
         return self.last - before
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
@@ -66,9 +61,13 @@ class GenerationTimes:
     def total(self) -> float:
         return sum(self.transformer) + sum(self.sampling) + self.decode
 
+    def by_stage(self) -> list[float]:
+        """The transformer of each scale, sampling of all scales, decoding."""
+        return [*self.transformer, sum(self.sampling), self.decode]
+
     @classmethod
     def middle(cls, rounds: Sequence[GenerationTimes]) -> GenerationTimes:
-        """Stage by stage the median over rounds."""
+        """The median over rounds of each stage."""
         return cls(
             rounds[0].batch,
             tuple(median(times) for times in zip(*(r.transformer for r in rounds), strict=True)),
@@ -78,7 +77,7 @@ class GenerationTimes:
 
 
 def time_generation(pipeline: VARPipeline, batch: int, *, seed: int = 0, **settings: Any) -> GenerationTimes:
-    """Generate and decode one batch, classes in turn, with a stopwatch."""
+    """Generate and decode one batch, classes in turn, and time it. `settings` are the sampler's."""
     classes = pipeline.transformer.config.classes
     watch = Stopwatch(pipeline.device)
     wanted = [i % classes for i in range(batch)] if classes else None
@@ -90,10 +89,10 @@ def time_generation(pipeline: VARPipeline, batch: int, *, seed: int = 0, **setti
 
 @dataclass(frozen=True)
 class GenerationSpeed:
-    """Median times of a batch size, with what explains them."""
+    """Median times of a batch size, and its FLOPs and memory."""
 
     times: GenerationTimes
-    spread: float  # slowest round over fastest
+    spread: float  # seconds of the slowest round over those of the fastest
     flops_per_image: float
     gemm_flops_per_second: float
     peak_bytes: int
@@ -105,7 +104,7 @@ class GenerationSpeed:
 
     @property
     def share_of_gemm(self) -> float:
-        """FLOPs per second of whole generations, as a share of one large matrix product's."""
+        """FLOPs per second of a generation with decoding, as a share of those of one large matrix product."""
         return self.flops_per_image * self.images_per_second / self.gemm_flops_per_second
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +120,10 @@ def measure_speed(
     advance: Callable[[int], None] = lambda done: None,
     **settings: Any,
 ) -> list[GenerationSpeed]:
-    """One warm-up and `rounds` rounds over all batch sizes in turn. `settings` are the sampler's."""
+    """One warm-up and `rounds` rounds over all batch sizes in turn. `settings` are the sampler's.
+
+    `advance` gets the number of batches that are done.
+    """
     device, dtype = pipeline.device, pipeline.transformer.dtype
     measured: dict[int, list[GenerationTimes]] = {batch: [] for batch in batches}
     peaks: dict[int, int] = {}
@@ -131,7 +133,7 @@ def measure_speed(
             times = time_generation(pipeline, batch, seed=number * max(batches), **settings)
             if number:
                 measured[batch].append(times)
-            else:  # later rounds still hold what earlier ones of larger batches freed
+            else:  # in later rounds the process still holds what larger batches freed
                 peaks[batch] = peak_memory(device)
             advance(number * len(batches) + place + 1)
     guided = bool(pipeline.sampling(**settings).guidance)
@@ -153,15 +155,20 @@ def measure_speed(
     ]
 
 
-def gemm_rate(device: torch.device, dtype: torch.dtype, *, rows: int = 2048, width: int = 4096) -> float:
-    """FLOPs per second of one large product of this type, best of six."""
-    layer: nn.Module = nn.Sequential(Linear(width, width, bias=False)).to(device, dtype).requires_grad_(False)
-    if can_pack(device, dtype):
-        pack_linears(layer)
-    x = torch.randn(rows, width, device=device, dtype=dtype)
-    watch, times = Stopwatch(device), []
-    for _ in range(6):
-        watch.lap()
-        layer(x)
-        times.append(watch.lap())
-    return 2 * rows * width**2 / min(times)
+def plot_speed(schedule: ScaleSchedule, speeds: Sequence[GenerationSpeed], path: Path) -> None:
+    """Stacked bars: milliseconds per image of each stage, one bar per batch size."""
+    count = len(schedule)
+    stages = [f"transformer {height}x{width}" for height, width in schedule] + ["sampling", "decoder"]
+    shades = [*(viridis(k, count, 0.15, 0.9) for k in range(count)), "tab:orange", "tab:gray"]
+    bars = [
+        [1000 * seconds / speed.times.batch for seconds in speed.times.by_stage()] for speed in speeds
+    ]  # (batch sizes, stages)
+    names, bottoms = [f"batch {speed.times.batch}" for speed in speeds], [0.0] * len(speeds)
+    with new_figure(path, 1.6 * len(speeds) + 3.4, 4.5, dpi=150) as figure:
+        axes = figure.subplots()
+        for stage, shade, heights in zip(stages, shades, zip(*bars, strict=True), strict=True):
+            axes.bar(names, heights, bottom=bottoms, color=shade, label=stage, width=0.6)
+            bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
+        axes.set_ylabel("ms per image")
+        handles, labels = axes.get_legend_handles_labels()
+        axes.legend(handles[::-1], labels[::-1], fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))

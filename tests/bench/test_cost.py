@@ -1,13 +1,23 @@
-"""FLOPs of each kind of model against torch's counter over a real generation."""
+"""FLOPs of each kind of model against torch's counter over a real generation, and the least time they take."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nextscale.evaluation.cost import decoder_flops, generation_flops, sampling_steps, training_flops
+from nextscale.bench.cost import (
+    Pass,
+    decoder_flops,
+    generation_flops,
+    model_flops,
+    passes,
+    roofline,
+    sampling_steps,
+    training_flops,
+)
 from nextscale.families.table import family, kinds
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig
+from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import make_tokenizer
 
 SCALES = {
@@ -41,3 +51,30 @@ def test_steps() -> None:
     steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in kinds()}
     assert steps == {"var": 3, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_work_is_that_of_the_cost(kind: str) -> None:
+    config = family(kind).config(depth=6, scales=SCALES[kind], codebook_size=64)
+    found = sum(one.flops for one in passes(config, item=2))
+    whole = model_flops(config, sequences=2)
+    assert found == pytest.approx(whole.total, rel=0.25), "all but AdaLN's rows and what embeds"
+    assert found <= whole.total
+
+
+def test_raster_order_reads_all_weights_for_every_token() -> None:
+    config = family("raster").config(depth=2, heads=3, scales=((2, 2),), codebook_size=10)
+    width, blocks, kept = 192, 12 * 192**2 * 2, 2 * 192 * 2 * 2
+    wanted = [2 * (blocks + token * kept) + 4 * width * 10 for token in (1, 2, 3, 4)]
+    assert [one.read for one in passes(config, item=2)] == wanted
+
+
+def test_the_larger_bound_holds() -> None:
+    assert Pass(flops=10, read=3).seconds(flop_rate=5, byte_rate=1) == 3
+    assert Pass(flops=10, read=3).seconds(flop_rate=1, byte_rate=1) == 10
+    config = family("raster").config(depth=1, scales=((2, 2),), codebook_size=10)
+    tokenizer = VQVAEConfig(scales=((2, 2),), channels=16, multipliers=(1, 1), encoder_blocks=1, decoder_blocks=1)
+    slow_memory = roofline(config, tokenizer, item=4, flop_rate=1e30, byte_rate=1e3)
+    assert slow_memory.bound_by_memory == 1 and slow_memory.seconds == pytest.approx(slow_memory.read / 1e3)
+    slow_products = roofline(config, tokenizer, item=4, flop_rate=1e3, byte_rate=1e30)
+    assert slow_products.bound_by_memory == 0 and slow_products.seconds > slow_products.decoding

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from nextscale.bench.model_comparison import shared_classes
 from nextscale.cli import main
 from nextscale.evaluation import generation
 from toys import SmallFeatures, make_baseline, make_pipeline
@@ -49,3 +51,11 @@ def test_two_kinds_side_by_side(
     assert main(["compare", "--data", "x"]) == 2
     assert main([*command, str(tmp_path / "var"), "--out", str(tmp_path / "again")]) == 2
     assert "models must have different names" in capsys.readouterr().err
+
+
+def test_models_side_by_side_share_classes_by_name() -> None:
+    one, two = make_pipeline(), make_pipeline()
+    two.config = replace(two.config, class_names=("red", "violet", "blue"))
+    assert shared_classes(one, one) == [0, 1, 2]
+    assert shared_classes(one, two) == [2, None, 0]
+    assert shared_classes(one, make_pipeline(classes=0)) == []

@@ -1,30 +1,35 @@
-"""`nextscale compare`: models of several kinds on the same data, in quality, steps, FLOPs and time."""
+"""`nextscale compare`: models of several kinds on the same data, in quality, steps, FLOPs and time.
+
+Published figures of class-conditional ImageNet models are shown beside ours, never mixed with them; they are from the
+paper (NeurIPS 2024, tables 1 to 3) and the authors' README.
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from PIL import Image
 
+from nextscale.bench.config import ModelComparison
+from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
 from nextscale.catalogue import find_model
 from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import read_json
-from nextscale.evaluation.config import RivalsEvaluation
-from nextscale.evaluation.cost import generation_flops, sampling_steps, training_flops
-from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
-from nextscale.evaluation.published import IMAGENET_256
+from nextscale.evaluation.config import GenerationEvaluation
+from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
 from nextscale.families.table import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
+from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes
 
@@ -32,15 +37,51 @@ COLUMNS = 12
 """Classes that the picture of all models shows."""
 
 
+@dataclass(frozen=True)
+class Published:
+    """Published figures of a model; None where nothing was published."""
+
+    model: str
+    frechet: float
+    inception_score: float | None
+    precision: float | None
+    recall: float | None
+    parameters: str
+    steps: int | None
+    time: str
+    "Relative wall-clock time, VAR-d30 being 1."
+
+
+IMAGENET_256 = (
+    Published("VAR-d16", 3.30, 274.4, 0.84, 0.51, "310M", 10, "0.4"),
+    Published("VAR-d20", 2.57, 302.6, 0.83, 0.56, "600M", 10, "0.5"),
+    Published("VAR-d24", 2.09, 312.9, 0.82, 0.59, "1.0B", 10, "0.6"),
+    Published("VAR-d30", 1.92, 323.1, 0.82, 0.59, "2.0B", 10, "1"),
+    Published("VAR-d30, rejection", 1.73, 350.2, 0.82, 0.60, "2.0B", 10, "1"),
+    Published("validation data", 1.78, 236.9, 0.75, 0.67, "", None, ""),
+    Published("DiT-XL/2", 2.27, 278.2, 0.83, 0.57, "675M", 250, "45"),
+    Published("L-DiT-3B", 2.10, 304.4, 0.82, 0.60, "3B", 250, ">45"),
+    Published("L-DiT-7B", 2.28, 316.2, 0.83, 0.58, "7B", 250, ">45"),
+    Published("MaskGIT", 6.18, 182.1, 0.80, 0.51, "227M", 8, "0.5"),
+    Published("VQGAN", 15.78, 74.3, None, None, "1.4B", 256, "24"),
+    Published("VQGAN, rejection", 5.20, 280.3, None, None, "1.4B", 256, "24"),
+    Published("ViT-VQGAN", 4.17, 175.1, None, None, "1.7B", 1024, ">24"),
+    Published("ViT-VQGAN, rejection", 3.04, 227.4, None, None, "1.7B", 1024, ">24"),
+    Published("RQ-Transformer", 7.55, 134.0, None, None, "3.8B", 68, "21"),
+    Published("RQ-Transformer, rejection", 3.80, None, None, None, "3.8B", 68, "21"),
+    Published("StyleGAN-XL", 2.30, 265.1, 0.78, 0.53, "166M", 1, "0.3"),
+)
+
+
 def compare_models(
     models: Sequence[str],
-    config: RivalsEvaluation,
+    config: ModelComparison,
     *,
     processes: Processes = Processes(),  # noqa: B008
     wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
-    """A row per model, and the published figures; empty but on the main process. Raises ValueError."""
+    """A row per model, and the published figures; empty on all but the main process. Raises ValueError."""
     if not models:
         raise ValueError("no models given; name the runs to compare")
     if not config.data:
@@ -49,17 +90,12 @@ def compare_models(
     if len(set(names)) < len(names):
         raise ValueError(f"models must have different names, got {', '.join(names)}")
     for model in models:
-        find_model(model).config()  # complain before the first is measured
+        find_model(model).config()  # raises before the first model is measured
     rows: list[dict[str, Any]] = []
     guidances: list[float | None] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
-        evaluation = GenerationEvaluation(
-            data=config.data, model=model, out=str(Path(config.out) / name), count=config.count, sets=config.sets,
-            seed=config.seed, features=config.features, feature_weights=config.feature_weights,
-            precision=config.precision, device=config.device, batch_size=config.batch_size,
-            label_column=config.label_column, image_column=config.image_column,
-        )  # fmt: skip
+        evaluation = config.evaluation(model, str(Path(config.out) / name))
         guidances.append(best_guidance(evaluation, config, processes, wait, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
         report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
@@ -82,18 +118,16 @@ def compare_models(
 
 def best_guidance(
     evaluation: GenerationEvaluation,
-    config: RivalsEvaluation,
+    config: ModelComparison,
     processes: Processes,
     wait: Callable[[], None],
     progress: Announce,
 ) -> float | None:
-    """The guidance that a model is compared at; None is its own."""
+    """The guidance at which a model is compared: the best of those to try, or None for its own."""
     if not config.guidances:
         return None
-    out = Path(config.out) / "tuning" / Path(evaluation.out).name
-    tuned = replace(
-        evaluation, out=str(out), count=config.tuning_count, sets=1, seed=config.seed + config.count * config.sets
-    )  # fmt: skip
+    out, seed = Path(config.out) / "tuning" / Path(evaluation.out).name, config.seed + config.count * config.sets
+    tuned = replace(evaluation, out=str(out), count=config.tuning_count, sets=1, seed=seed)
     report = sweep_generation(tuned, config.guidances, (), processes=processes, wait=wait, progress=progress)
     if report:
         write_json(out / "report.json", report)
@@ -101,8 +135,8 @@ def best_guidance(
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 
-def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -> dict[str, Any]:
-    """What a model is, and what an image and its training cost."""
+def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
+    """What a model is, and what one image and the training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
@@ -111,17 +145,24 @@ def facts(model: str, config: RivalsEvaluation, guidance: float | None = None) -
     tokens = pipeline.schedule.length
     seen = images_seen(model)
     return {
-        "model": model, "kind": kind.kind, "title": kind.title, "precision": pipeline.precision,
+        "model": model,
+        "kind": kind.kind,
+        "title": kind.title,
+        "precision": pipeline.precision,
         "parameters": count_parameters(pipeline.transformer),
-        "tokens": tokens, "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
-        "steps": sampling_steps(transformer, sampling.steps), "sampling": asdict(sampling),
-        "flops_per_image": flops.total, "transformer_flops_per_image": flops.total - flops.decoder,
-        "images_seen": seen, "training_flops": None if seen is None else seen * training_flops(transformer),
-    }  # fmt: skip
+        "tokens": tokens,
+        "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
+        "steps": sampling_steps(transformer, sampling.steps),
+        "sampling": asdict(sampling),
+        "flops_per_image": flops.total,
+        "transformer_flops_per_image": flops.total - flops.decoder,
+        "images_seen": seen,
+        "training_flops": None if seen is None else seen * training_flops(transformer),
+    }
 
 
 def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | None]) -> Image.Image:
-    """A row of images per model, a column per class (the first model's first few, one seed each)."""
+    """A row of images per model, a column per class: the first classes of the first model, one seed each."""
     images = []
     first = next((pipeline for pipeline in pipelines if pipeline.transformer.config.classes), pipelines[0])
     for pipeline, guidance in zip(pipelines, guidances, strict=True):
@@ -132,19 +173,17 @@ def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | N
 
 
 def shared_classes(first: VARPipeline, other: VARPipeline) -> list[int | None]:
-    """For each class of one model the other's id of it; None where it has none, or no classes at all."""
+    """For each class of one model, the other's id of it, or None; empty where the other has no classes."""
     count = other.transformer.config.classes
     if not count:
         return []
-    places = match_classes(
-        first.class_names, other.config.class_names, where="the first model", whose="another model's", classes=count,
-        partly=True,
-    )  # fmt: skip
+    sides = {"where": "the first model", "whose": "another model's"}
+    places = match_classes(first.class_names, other.config.class_names, classes=count, partly=True, **sides)
     return [None if place == UNMATCHED else place for place in places]
 
 
 def images_seen(model: str) -> int | None:
-    """Images of a run's training, from its config.json; None for a model that is no run."""
+    """Images that a run was trained on, from its config.json; None for a model that is not a run."""
     path = Path(model) / "config.json"
     settings = read_json(path) if path.is_file() else {}
     return settings["steps"] * settings["batch_size"] if {"steps", "batch_size", "optimiser"} <= set(settings) else None
@@ -157,7 +196,7 @@ def time_in_turn(
     rounds: int,
     progress: Announce,
 ) -> list[dict[str, float]]:
-    """Seconds per image, decoding included, by batch size: the median over rounds in which all models take turns."""
+    """Seconds per image by batch size, decoding included: medians over rounds in which all models take turns."""
     taken: list[dict[int, list[float]]] = [{batch: [] for batch in batches} for _ in pipelines]
     advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
     done = 0
@@ -173,3 +212,25 @@ def time_in_turn(
                 done += 1
                 advance(done)
     return [{str(batch): median(times[batch]) for batch in batches} for times in taken]
+
+
+def plot_comparison(report: dict[str, Any], path: Path) -> None:
+    """Frechet distance over seconds per image and over FLOPs per image, a point per model."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    batch = next(iter(report["models"][0]["seconds_per_image"]))
+    with new_figure(path, 10, 4) as figure:
+        panels = figure.subplots(1, 2)
+        for row in report["models"]:
+            across = (row["seconds_per_image"][batch], row["flops_per_image"] / 1e9)
+            frechet, deviation = row["mean"]["frechet"], row["deviation"]["frechet"] or 0
+            for axes, value in zip(panels, across, strict=True):
+                axes.errorbar(value, frechet, deviation, marker="o", label=row["title"])
+        for axes, name in zip(panels, (f"seconds per image, batch {batch}", "GFLOP per image"), strict=True):
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_xlabel(name)
+            axes.set_ylabel("Frechet distance")
+        panels[1].legend(fontsize="small")

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nextscale.evaluation.cost import generation_flops
-from nextscale.evaluation.memory import peak_memory, reset_peak_memory
-from nextscale.evaluation.speed import Stopwatch, gemm_rate, measure_speed, time_generation
+from nextscale.bench.cost import generation_flops
+from nextscale.bench.machine import gemm_rate, peak_memory, reset_peak_memory
+from nextscale.bench.speed import Stopwatch, measure_speed, time_generation
 from nextscale.families.var import VARConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import make_pipeline

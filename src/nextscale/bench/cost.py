@@ -1,0 +1,157 @@
+"""What a generation and a training cost: passes, FLOPs, what is read from memory, and the least time that takes.
+
+FLOPs count a multiply-add of matrix products, attention and convolutions as two. Rates are per second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from nextscale.families.base import Stack
+from nextscale.families.table import family_of
+from nextscale.nn import TransformerConfig
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+
+HEAD_BYTES = 4
+"""Bytes of a weight of the head, which stays in float32."""
+
+
+@dataclass(frozen=True)
+class GenerationFlops:
+    """FLOPs of one image by part."""
+
+    blocks: float
+    attention: float
+    head: float
+    decoder: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.blocks + self.attention + self.head + self.decoder
+
+    def __add__(self, other: GenerationFlops) -> GenerationFlops:
+        return GenerationFlops(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
+    """Passes of the model one after the other for an image; `steps` where a kind lets one choose (0: its own)."""
+    return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
+
+
+def generation_flops(
+    config: TransformerConfig, tokenizer: VQVAEConfig | None, *, guided: bool, steps: int = 0
+) -> GenerationFlops:
+    """FLOPs of one image, decoding included. With guidance, two sequences go through the model side by side."""
+    flops = model_flops(config, sequences=2 if guided else 1, steps=steps)
+    return flops if tokenizer is None else replace(flops, decoder=decoder_flops(tokenizer))
+
+
+def training_flops(config: TransformerConfig) -> float:
+    """FLOPs of one image in training: a pass over all its tokens, and twice that backwards."""
+    return 3 * model_flops(config, sequences=1, steps=1).total
+
+
+def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) -> GenerationFlops:
+    """The model's share of `generation_flops`."""
+    family = family_of(config)
+    total = GenerationFlops(family.other_flops(config) * sequences, 0, 0)
+    for stack in family.stacks(config, steps=steps):
+        total = total + stack_flops(stack, sequences)
+    return total
+
+
+def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
+    """Matrix products of every position, attention to all parts so far, AdaLN and the head, `times` times."""
+    config, sequence = stack.config, stack.sequence
+    width, depth = config.width, config.depth
+    products = 2 * 12 * width**2 * depth * sequence.length + 2 * stack.latent_channels * width * stack.embedded
+    pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices)  # queries x keys
+    readers = 1 if stack.head_after_guidance else sequences
+    condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
+    conditions = stack.times if stack.condition_each_time else 1
+    return GenerationFlops(
+        blocks=float(sequences * (products * stack.times + condition * conditions)),
+        attention=float(sequences * 4 * pairs * width * depth * stack.times),
+        head=float(readers * 2 * width * stack.head_outputs * stack.head_positions * stack.times),
+    )
+
+
+def modulation_flops(config: TransformerConfig, *, head: bool) -> float:
+    """Those of the vectors by which AdaLN modulates one sequence."""
+    if not config.adaln:
+        return 0.0
+    width = config.width
+    blocks = 6 * width * (1 if config.shared_adaln else config.depth)
+    return float(2 * width * (blocks + (2 * width if head else 0)))
+
+
+def decoder_flops(config: VQVAEConfig) -> float:
+    """FLOPs of decoding one image, counted by torch on a decoder without weights."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        model = VQVAE(config)
+        features = torch.empty(1, config.latent_channels, *config.schedule.final)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.decoder(model.post_quant_conv(features))
+    return float(counter.get_total_flops())
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass through a stack of blocks: products of its blocks, attention and head alone, and what they read."""
+
+    flops: float
+    read: float
+    "Bytes."
+
+    def seconds(self, flop_rate: float, byte_rate: float) -> float:
+        """The longer of two times: that of the products, and that of reading."""
+        return max(self.flops / flop_rate, self.read / byte_rate)
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """The least time of one image, and what its passes read."""
+
+    seconds: float
+    "Of all passes and decoding."
+    decoding: float
+    "Of decoding alone, in seconds."
+    read: float
+    "Bytes of weights, keys and values."
+    bound_by_memory: float
+    "Share of the passes' time that is spent in passes which wait for memory."
+
+
+def roofline(
+    config: TransformerConfig, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float, steps: int = 0
+) -> Roofline:
+    """For one image with guidance, on a machine of these rates, numbers of `item` bytes."""
+    found = passes(config, item=item, steps=steps)
+    each = [one.seconds(flop_rate, byte_rate) for one in found]
+    waiting = sum(s for one, s in zip(found, each, strict=True) if one.read / byte_rate >= one.flops / flop_rate)
+    decoding = decoder_flops(tokenizer) / flop_rate
+    return Roofline(sum(each) + decoding, decoding, sum(one.read for one in found), waiting / sum(each))
+
+
+def passes(config: TransformerConfig, *, item: int, sequences: int = 2, steps: int = 0) -> list[Pass]:
+    """All passes of one image one after the other, `sequences` side by side, numbers of `item` bytes."""
+    stacks = family_of(config).stacks(config, steps=steps)
+    return [one for stack in stacks for one in stack_passes(stack, sequences, item) * stack.times]
+
+
+def stack_passes(stack: Stack, sequences: int, item: int) -> list[Pass]:
+    """A pass per part of a sequence; it reads all weights, and the keys and values of all parts so far."""
+    width, depth = stack.config.width, stack.config.depth
+    blocks = 12 * width**2 * depth
+    head = width * stack.head_outputs
+    found = []
+    for span in stack.sequence.slices:
+        length, known = span.stop - span.start, span.stop
+        flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * head * length
+        kept = 2 * known * width * depth * sequences
+        found.append(Pass(float(flops), float(item * (blocks + kept) + HEAD_BYTES * head)))
+    return found

@@ -1,0 +1,34 @@
+"""Features of torchvision's classifiers."""
+
+import pytest
+import torch
+
+from nextscale.evaluation.features import FeatureNetwork
+
+
+def test_features_of_a_backbone_with_weights_from_a_file(mobilenet: str) -> None:
+    from torchvision.models import mobilenet_v2
+
+    network = mobilenet_v2().eval()
+    network.load_state_dict(torch.load(mobilenet))
+    extractor = FeatureNetwork("mobilenet_v2", weights=mobilenet)
+    images = torch.rand(3, 3, 32, 32) * 2 - 1
+    features = extractor.extract([images[:2], images[2:]])
+    assert features.shape == (3, 1280)
+    normal = ((images + 1) / 2 - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    with torch.no_grad():
+        expected = network.features(normal).mean(dim=(2, 3))
+    torch.testing.assert_close(features, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_unknown_backbones_and_unfit_weights_are_explained(tmp_path) -> None:
+    with pytest.raises(ValueError, match="not a torchvision model"):
+        FeatureNetwork("mobilenet_v9")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth: not a state dict of torchvision's mobilenet_v2"):
+        FeatureNetwork(weights=tmp_path / "w.pth")
+    (tmp_path / "x.pth").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"x\.pth: not a state dict"):
+        FeatureNetwork(weights=tmp_path / "x.pth")
