@@ -24,7 +24,7 @@ from nextscale.config import read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
@@ -151,7 +151,7 @@ def facts(model: str, config: ModelComparison, guidance: float | None = None) ->
         "precision": pipeline.precision,
         "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens,
-        "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
+        "bits": None if not kind.predicts_tokens else tokens * math.log2(tokenizer.codebook_size),
         "steps": sampling_steps(transformer, sampling.steps),
         "sampling": asdict(sampling),
         "flops_per_image": flops.total,
