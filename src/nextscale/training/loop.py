@@ -62,7 +62,7 @@ class Stage(ABC, Generic[Settings]):
     command: str
     "The command after `nextscale train`."
     source: Samples
-    "All data that the run was given, without held-out data of its own."
+    "The data of the run, before images are set aside; not that of --heldout."
     heldout: TokenCache | ImageSource | None
     "Images that are not trained on, if any."
     measured: TokenCache | ImageSource | None
@@ -195,7 +195,7 @@ def train(stage: Stage[Any]) -> Path:
 
 
 def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
-    """Measure and export on the main process; False on all where a stop was asked for while it measured."""
+    """Measure and export on the main process; False on all when it was asked to stop while measuring."""
     model, finished = stage.averaged(), True
     if model is not None and stage.processes.is_main:
         try:
