@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +16,16 @@ from torch.nn import functional as F
 
 from nextscale import ScaleSchedule, VARPipeline
 from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
-from nextscale.bench.model_comparison import facts
 from nextscale.cli import main
 from nextscale.conditions import Conditions
 from nextscale.config import read_json_lines
 from nextscale.evaluation import generation
 from nextscale.families import family, family_of, kinds, register
 from nextscale.families.base import Family
-from nextscale.sampling.step import SamplingConfig, ScaleSample
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.training.config import OptimiserConfig, training_settings
 from nextscale.training.stage2 import train_transformer
-from toys import CLASS_NAMES, SmallFeatures, image_folder, make_pipeline
+from toys import CLASS_NAMES, SmallFeatures, make_pipeline, toy_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,12 @@ class GAN(nn.Module):
 
 
 def sample_gan(
-    model: GAN, quantizer: None, conditions: Conditions, *, generators: Sequence[torch.Generator], config: SamplingConfig
+    model: GAN,
+    quantizer: None,
+    conditions: Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     noise = torch.stack([torch.randn(model.config.noise, generator=generator) for generator in generators])
     with torch.no_grad():
@@ -114,12 +119,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training of the made-up family."""
     register(GANFamily())
     out = tmp_path_factory.mktemp("gan") / "run"
-    settings = training_settings("gan")(
-        data=str(image_folder(per_class=20)), out=str(out), steps=6, batch_size=8, log_every=1, checkpoint_every=3,
-        optimiser=OptimiserConfig(learning_rate=1.0, ema=0.0),
-    )  # fmt: skip
-    train_transformer(settings)
+    for label, name in enumerate(CLASS_NAMES):
+        folder = out.parent / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            toy_image(label, number).save(folder / f"{number}.png")
+    train_transformer(settings_of(out))
     return out
+
+
+def settings_of(out: Path) -> Any:
+    """Settings of its training."""
+    data, optimiser = str(out.parent / "images"), OptimiserConfig(learning_rate=1.0, ema=0.0)
+    counts = {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 3, "sample_every": 3}
+    return training_settings("gan")(data=data, out=str(out), optimiser=optimiser, **counts)
 
 
 def test_it_is_listed() -> None:
@@ -131,15 +144,18 @@ def test_it_is_listed() -> None:
 def test_it_trains_both_players_and_continues(run: Path) -> None:
     lines = read_json_lines(run / "metrics.jsonl")
     assert {"loss", "discriminator", "heldout_loss"} <= {name for line in lines for name in line}
-    states = [torch.load(path, weights_only=False) for path in sorted(run.glob("checkpoints/*.pt"))] or None
-    before, after = (VARPipeline.from_pretrained(run).transformer.state_dict() for _ in range(2))
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    fresh = GAN(GANConfig())
+    trained = VARPipeline.from_pretrained(run).transformer.state_dict()
     torch.manual_seed(0)
-    fresh.initialise(gamma=0)
+    fresh = GAN(GANConfig())
+    fresh.initialise(gamma=0.0)
     for name in ("generator.weight", "discriminator.weight"):
-        assert not torch.equal(before[name], fresh.state_dict()[name]), f"{name} was not trained"
-    assert states is None or len(states) == 2
+        assert not torch.equal(trained[name], fresh.state_dict()[name]), f"{name} was not trained"
+    shutil.rmtree(run / "model")
+    for late in run.glob("checkpoints/*6*"):
+        shutil.rmtree(late) if late.is_dir() else late.unlink()
+    train_transformer(settings_of(run), resume=True)
+    again = VARPipeline.from_pretrained(run).transformer.state_dict()
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
 
 
 def test_it_is_sampled_by_the_pipeline_and_the_command(run: Path, tmp_path: Path) -> None:
@@ -153,9 +169,7 @@ def test_it_is_sampled_by_the_pipeline_and_the_command(run: Path, tmp_path: Path
     with pytest.raises(ValueError, match="editing reaches into the scales"):
         pipeline.inpaint(one.images[0], None)
     with pytest.raises(ValueError, match="hooks reach into the scales"):
-        pipeline.generate(["red"], seeds=[0], smooth=True) if False else list(
-            pipeline.generate_steps(["red"], seeds=[0], hook=object())  # type: ignore[arg-type]
-        )
+        pipeline.generate_steps(["red"], seeds=[0], hook=SamplingHook())
 
 
 def test_it_is_costed(run: Path) -> None:
@@ -168,10 +182,10 @@ def test_it_is_costed(run: Path) -> None:
 def test_it_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "load_features", SmallFeatures)
     make_pipeline().save_pretrained(tmp_path / "var")
-    command = ["compare", str(run), str(tmp_path / "var"), "--data", str(image_folder(per_class=20)), "--count", "6"]
-    command += ["--sets", "1", "--rounds", "1", "--out", str(tmp_path / "out"), "--json", str(tmp_path / "out.json")]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ["compare", str(run), str(tmp_path / "var"), "--data", str(run.parent / "images"), "--count", "6"]
+    command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
     assert main(command) == 0
-    rows = json.loads((tmp_path / "out.json").read_text())["models"]
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
     assert [row["title"] for row in rows] == ["toy GAN", "next-scale prediction (VAR)"]
     assert rows[0]["bits"] is None and rows[0]["steps"] == 1 and rows[0]["flops_per_image"] == 2 * 4 * 3 * 16 * 16
-    assert facts and CLASS_NAMES

@@ -55,7 +55,7 @@ def training_flops(config: TransformerConfig) -> float:
 def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) -> GenerationFlops:
     """The model's share of `generation_flops`."""
     family = family_of(config)
-    total = GenerationFlops(family.other_flops(config) * sequences, 0, 0)
+    total = GenerationFlops(family.other_flops(config), 0, 0)
     for stack in family.stacks(config, steps=steps):
         total = total + stack_flops(stack, sequences)
     return total
