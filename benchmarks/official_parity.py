@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from nextscale import TokenPyramid, VARPipeline
 from nextscale.cli.tables import print_table
+from nextscale.families.config import SCALES_512
 from nextscale.files import write_json
-from nextscale.presets import SCALES_512
 from nextscale.sampling.draw import guidance_ramp
 from nextscale.sampling.next_scale import SamplingConfig, smooth_mixture
 

@@ -12,6 +12,7 @@ from nextscale.config import (
     TOP_SEED,
     essential,
     from_dict,
+    named,
     read_json,
     read_json_lines,
     require_above_zero,
@@ -20,15 +21,10 @@ from nextscale.config import (
     require_share,
     to_dict,
 )
+from nextscale.families.config import transformer_presets, transformer_recipes
 from nextscale.families.var import VARConfig
-from nextscale.presets import (
-    named,
-    tokenizer_presets,
-    tokenizer_recipes,
-    transformer_presets,
-    transformer_recipes,
-)
 from nextscale.runtime import image_generator
+from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.config import TokenizerTraining, TransformerTraining
 

@@ -23,7 +23,7 @@ LAYERS = (
         "conditions",
     ),
     ("nn",),
-    ("tokenizer", "presets"),
+    ("tokenizer",),
     ("sampling",),
     ("families",),
     ("checkpoint", "official", "official_files", "catalogue", "data"),

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
+from nextscale.families.config import SCALES_512
 from nextscale.families.var import VAR, VARConfig
 from nextscale.nn.packed import PackedLinear, QuantizedLinear, pack_linears
-from nextscale.presets import SCALES_512
 from nextscale.sampling.next_scale import SamplingConfig
 from toys import CLASS_NAMES, make_pipeline
 

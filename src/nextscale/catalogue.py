@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
 from nextscale.classes import imagenet_names
 from nextscale.errors import one_line
+from nextscale.families.config import transformer_presets
 from nextscale.families.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
@@ -23,7 +24,6 @@ from nextscale.official import (
     transformer_from_official,
 )
 from nextscale.official_files import State, kinds_in, read_part
-from nextscale.presets import transformer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 logger = logging.getLogger("nextscale")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 logger = logging.getLogger("nextscale.classes")
 
@@ -17,6 +18,8 @@ UNMATCHED = -1
 
 ClassLike = str | int | None
 """A class by name or id; None is the unconditional class."""
+Classes = Sequence[ClassLike] | ClassLike
+"""One class or several."""
 
 
 @cache
@@ -52,10 +55,8 @@ def find_class(wanted: str, names: Sequence[str]) -> int:
     raise ValueError(f"class {wanted!r} is not known; {hint}")
 
 
-def class_ids(
-    classes: Sequence[ClassLike] | ClassLike, names: Sequence[str], count: int, *, unconditional: int
-) -> list[int]:
-    """Ids of names, ids or None (unconditional) among `count` classes. Raises ValueError with near matches."""
+def class_ids(classes: Classes, names: Sequence[str], config: Any) -> list[int]:
+    """Ids of names, ids or None (unconditional) of a model of that `config`. Raises ValueError with near matches."""
     if classes is None or isinstance(classes, (str, int)):
         classes = [classes]
     if len(classes) == 0:
@@ -63,16 +64,21 @@ def class_ids(
     found = []
     for name in classes:
         if name is None:
-            found.append(unconditional)
+            found.append(config.unconditional)
         elif isinstance(name, str) and not re.fullmatch(r"\s*-?\d+\s*", name):
             found.append(find_class(name, names))
         elif isinstance(name, str) and name.strip() in names:  # a class may be called "7"
             found.append(list(names).index(name.strip()))
-        elif 0 <= int(name) < count:
+        elif 0 <= int(name) < config.classes:
             found.append(int(name))
         else:
-            raise ValueError(f"class {name} does not exist; ids go from 0 to {count - 1}")
+            raise ValueError(f"class {name} does not exist; ids go from 0 to {config.classes - 1}")
     return found
+
+
+def repeated(ids: Sequence[int], count: int) -> list[int]:
+    """`count` ids: these in turn."""
+    return [ids[i % len(ids)] for i in range(count)]
 
 
 def close_names(wanted: str, names: Sequence[str]) -> list[str]:

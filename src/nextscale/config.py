@@ -196,3 +196,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         elif values:
             found.append(values)
     return found
+
+
+def named(presets: dict, name: str):
+    """The preset of that name. Raises ValueError listing the names."""
+    if name not in presets:
+        raise ValueError(f"preset {name!r} is not known; expected one of {', '.join(presets)}")
+    return presets[name]

@@ -21,6 +21,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nextscale.models.transformer": ("nextscale.nn.transformer",),
     "nextscale.models.var": ("nextscale.families.var",),
     "nextscale.caches": ("nextscale.environment",),
+    "nextscale.presets": ("nextscale.families.config", "nextscale.tokenizer.config", "nextscale.config"),
     "nextscale.quiet": ("nextscale.environment",),
     "nextscale.threads": ("nextscale.environment",),
     "nextscale.extras": ("nextscale.errors",),

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from nextscale.checkpoint import save_torch
+from nextscale.families.config import SCALES_512
 from nextscale.families.var import VAR, VARConfig
 from nextscale.nn import HEAD_WIDTH
 from nextscale.official_files import State
-from nextscale.presets import SCALES_512
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 

@@ -16,35 +16,31 @@ from torch import Tensor
 
 from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.classes import class_ids
+from nextscale.classes import Classes, class_ids, repeated
 from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
 from nextscale.editing.apply import Editor, EditStep, enlarged, likely_classes, outpainting
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.config import EDIT_SETTINGS, EditConfig
-from nextscale.editing.draw import AUTO, draw_edits, draw_in_turn, edit_settings, require_seeds, softens
+from nextscale.editing.draw import AUTO, Wanted, draw_edits, draw_in_turn, edit_settings, softens
 from nextscale.editing.masks import Box, MaskLike, mask_values
 from nextscale.editing.outpaint import Expansion
-from nextscale.editing.regions import Region, resized
+from nextscale.editing.regions import resized
 from nextscale.families.base import Family
 from nextscale.families.table import family_of
 from nextscale.families.var import VAR
-from nextscale.nn import TransformerConfig
 from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare, unpack_linears
-from nextscale.pictures import to_images
+from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.results import ClassLike, Generation, GenerationStep, decoded, generation_of
+from nextscale.results import Generation, GenerationStep, decoded, generation_of
 from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
-from nextscale.tokenizer.residual import Quantizer
 from nextscale.tokenizer.vqvae import VQVAE
 
 COMPILED_BATCH_SIZES = 8
 """Batch sizes that a compiled pipeline keeps graphs for."""
-MANY = 100
-"""Classes above which `auto` does not try them all: edits are then unconditional."""
 
 
 class VARPipeline:
@@ -87,8 +83,7 @@ class VARPipeline:
     ) -> Self:
         """Load the authors' checkpoints, such as vae_ch160v4096z32.pth and var_d16.pth.
 
-        Depth, sharing, schedule and classes are read from the tensors. Raises ValueError naming tensors that
-        are missing, unexpected or misshapen.
+        Sizes and options are read from the tensors. Raises ValueError naming tensors that do not fit.
         """
         return cls._of(OfficialModel(Path(vae), Path(var)), device, dtype)
 
@@ -118,10 +113,9 @@ class VARPipeline:
         The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
         the same and nothing is gained. Raises ValueError for other families and for int8.
         """
+        title = self.family.title
         if self.family.kind != "var":
-            raise ValueError(
-                f"only next-scale prediction is compiled for generation; this model is {self.family.title}"
-            )
+            raise ValueError(f"only next-scale prediction is compiled for generation; this model is {title}")
         if is_quantized(self.transformer):
             raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
         unpack_linears(self.transformer)  # the compiler refuses packed weights: they are no constants of its graph
@@ -137,11 +131,6 @@ class VARPipeline:
     def family(self) -> Family:
         """What kind of model the transformer is."""
         return family_of(self.transformer.config)
-
-    @property
-    def quantizer(self) -> Quantizer:
-        """What makes features of tokens."""
-        return self.tokenizer.quantizer
 
     @property
     def device(self) -> torch.device:
@@ -161,12 +150,8 @@ class VARPipeline:
     @property
     def default_batch_size(self) -> int:
         """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
-        config = self.transformer.config
-        if not isinstance(config, TransformerConfig):
-            return 16
-        values = 2 * 2 * config.depth * config.width * self.schedule.length  # guidance, keys and values
         room = (8 if self.device.type == "cuda" else 0.25) * 2**30
-        return max(1, min(16, int(room / (values * self.transformer.dtype.itemsize))))
+        return max(1, min(16, int(room / self.family.cache_bytes(self.transformer.config, self.transformer.dtype))))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -177,29 +162,28 @@ class VARPipeline:
         """A class id as `generate` takes it: None for the unconditional class."""
         return None if label == self.transformer.config.unconditional else label
 
-    def class_ids(self, classes: Sequence[ClassLike] | ClassLike) -> list[int]:
+    def class_ids(self, classes: Classes) -> list[int]:
         """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
-        config = self.transformer.config
-        return class_ids(classes, self.class_names, config.classes, unconditional=config.unconditional)
+        return class_ids(classes, self.class_names, self.transformer.config)
 
-    def _repeated(self, classes: Sequence[ClassLike] | ClassLike, count: int) -> Tensor:
+    def _repeated(self, classes: Classes, count: int) -> Tensor:
         return torch.tensor(repeated(self.class_ids(classes), count), device=self.device)
 
     @torch.no_grad()
-    def logits(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+    def logits(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
         """Teacher-forcing logits of every token, (B, L, V) float32."""
         labels = self._repeated(classes, pyramid.batch_size)
-        known = teacher_inputs(self.transformer, self.quantizer, pyramid.to(self.device))
+        known = teacher_inputs(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
         return self.transformer(known, labels)
 
-    def log_likelihood(self, pyramid: TokenPyramid, classes: Sequence[ClassLike] | ClassLike) -> Tensor:
+    def log_likelihood(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
         """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
         labels = self._repeated(classes, pyramid.batch_size)
-        return token_log_probabilities(self.transformer, self.quantizer, pyramid.to(self.device), labels)[0]
+        return token_log_probabilities(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device), labels)[0]
 
     def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
         """log p of the tokens under every class, (B, classes) float64 in nats; its argmax classifies the images."""
-        return class_log_likelihoods(self.transformer, self.quantizer, pyramid.to(self.device))
+        return class_log_likelihoods(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
@@ -207,10 +191,7 @@ class VARPipeline:
         return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
 
     def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
-        """The model's default settings with those given put over them; None keeps the default.
-
-        Raises ValueError for an unknown setting, with near matches, and one out of range.
-        """
+        """The model's default settings but for those named here; None keeps the default. Raises ValueError."""
         config = self.config
         base = SamplingConfig(guidance=config.guidance, top_k=config.top_k, top_p=config.top_p, steps=config.steps)
         return self.settled(base, settings)
@@ -224,7 +205,7 @@ class VARPipeline:
 
     def generate_steps(
         self,
-        classes: Sequence[ClassLike] | ClassLike,
+        classes: Classes,
         *,
         seeds: Sequence[int],
         config: SamplingConfig | None = None,
@@ -232,19 +213,14 @@ class VARPipeline:
         **settings: float | int | bool | None,
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        steps = self.family.sample(
-            self.transformer,
-            self.tokenizer,
-            self._repeated(classes, len(seeds)),
-            generators=[image_generator(seed) for seed in seeds],
-            config=self.settled(config, settings),
-            hook=hook,
-        )
+        labels, generators = self._repeated(classes, len(seeds)), [image_generator(seed) for seed in seeds]
+        asked = {"generators": generators, "config": self.settled(config, settings), "hook": hook}
+        steps = self.family.sample(self.transformer, self.tokenizer, labels, **asked)
         return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
 
     def generate(
         self,
-        classes: Sequence[ClassLike] | ClassLike,
+        classes: Classes,
         *,
         seeds: Sequence[int] | None = None,
         batch_size: int = 0,
@@ -269,12 +245,11 @@ class VARPipeline:
         settled = self.settled(config, settings)
         wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
         drawing = Drawing(self.transformer, wanted, rejection)
-        sample = self.family.sample
         for labels, generators in drawing.batches(batch_size or self.default_batch_size):
-            steps = sample(self.transformer, self.tokenizer, labels, generators=generators, config=settled)
-            drawing.add(list(steps))
+            asked = {"generators": generators, "config": settled}
+            drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
         drawn = drawing.finish(self.tokenizer)
-        return generation_of(drawn, [to_images(decoded(self.tokenizer, one))[0] for one in drawn.accumulated.split(1)])
+        return generation_of([to_images(decoded(self.tokenizer, one))[0] for one in drawn.accumulated.split(1)], drawn)
 
     def editor(
         self,
@@ -285,8 +260,8 @@ class VARPipeline:
         **settings: Any,
     ) -> Editor:
         """An image and a mask of what is to be regenerated (white, True or alpha 0; boxes; None is everything)."""
-        config, others = edit_settings(editing, settings)
-        require_known(others, EDIT_SETTINGS)
+        require_known(settings, EDIT_SETTINGS)
+        config, _ = edit_settings(editing, settings)
         picture = read_image(image)
         values = mask_values(mask, (picture.height, picture.width))
         return Editor(self.editing_model, self.tokenizer, Canvas.of(picture), values, config)
@@ -303,7 +278,7 @@ class VARPipeline:
         self,
         editor: Editor,
         *,
-        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
         **settings: Any,
@@ -312,26 +287,30 @@ class VARPipeline:
 
         Guidance that is not given is the model's; for `auto`, times the squared share of the region made anew.
         """
-        ids = self.edit_classes(classes, *editor.known_part())
-        chosen = torch.tensor(repeated(ids, len(seeds)), device=self.device)
+        wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
+        chosen = torch.tensor(wanted.labels, device=self.device)
         generators = [image_generator(seed) for seed in seeds]
-        soften = softens(classes, config, settings)
-        return editor.steps(chosen, generators, self.settled(config, settings), soften=soften)
+        return editor.steps(chosen, generators, wanted.sampling, soften=wanted.soften)
 
-    def edit_classes(self, classes: Sequence[ClassLike] | ClassLike, image: Tensor, kept: Tensor) -> list[int]:
-        """Ids; `auto` is the class under which what is kept is likeliest, where there are at most 100 to try."""
+    def _wanted(
+        self, classes: Classes, seeds: Sequence[int], config: SamplingConfig | None, settings: Any, known: Any
+    ) -> Wanted:
+        """The variations asked for of an image of which a part is known (`Editor.known_part`)."""
+        sampling, soften = self.settled(config, settings), softens(classes, config, settings)
+        return Wanted(repeated(self.edit_classes(classes, *known), len(seeds)), list(seeds), sampling, soften)
+
+    def edit_classes(self, classes: Classes, image: Tensor, kept: Tensor) -> list[int]:
+        """Ids; `auto` is the class under which what is kept is likeliest, where there are few enough to try."""
         if classes != AUTO or AUTO in self.class_names:  # which a class may be called
             return self.class_ids(classes)
-        if self.transformer.config.classes > MANY or not bool((kept > 0).any()):
-            return [self.transformer.config.unconditional]
-        return [*likely_classes(self.editing_model, self.tokenizer, image, kept).tolist()]
+        return likely_classes(self.editing_model, self.tokenizer, image, kept).tolist()
 
     def inpaint(
         self,
         image: ImageLike,
         mask: MaskLike | Sequence[Box] | None,
         *,
-        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
@@ -357,26 +336,15 @@ class VARPipeline:
         self,
         editor: Editor,
         *,
-        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
         **settings: Any,
     ) -> Generation:
         """Finished variations of an edit, as `inpaint` makes them."""
-        require_seeds(seeds)
-        settled = self.settled(config, settings)
-        ids = self.edit_classes(classes, *editor.known_part())
-        chosen = repeated(ids, len(seeds))
-        images, drawn = draw_edits(
-            editor,
-            list(zip(chosen, seeds, strict=True)),
-            settled,
-            soften=softens(classes, config, settings),
-            batch_size=self.default_batch_size,
-            rejection=rejection,
-        )
-        return generation_of(drawn, images)
+        wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
+        return generation_of(*draw_edits(editor, wanted, batch_size=self.default_batch_size, rejection=rejection))
 
     def edit(
         self, image: ImageLike, mask: MaskLike | Sequence[Box] | None = None, *, classes: Any, **settings: Any
@@ -393,34 +361,30 @@ class VARPipeline:
         right: int = 0,
         top: int = 0,
         bottom: int = 0,
-        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
         **settings: Any,
     ) -> Generation:
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
-        require_seeds(seeds)
         editing, settings = edit_settings(editing, settings)
-        settled = self.settled(config, settings)
+        self.settled(config, settings)  # complain before anything is read
         if editing.keep_scales:
             raise ValueError("out-painting has no first scales to keep: nothing is there yet")
         expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
         picture = read_image(image)
-        whole = Canvas.of(picture).cut(Region(0, 0, picture.height, picture.width))
-        shown = resized(whole.to(self.device), self.tokenizer.config.image_size)
-        ids = self.edit_classes(classes, shown, torch.ones(1, 1, *self.schedule.final, device=self.device))
-        chosen = repeated(ids, len(seeds))
+        shown = resized(to_tensor([picture]).to(self.device), self.tokenizer.config.image_size)
+        known = shown, torch.ones(1, 1, *self.schedule.final, device=self.device)
+        wanted = self._wanted(classes, seeds, config, settings, known)
         editor = outpainting(self.editing_model, self.tokenizer, picture, expansion, editing)
-        wanted = list(zip(chosen, seeds, strict=True))
-        images, drawn = draw_in_turn(editor, wanted, settled, soften=softens(classes, config, settings))
-        return generation_of(drawn, images)
+        return generation_of(*draw_in_turn(editor, wanted))
 
     def upscale(
         self,
         image: ImageLike,
         *,
-        classes: Sequence[ClassLike] | ClassLike = AUTO,
+        classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
@@ -434,8 +398,3 @@ class VARPipeline:
         larger, known = enlarged(read_image(image), self.tokenizer.config.image_size, self.schedule)
         editing = replace(editing or EditConfig(), keep_scales=known)
         return self.inpaint(larger, None, classes=classes, seeds=seeds, editing=editing, config=config, **settings)
-
-
-def repeated(ids: Sequence[int], count: int) -> list[int]:
-    """`count` ids: these in turn."""
-    return [ids[i % len(ids)] for i in range(count)]

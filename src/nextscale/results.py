@@ -51,7 +51,7 @@ class GenerationStep:
         return [to_images(decoded(self.tokenizer, one))[0] for one in self.accumulated.split(1)]
 
 
-def generation_of(drawn: Drawn, images: list[Image.Image]) -> Generation:
+def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:
     """What was drawn, and the images that were made of it."""
     return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
 

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.families import raster, rq
+from nextscale.families.config import family_presets
 from nextscale.families.dit import DiT, DiTConfig, frequencies, noise_scheduler, sample_diffusion
 from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_counts, masked_share, sample_masked
 from nextscale.families.raster import Raster, RasterConfig
 from nextscale.families.rq import RQConfig, RQTransformer
 from nextscale.families.table import family, family_of, kinds
-from nextscale.presets import family_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.draw import draw_next

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from nextscale.cli import main
-from nextscale.presets import family_presets
+from nextscale.families.config import family_presets
 from nextscale.scaling.ablation import ROWS, Ablation, read_ablation, summarise, training_of
 from toys import make_pipeline
 

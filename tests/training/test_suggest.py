@@ -13,7 +13,7 @@ from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
 from nextscale.families.table import kinds
-from nextscale.presets import small_scales, tokenizer_presets
+from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.config import TokenizerTraining, TransformerTraining
 from nextscale.training.suggest import EVENING, TOKENIZER_FLOPS, suggest_tokenizer, suggest_transformer

@@ -17,13 +17,14 @@ import torch
 from nextscale.bench.cost import generation_flops, model_flops, roofline, sampling_steps
 from nextscale.bench.machine import gemm_rate, memory_rate
 from nextscale.checkpoint import ModelConfig
+from nextscale.families.config import SCALES_512, family_presets
 from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
-from nextscale.presets import SCALES_512, family_presets, small_scales
 from nextscale.progress import Announce
+from nextscale.tokenizer.config import small_scales
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 GRIDS = (8, 16, 32, 64)

@@ -12,9 +12,9 @@ from cyclopts import Parameter
 
 from nextscale.cli.following import command_line, tell_next
 from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
-from nextscale.config import essential
-from nextscale.families.config import TITLES
-from nextscale.presets import family_presets, named, tokenizer_presets, tokenizer_recipes, transformer_recipes
+from nextscale.config import essential, named
+from nextscale.families.config import TITLES, family_presets, transformer_recipes
+from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 
 if TYPE_CHECKING:

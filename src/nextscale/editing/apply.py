@@ -30,6 +30,9 @@ from nextscale.sampling.step import HookChain, SamplingConfig, SamplingHook, Sca
 from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
 
+MANY = 100
+"""Classes above which they are not all tried for the likeliest: edits are then unconditional."""
+
 
 class RegionEditor:
     """One region of an image, ready to be edited with any class and seed."""
@@ -199,12 +202,12 @@ class Editor:
 def likely_classes(model: VAR, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> Tensor:
     """The class under which the tokens of each image (B, 3, H, W) are likeliest, each by its share of `kept`, (B,).
 
-    `kept` (B or 1, 1, h, w). Without classes it is the unconditional one.
+    `kept` (B or 1, 1, h, w). The unconditional class where nothing is kept, and for no or more than `MANY` classes.
     """
+    if not 0 < model.config.classes <= MANY or not bool((kept > 0).any()):
+        return torch.full((len(images),), model.config.unconditional, device=images.device)
     shares = torch.cat([downsample(kept, size).flatten(1) for size in tokenizer.schedule], dim=1)
     table = class_log_likelihoods(model, tokenizer.quantizer, tokenizer.encode(images), shares)
-    if table.shape[1] == 0:
-        return torch.full((len(images),), model.config.unconditional, device=images.device)
     return table.argmax(dim=1).to(images.device)
 
 

@@ -38,21 +38,29 @@ def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any
     return classes == AUTO and config is None and settings.get("guidance") is None
 
 
-def require_seeds(seeds: Sequence[int]) -> None:
-    """Raises ValueError where there are none."""
-    if len(seeds) == 0:
-        raise ValueError("no seeds given; expected one per variation")
+@dataclass(frozen=True)
+class Wanted:
+    """Variations of an edit: a class and a seed each, drawn alike."""
+
+    labels: Sequence[int]
+    seeds: Sequence[int]
+    sampling: SamplingConfig
+    soften: bool
+    "Whether guidance counts by how much is made anew (`RegionEditor.softened`)."
+
+    def __post_init__(self) -> None:
+        if len(self.seeds) == 0:
+            raise ValueError("no seeds given; expected one per variation")
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Labels with their seeds."""
+        return list(zip(self.labels, self.seeds, strict=True))
 
 
 @torch.no_grad()
 def draw_edits(
-    editor: Editor,
-    wanted: Sequence[tuple[int, int]],
-    sampling: SamplingConfig,
-    *,
-    soften: bool,
-    batch_size: int,
-    rejection: Rejection | None = None,
+    editor: Editor, wanted: Wanted, *, batch_size: int, rejection: Rejection | None = None
 ) -> tuple[list[Image.Image], Drawn]:
     """An image for each label and seed, and what was drawn, in the last region where there are several.
 
@@ -61,14 +69,14 @@ def draw_edits(
     """
     if not bool((editor.mask > 0).any()):
         tokens = TokenPyramid(editor.tokenizer.encode(editor.first.cut).packed.cpu(), editor.model.schedule)
-        labels, seeds = [label for label, _ in wanted], [seed for _, seed in wanted]
-        unchanged = Drawn(tokens.select([0] * len(wanted)), editor.first.kept, labels, seeds, None)
-        return editor.canvas.images() * len(wanted), unchanged
+        labels, seeds = list(wanted.labels), list(wanted.seeds)
+        unchanged = Drawn(tokens.select([0] * len(seeds)), editor.first.kept, labels, seeds, None)
+        return editor.canvas.images() * len(seeds), unchanged
     if len(editor.pieces) > 1:
-        return draw_in_turn(editor, wanted, sampling, soften=soften, rejection=rejection)
+        return draw_in_turn(editor, wanted, rejection=rejection)
     region = editor.first
-    settled = region.softened(sampling) if soften else sampling
-    drawing = Drawing(editor.model, wanted, rejection)
+    settled = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
+    drawing = Drawing(editor.model, wanted.pairs, rejection)
     for classes, generators in drawing.batches(batch_size):
         drawing.add(list(region.samples(classes, generators, settled)))
     drawn = drawing.finish(editor.tokenizer)
@@ -78,22 +86,17 @@ def draw_edits(
 
 
 def draw_in_turn(
-    editor: Editor,
-    wanted: Sequence[tuple[int, int]],
-    sampling: SamplingConfig,
-    *,
-    soften: bool,
-    rejection: Rejection | None = None,
+    editor: Editor, wanted: Wanted, *, rejection: Rejection | None = None
 ) -> tuple[list[Image.Image], Drawn]:
     """As `draw_edits`, one variation after the other: later regions depend on what it has in earlier ones."""
     if rejection is not None:
-        require_classes(editor.model, wanted)
+        require_classes(editor.model, wanted.pairs)
     images: list[Image.Image] = []
     kept: list[DrawnRegion] = []
     labels, seeds, scores = [], [], []
-    for label, seed in wanted:
+    for label, seed in wanted.pairs:
         candidates = (rejection or Rejection()).seeds(seed)
-        drawn = [one_edit(editor, label, one, sampling, soften=soften) for one in candidates]
+        drawn = [one_edit(editor, label, one, wanted) for one in candidates]
         chosen, judged = [0], torch.zeros(1)
         if rejection is not None:
             judged = sum_of_scores([regions for _, regions in drawn], label, editor, rejection)
@@ -118,15 +121,13 @@ class DrawnRegion:
     accumulated: Tensor  # (1, C, h, w)
 
 
-def one_edit(
-    editor: Editor, label: int, seed: int, sampling: SamplingConfig, *, soften: bool
-) -> tuple[Image.Image, list[DrawnRegion]]:
+def one_edit(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Image.Image, list[DrawnRegion]]:
     """The whole image of one variation, and what was drawn in each region."""
     classes = torch.tensor([label], device=editor.model.device)
     maps: list[Tensor] = []
     regions: list[DrawnRegion] = []
     image = None
-    for step in editor.steps(classes, [image_generator(seed)], sampling, soften=soften):
+    for step in editor.steps(classes, [image_generator(seed)], wanted.sampling, soften=wanted.soften):
         maps.append(step.tokens)
         if step.scale == len(editor.model.schedule) - 1:
             regions.append(DrawnRegion(TokenPyramid.from_maps(maps, editor.model.schedule), step.accumulated))

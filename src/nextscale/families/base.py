@@ -139,6 +139,12 @@ class Family(ABC):
         """FLOPs of an image outside of `stacks` and the tokenizer's decoder."""
         return 0.0
 
+    def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:
+        """Bytes of the keys and values of an image with guidance; 1 where a family keeps none."""
+        if not isinstance(config, TransformerConfig):
+            return 1
+        return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
+
     def yields(self, config: Any) -> int:
         """How often `sample` yields for an image."""
         return sum(stack.times * len(stack.sequence) for stack in self.stacks(config)) or 1

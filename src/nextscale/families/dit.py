@@ -20,12 +20,11 @@ from torch.nn.init import trunc_normal_
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.errors import require
 from nextscale.families.base import Family, Figures, Stack, refuse_hooks
-from nextscale.families.config import TITLES
+from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Backbone, Condition
-from nextscale.presets import family_presets
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample

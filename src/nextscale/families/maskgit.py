@@ -17,10 +17,9 @@ from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.families.base import Family, Figures, Stack, refuse_hooks
-from nextscale.families.config import TITLES
+from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import MaskGITConfig as MaskGITConfig
 from nextscale.nn.transformer import Condition, Transformer
-from nextscale.presets import family_presets
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_tokens, gumbel_noise, tempered
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample

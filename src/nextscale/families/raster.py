@@ -14,10 +14,9 @@ from torch import Tensor
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
-from nextscale.families.config import TITLES
+from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import RasterConfig as RasterConfig
 from nextscale.nn.transformer import Transformer
-from nextscale.presets import family_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample

@@ -16,12 +16,11 @@ from torch import Tensor, nn
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
-from nextscale.families.config import TITLES
+from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import RQConfig as RQConfig
 from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Condition, Transformer
-from nextscale.presets import family_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample

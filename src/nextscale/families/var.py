@@ -13,10 +13,9 @@ from torch import Tensor
 
 from nextscale.conditions import Conditions
 from nextscale.families.base import Autoregressive, Stack, whole_sequence
-from nextscale.families.config import TITLES
+from nextscale.families.config import TITLES, transformer_presets
 from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.transformer import Transformer
-from nextscale.presets import transformer_presets
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample

@@ -19,8 +19,8 @@ from typing import Any
 from nextscale.config import from_dict, read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
+from nextscale.families.config import family_presets
 from nextscale.files import write_json
-from nextscale.presets import family_presets
 from nextscale.progress import Announce, silent
 from nextscale.scaling.config import ROWS, Ablation, Row
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings

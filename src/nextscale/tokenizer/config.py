@@ -1,8 +1,9 @@
-"""The architecture of the tokenizer, without the networks: quick to import, for help and for reading settings."""
+"""The architecture of the tokenizer and its presets, without the networks: quick to import, for help and settings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from nextscale.config import require_at_least
 from nextscale.pyramid import ScaleSchedule, Size
@@ -80,3 +81,49 @@ class VQVAEConfig:
         """Height and width of the images, in pixels."""
         height, width = self.schedule.final
         return height * self.stride, width * self.stride
+
+
+def small_scales(final: int) -> tuple[tuple[int, int], ...]:
+    """A schedule that grows by about a third a scale up to `final`: 8 -> 1,2,3,4,6,8."""
+    sides = [final]
+    while sides[-1] > 1:
+        sides.append(max(1, min(sides[-1] - 1, round(sides[-1] / 1.36))))
+    return tuple((side, side) for side in reversed(sides))
+
+
+def tokenizer_presets() -> dict[str, VQVAEConfig]:
+    """Tokenizers by name; `vae-ch160v4096z32` is the official one."""
+    small = {"channels": 64, "multipliers": (1, 2, 2), "encoder_blocks": 1, "decoder_blocks": 2, "attention": False}
+    return {
+        "vae-ch160v4096z32": VQVAEConfig(),
+        "small-32": VQVAEConfig(scales=small_scales(8), patch=1, **small),
+        "small-64": VQVAEConfig(scales=small_scales(8), patch=2, **small),
+        "small-128": VQVAEConfig(scales=small_scales(16), patch=2, **small),
+        "tiny-16": VQVAEConfig(
+            scales=small_scales(4), channels=16, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=1,
+            patch=2, attention=False, codebook_size=64, latent_channels=8,
+        ),
+    }  # fmt: skip
+
+
+def tokenizer_recipes() -> dict[str, dict[str, Any]]:
+    """Training settings of the official tokenizer: those of the authors' single-scale trainer, as a hint."""
+    return {
+        "vae-ch160v4096z32": {
+            "batch_size": 768,
+            "enlarge": 1.125,
+            "l1": 0.2,
+            "l2": 1.0,
+            "perceptual": 1.0,
+            "perceptual_backbone": "lpips",
+            "adversary": {"adversarial": 0.4, "adversarial_start": 0.22},
+            "optimiser": {
+                "learning_rate": 1e-4,  # 3e-4 at a batch of 768
+                "beta1": 0.5,
+                "beta2": 0.9,
+                "weight_decay": 0.005,
+                "clip": 10.0,
+                "ema": 0.9999,
+            },
+        }
+    }

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.families.config import VARConfig, architecture
-from nextscale.presets import family_presets, tokenizer_presets, transformer_presets
-from nextscale.tokenizer.config import VQVAEConfig
+from nextscale.families.config import VARConfig, architecture, family_presets, transformer_presets
+from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
 
 @dataclass(frozen=True, kw_only=True)
