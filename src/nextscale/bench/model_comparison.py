@@ -24,7 +24,6 @@ from nextscale.config import read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
-from nextscale.families.table import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
@@ -138,20 +137,19 @@ def best_guidance(
 def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
-    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer and pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
-    kind = family_of(transformer)
-    tokens = pipeline.schedule.length
-    seen = images_seen(model)
+    family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
+    bits = tokens * math.log2(tokenizer.codebook_size) if tokenizer and family.predicts_tokens else None
     return {
         "model": model,
-        "kind": kind.kind,
-        "title": kind.title,
+        "kind": family.kind,
+        "title": family.title,
         "precision": pipeline.precision,
         "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens,
-        "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
+        "bits": bits,
         "steps": sampling_steps(transformer, sampling.steps),
         "sampling": asdict(sampling),
         "flops_per_image": flops.total,

@@ -202,13 +202,15 @@ def drawn_images(
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)
     draws = Draws(**plan, seed=config.seed, sampling=sampling, rejection=rejection)
+    size = (pipeline.tokenizer or pipeline.transformer).config.image_size
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
     if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
     out = Path(config.out)
 
     def measure() -> Measured:
-        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
+        parts = {"weights": pipeline.transformer, "tokenizer": pipeline.tokenizer}
+        about.update({name: identity(part) for name, part in parts.items() if part is not None})
         known = about | plan | {"features": config.features, "network": identity(network), "version": __version__}
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
             known |= {"judge_weights": identity(rejection.judge.network)}
@@ -223,7 +225,7 @@ def drawn_images(
         paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
         return [read_image(path) for path in paths]
 
-    return Subject(pipeline.tokenizer.config.image_size, names, classes, measure)
+    return Subject(size, names, classes, measure)
 
 
 def existing_images(config: GenerationEvaluation, network: Network, progress: Announce) -> Subject:
