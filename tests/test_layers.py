@@ -29,7 +29,10 @@ LAYERS = (
     ("checkpoint", "official", "official_files", "catalogue", "data"),
     ("editing",),
     ("results", "pipeline"),
-    ("training", "evaluation", "bench", "scaling"),
+    ("evaluation",),
+    ("bench",),
+    ("training",),
+    ("scaling",),
     ("cli", "studio", "server", "__main__"),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
