@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from nextscale.bench.machine import peak_memory, reset_peak_memory
 from nextscale.checkpoint import assigned
 from nextscale.cli.tables import print_table
+from nextscale.families.table import family_of
 from nextscale.families.var import VAR
 from nextscale.files import write_json
 from nextscale.nn.transformer import no_decay
@@ -42,9 +43,8 @@ from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import OptimiserConfig
-from nextscale.training.objective import AutoregressiveObjective, drop_classes
 from nextscale.training.optimisation import Updater, build_optimiser, set_schedule
-from nextscale.training.stage2 import split_batch, suggested_parts
+from nextscale.training.stage2 import drop_classes, split_batch, suggested_parts
 from official_parity import VARIANTS, build_reference, pictures
 
 CPU = torch.device("cpu")
@@ -228,7 +228,7 @@ def our_step(task: Task) -> Work:
     config, state = transformer_from_official(read_part(Path(task.var), "transformer"))
     model = assigned(VAR, config, state).requires_grad_(True)
     tokenizer = load_tokenizer(task)
-    objective = AutoregressiveObjective(config, SimpleNamespace(quantizer=tokenizer.quantizer))  # pyright: ignore[reportArgumentType]
+    quantizer: Any = SimpleNamespace(quantizer=tokenizer.quantizer)
     del tokenizer
     if not task.dropout:
         for block in model.blocks:
@@ -246,7 +246,7 @@ def our_step(task: Task) -> Work:
         total = 0.0
         with autocast(CPU, task.precision):
             for part, chosen in parts:
-                loss, _ = objective.loss(model, part, chosen)
+                loss, _ = family_of(config).loss(model, part, chosen, tokenizer=quantizer, config=config)
                 updater.backward(loss / len(parts))
                 total += loss.item() / len(parts)
         updater.step()

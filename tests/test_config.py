@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,9 +86,9 @@ def test_nested_groups_round_trip() -> None:
         ([1], "expected a mapping"),
     ],
 )
-def test_wrong_settings_are_named(values: object, message: str) -> None:
+def test_wrong_settings_are_named(values: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        from_dict(VARConfig, values)  # pyright: ignore[reportArgumentType]
+        from_dict(VARConfig, values)
 
 
 def test_missing_setting_is_named() -> None:
@@ -113,7 +114,7 @@ def test_names_in_settings_are_those_of_the_code() -> None:
     from nextscale.editing import hooks
     from nextscale.editing.config import METHOD_NAMES
 
-    assert tuple(runtime.PRECISIONS) == config.PRECISIONS
+    assert tuple(runtime.DTYPES) == config.PRECISIONS
     assert tuple(hooks.METHODS) == METHOD_NAMES
 
 

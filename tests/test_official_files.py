@@ -69,10 +69,8 @@ def test_averaged_weights_are_taken_where_there_are_no_others(tmp_path: Path, ca
 
 def test_a_trainer_state_is_a_whole_model(tmp_path: Path) -> None:
     """As the authors' trainer leaves it, options included."""
-    state = {
-        "epoch": 2, "args": argparse.Namespace(depth=2, lr=1e-4),
-        "trainer": {"config": {"depth": 2}, "var_wo_ddp": VAR, "vae_local": VAE, "var_opt": {"state": {}}},
-    }  # fmt: skip
+    trainer = {"config": {"depth": 2}, "var_wo_ddp": VAR, "vae_local": VAE, "var_opt": {"state": {}}}
+    state = {"epoch": 2, "args": argparse.Namespace(depth=2, lr=1e-4), "trainer": trainer}
     torch.save(state, tmp_path / "ar-ckpt-last.pth")
     torch.save(VAE, tmp_path / "vae_x.pth")
     torch.save(VAR, tmp_path / "var.pth")

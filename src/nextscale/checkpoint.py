@@ -203,14 +203,15 @@ def save_model(
     folder: Path,
     config: ModelConfig,
     *,
-    tokenizer: VQVAE,
+    tokenizer: VQVAE | None,
     transformer: Any | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a whole model folder; it appears only when complete."""
     with complete_folder(folder) as partial:
         write_json(partial / CONFIG, to_dict(config))
-        save_part(partial / "tokenizer", tokenizer.config, tokenizer, dtype)
+        if tokenizer is not None:
+            save_part(partial / "tokenizer", tokenizer.config, tokenizer, dtype)
         if transformer is not None:
             save_part(partial / "transformer", transformer.config, transformer, dtype)
 

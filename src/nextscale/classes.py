@@ -106,22 +106,12 @@ def match_classes(
     none is `UNMATCHED`. `where` and `whose` name the two sets in messages.
     """
     count = len(known) if classes is None else classes
-    numbers = all(map(is_number, named))
-    if tuple(named) == tuple(known) or (not known and not numbers and len(named) == count):
+    in_order = not known and len(named) == count and not all(map(is_number, named))
+    if in_order or tuple(named) == tuple(known):
         if not known:
             logger.warning("%s: %s %d classes have no names; its own are taken in their order", where, whose, count)
         return tuple(range(count))
-    ours, theirs = imagenet_ids(named), imagenet_ids(known)
-    if ours is not None and theirs is not None:
-        places = [theirs.index(one) for one in ours]
-    elif numbers and not any(map(is_number, known)):
-        logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
-        places = [int(name) if int(name) < count else UNMATCHED for name in named]
-        if partly and UNMATCHED in places:  # then none of the numbers are ids of these classes
-            places = [UNMATCHED] * len(named)
-    else:
-        written = theirs is None or all(map(is_wordnet, named))
-        places = named_places(named, known if written else [imagenet_names()[one] for one in theirs or ()], where)
+    places = _places(named, known, count, where=where, whose=whose, partly=partly)
     if UNMATCHED in places and not partly:
         raise ValueError(f"{where}: {unmatched(named, known, places, whose, count)}")
     foreign = [name for name, place in zip(named, places, strict=True) if place == UNMATCHED]
@@ -133,6 +123,24 @@ def match_classes(
     if missing:
         logger.info("%s: has none of %d of %s %d classes (%s)", where, len(missing), whose, count, few(missing, 4))
     return tuple(places)
+
+
+def _places(
+    named: Sequence[str], known: Sequence[str], count: int, *, where: str, whose: str, partly: bool
+) -> list[int]:
+    """Ids in `known` by WordNet id, number or name; `UNMATCHED` for others. Raises ValueError for several matches."""
+    ours, theirs = imagenet_ids(named), imagenet_ids(known)
+    if ours is not None and theirs is not None:
+        return [theirs.index(one) for one in ours]
+    if all(map(is_number, named)) and not any(map(is_number, known)):
+        logger.info("%s: its classes are numbers, taken as ids of %s %d classes", where, whose, count)
+        places = [int(name) if int(name) < count else UNMATCHED for name in named]
+        if partly and UNMATCHED in places:  # then none of the numbers are ids of these classes
+            return [UNMATCHED] * len(named)
+        return places
+    if theirs is not None and not all(map(is_wordnet, named)):
+        known = [imagenet_names()[one] for one in theirs]
+    return named_places(named, known, where)
 
 
 def imagenet_ids(names: Sequence[str]) -> list[int] | None:

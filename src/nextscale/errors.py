@@ -24,6 +24,13 @@ class TrainingDiverged(RuntimeError):
     """The loss is no longer a finite number; the message says where the batch was saved. Exit status 1."""
 
 
+class TrainingStopped(KeyboardInterrupt):
+    """A training was asked to stop by SIGINT or SIGTERM: it has saved a checkpoint and left its loop.
+
+    It is a KeyboardInterrupt so that whoever called the training ends as well, unless they ask for this error by name.
+    """
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's message; its type where it has none."""
     message = str(error).strip()
@@ -45,10 +52,3 @@ def missing_extra(error: ModuleNotFoundError) -> str:
         return ""
     package, extra = EXTRAS[module]
     return f'this needs {package}: pip install "nextscale[{extra}]"'
-
-
-class TrainingStopped(KeyboardInterrupt):
-    """A training was asked to stop by SIGINT or SIGTERM: it has saved a checkpoint and left its loop.
-
-    It is a KeyboardInterrupt so that whoever called the training ends as well, unless they ask for this error by name.
-    """

@@ -14,7 +14,8 @@ from nextscale.config import require_seed
 
 LARGE = 100_000_000
 """Parameters above which `auto` is bf16 on CPU: faster, but images then depend a little on their batch."""
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The types of `config.PRECISIONS`."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -42,7 +43,7 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
     which images do not depend on their batch.
     """
     if isinstance(precision, torch.dtype):
-        if precision not in PRECISIONS.values():
+        if precision not in DTYPES.values():
             raise ValueError(f"dtype {precision} is not supported; expected float32, bfloat16 or float16")
         return precision
     if precision == "auto":
@@ -50,9 +51,9 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         large = device.type == "cpu" and parameters > LARGE and multiplies_bf16()
         return torch.bfloat16 if large else torch.float32
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision {precision!r} is not known; expected auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
+    if precision not in DTYPES:
+        raise ValueError(f"precision {precision!r} is not known; expected auto, {', '.join(DTYPES)}")
+    return DTYPES[precision]
 
 
 def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -66,7 +67,7 @@ def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -
 
 def precision_name(dtype: torch.dtype) -> str:
     """The `--precision` name of a torch dtype."""
-    return next(name for name, known in PRECISIONS.items() if known == dtype)
+    return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:

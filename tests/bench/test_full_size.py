@@ -62,7 +62,13 @@ def test_what_takes_too_long_is_extrapolated() -> None:
     assert whole.seconds == pytest.approx(0.08)
 
 
-def test_growth_is_fitted() -> None:
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Growth is measured at a depth of one."""
+    monkeypatch.setattr(full_size, "GROWTH_DEPTH", 1)
+
+
+def test_growth_is_fitted(shallow: None) -> None:
     report = measure_growth(device=CPU, dtype=torch.float32, grids=(2, 3, 4), progress=silent)
     assert [row["steps"] for row in report["raster"]["rows"]] == [4, 9, 16]
     assert report["raster"]["exponents"]["steps"] == pytest.approx(2)
@@ -78,7 +84,9 @@ def test_unknown_names_and_sizes_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "out.json").exists()
 
 
-def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command(
+    shallow: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     scales = ((1, 1), (2, 2), (4, 4))
     small = [
         Entrant("var-d1", "var", 256, family("var").config(depth=1, scales=scales), full_size.tiny_decoder(scales)),

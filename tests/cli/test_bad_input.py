@@ -125,34 +125,33 @@ def test_read_only_places(model_folder: Path, image_folder: Make, capsys, place:
     refused(["info", model, "--json", f"{place}/x.json"], "cannot be written", capsys)
 
 
-@pytest.mark.parametrize("limit", [100, 600, 2000])
-def test_a_full_disk(model_folder: Path, tmp_path: Path, limit: int) -> None:
-    """No file may grow beyond the limit: the system refuses the write as it does when a disk is full."""
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "nextscale", "generate", "--model", str(model_folder), "--out", str(out)]
+def told_by_a_full_disk(limit: int, *arguments: str) -> str:
+    """What a command says when no file may grow beyond the limit: writing fails as it does when a disk is full."""
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+        [sys.executable, "-m", "nextscale", *arguments],
+        capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     assert "cannot be written" in done.stderr
-    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("limit", [100, 600, 2000])
+def test_a_full_disk(model_folder: Path, tmp_path: Path, limit: int) -> None:
+    out = tmp_path / "out"
+    said = told_by_a_full_disk(limit, "generate", "--model", str(model_folder), "--out", str(out))
+    assert said.count("\n") == 1
     assert not out.exists()
 
 
 def test_a_full_disk_while_training(model_folder: Path, image_folder: Make, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = [
-        sys.executable, "-m", "nextscale", "train", "tokenizer", "--preset", "tiny-16", "--data", str(image_folder()),
-        "--out", str(out), "--steps", "2", "--batch-size", "2", "--heldout-images", "2",
-    ]  # fmt: skip
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=120, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    said = told_by_a_full_disk(
+        20_000, "train", "tokenizer", "--preset", "tiny-16", "--data", str(image_folder()), "--out", str(out),
+        "--steps", "2", "--batch-size", "2", "--heldout-images", "2",
     )  # fmt: skip
-    assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
     assert list((out / "checkpoints").iterdir()) == []
 
 

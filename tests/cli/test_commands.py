@@ -176,9 +176,9 @@ def test_help_names_every_setting_with_its_default(capsys) -> None:
     assert "Blocks; width is 64 x depth" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-def run(*arguments: str, **options: object) -> subprocess.CompletedProcess:
+def run(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "nextscale", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
 def test_the_entry_point_and_its_status(model_folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from nextscale.data import decode
-from nextscale.data.decode import UnreadableImage, center_crop, random_crop, read_image
+from nextscale.data.decode import ImageLike, UnreadableImage, center_crop, random_crop, read_image
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -37,7 +38,7 @@ def test_white_and_black_of_every_mode(mode: str) -> None:
     size = (4, 4)
     if mode == "P":
         image = Image.new("RGB", size, "white").convert("P")
-        image.putpixel((0, 0), image.getpalette().index(0) // 3)  # pyright: ignore[reportOptionalMemberAccess]
+        image.putpixel((0, 0), (image.getpalette() or []).index(0) // 3)
     else:
         image = Image.new(mode, size, white.get(mode, 255))
         image.putpixel((0, 0), black.get(mode, 0))
@@ -52,8 +53,8 @@ def test_sixteen_bits_are_scaled_not_clipped() -> None:
     assert np.asarray(read_image(encoded(Image.fromarray(values))))[0, :, 0].tolist() == [0, 100, 200, 255]
 
 
-def grey(source: object) -> list[int]:
-    return np.asarray(read_image(source))[..., 0].ravel().tolist()  # pyright: ignore[reportArgumentType]
+def grey(source: ImageLike) -> list[int]:
+    return np.asarray(read_image(source))[..., 0].ravel().tolist()
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,8 @@ def test_fewer_bits_than_sixteen_and_white_that_is_zero() -> None:
     assert grey(encoded(Image.fromarray(values), "TIFF", tiffinfo={262: 0})) == [255, 155, 0]
     assert grey(b"P5 2 1 1023\n" + struct.pack(">2H", 511, 1023)) == [127, 255]
     for bits, form, white in ((12, 1, 4095), (16, 1, 65_535), (16, 2, 32_767), (32, 2, 65_535)):
-        image = Image.new("I", (1, 1))
-        image.tag_v2 = {258: (bits,), 339: (form,)}  # pyright: ignore[reportAttributeAccessIssue]
+        image: Any = Image.new("I", (1, 1))
+        image.tag_v2 = {258: (bits,), 339: (form,)}
         assert decode.white_of(image, np.array([[0, 5000]]))[0] == max(white, 5000 if bits == 12 else 0)
 
 
@@ -124,9 +125,10 @@ def test_all_orientations_as_pillow_turns_them_and_only_once(turn: int, mode: st
     exif = Image.Exif()
     exif[0x0112] = turn
     values = np.random.default_rng(0).integers(0, 256, (2, 3, 4), dtype=np.uint8)
-    image = Image.fromarray(values[..., 0].astype(np.uint16) * 257) if mode == "I;16" else (
-        Image.fromarray(values).convert(mode)
-    )  # fmt: skip
+    if mode == "I;16":
+        image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(values).convert(mode)
     stored = encoded(image, "PNG", exif=exif)
     opened = Image.open(io.BytesIO(stored))
     if mode == "I;16":
@@ -163,8 +165,9 @@ def test_arrays_whose_range_is_not_known_are_refused(array: np.ndarray, message:
 
 
 def test_what_is_no_image_at_all_is_refused() -> None:
+    number: Any = 3
     with pytest.raises(UnreadableImage, match="image: is int; expected a file, bytes, a PIL image or an array"):
-        read_image(3)  # pyright: ignore[reportArgumentType]
+        read_image(number)
 
 
 @pytest.mark.parametrize("mode", ["LA", "La", "PA", "RGBa", "LAB", "HSV", "YCbCr"])
@@ -175,8 +178,8 @@ def test_rarer_modes(mode: str) -> None:
 
 def test_sixteen_bit_transparency() -> None:
     def file(colour: int, pixels: bytes, clear: bytes) -> bytes:
-        parts = (b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, colour, 0, 0, 0)), (b"tRNS", clear), (
-            b"IDAT", zlib.compress(b"\0" + pixels)), (b"IEND", b"")  # fmt: skip
+        header, data = struct.pack(">IIBBBBB", 2, 1, 16, colour, 0, 0, 0), zlib.compress(b"\0" + pixels)
+        parts = ((b"IHDR", header), (b"tRNS", clear), (b"IDAT", data), (b"IEND", b""))
         chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts]
         return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -296,11 +299,10 @@ def test_centre_and_mirror() -> None:
     pixels[:, 2:6] = np.arange(4)[None, :, None]
     image = Image.fromarray(pixels)
     assert center_crop(image, (4, 4))[0, :, 0].tolist() == [0, 1, 2, 3]
-    seen = {
-        tuple(random_crop(Image.fromarray(pixels[:, 2:6].copy()), (4, 4), generator=np.random.default_rng(seed),
-                          enlarge=1.0, flip=True)[0, :, 0].tolist())
-        for seed in range(20)
-    }  # fmt: skip
+    image, seen = Image.fromarray(pixels[:, 2:6].copy()), set()
+    for seed in range(20):
+        crop = random_crop(image, (4, 4), generator=np.random.default_rng(seed), enlarge=1.0, flip=True)
+        seen.add(tuple(crop[0, :, 0].tolist()))
     assert seen == {(0, 1, 2, 3), (3, 2, 1, 0)}
 
 
@@ -327,11 +329,11 @@ def test_a_line_is_cropped_before_it_is_enlarged(size: tuple[int, int], monkeypa
     largest = 0
     plain = Image.Image.resize
 
-    def watched(self: Image.Image, to: tuple[int, int], *arguments: object) -> Image.Image:
+    def watched(self: Image.Image, to: tuple[int, int], *arguments: Any) -> Image.Image:
         nonlocal largest
         largest = max(largest, to[0] * to[1], self.width * self.height)
         assert largest <= 64 * 64, "the whole picture is resized"
-        return plain(self, to, *arguments)  # pyright: ignore[reportArgumentType]
+        return plain(self, to, *arguments)
 
     monkeypatch.setattr(Image.Image, "resize", watched)
     image = Image.new("RGB", size, (90, 120, 30))

@@ -25,10 +25,16 @@ def read_all(folder: Path) -> list[int | None]:
 @pytest.mark.parametrize(
     "unwanted",
     [
-        ".ipynb_checkpoints/000.png", "red/.ipynb_checkpoints/000.png", "red/.partial-1/000.png", "red/._000.png",
-        "__MACOSX/red/._000.png", "__MACOSX/red/000.png", "red/@eaDir/000.png", "red/deep/.trash/000.png",
+        ".ipynb_checkpoints/000.png",
+        "red/.ipynb_checkpoints/000.png",
+        "red/.partial-1/000.png",
+        "red/._000.png",
+        "__MACOSX/red/._000.png",
+        "__MACOSX/red/000.png",
+        "red/@eaDir/000.png",
+        "red/deep/.trash/000.png",
     ],
-)  # fmt: skip
+)
 def test_what_other_programs_leave_is_no_image(
     image_folder: Make, unwanted: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -69,8 +70,12 @@ def test_rows_are_known_by_what_they_hold(tmp_path: Path) -> None:
     first = identity(table(tmp_path / "a" / "x.parquet", ["p", "q", "q"], [0, 1, 2]))
     assert first.count == 3
     assert identity(table(tmp_path / "b" / "y.parquet", ["p", "q", "q"], [0, 1, 2])) == first
-    others = [(["p", "p", "q"], [0, 1, 2]), (["p", "r", "r"], [0, 1, 2]), (["p", "q", "q"], [0, 1, 3]),
-              (["p", "q", "q", "q"], [0, 1, 2, 3])]  # fmt: skip
+    others = [
+        (["p", "p", "q"], [0, 1, 2]),
+        (["p", "r", "r"], [0, 1, 2]),
+        (["p", "q", "q"], [0, 1, 3]),
+        (["p", "q", "q", "q"], [0, 1, 2, 3]),
+    ]
     made = {identity(table(tmp_path / f"{n}.parquet", *other)) for n, other in enumerate(others)}
     assert len(made | {first}) == 5
 
@@ -127,9 +132,9 @@ def test_streams(tmp_path: Path) -> None:
 
 
 def test_tokens(tmp_path: Path, image_folder: Make) -> None:
-    def made(name: str, folder: Path, seed: int = 0, **settings: object) -> DataIdentity:
+    def made(name: str, folder: Path, seed: int = 0, **settings: Any) -> DataIdentity:
         tokenizer = make_tokenizer(seed)
-        config = TokenCacheConfig(data=str(folder), scales=tokenizer.config.scales, codebook_size=32, **settings)  # pyright: ignore[reportArgumentType]
+        config = TokenCacheConfig(data=str(folder), scales=tokenizer.config.scales, codebook_size=32, **settings)
         return data_identity(open_tokens(write_tokens(tokenizer, open_source(folder), tmp_path / name, config)))
 
     folder = image_folder(per_class=2)

@@ -37,10 +37,9 @@ def test_flat_folder_is_unconditional(image_folder: Make) -> None:
 def test_parquet(tmp_path: Path, form: str, whole_folder: bool) -> None:
     labels = [0, 1, 2, 2]
     rows = {"image": [{"bytes": png(label, i), "path": None} for i, label in enumerate(labels)]}
-    kind = {"classlabel": datasets.ClassLabel(names=list(CLASS_NAMES)), "integers": datasets.Value("int64"),
-            "names": datasets.Value("string")}[form]  # fmt: skip
-    rows["label"] = [CLASS_NAMES[label] for label in labels] if form == "names" else labels  # pyright: ignore[reportArgumentType]
-    features = datasets.Features({"image": datasets.Image(), "label": kind})
+    kinds = {"classlabel": datasets.ClassLabel(names=list(CLASS_NAMES)), "integers": datasets.Value("int64")}
+    rows["label"] = [CLASS_NAMES[label] for label in labels] if form == "names" else labels
+    features = datasets.Features({"image": datasets.Image(), "label": kinds.get(form, datasets.Value("string"))})
     path = tmp_path / "data" / "train.parquet"
     path.parent.mkdir()
     datasets.Dataset.from_dict(rows, features=features).to_parquet(path)

@@ -205,6 +205,8 @@ def record_reports(toys: Toys) -> dict[str, Any]:
     features = ["--features", FEATURES, "--feature-weights", weights]
     ablation = ["--images", toys.data, *data, "--raster-data", toys.data, "--raster-heldout", toys.data]
     tokenizer = ["--tokenizer", toys.tokenizer(SCALES["var"]), "--raster-tokenizer", toys.tokenizer("4")]
+    run("convert", toys.model("dit"), "--steps", 4, "--out", folder / "quick-dit")
+    models = [*(toys.model(kind) for kind in SCALES if kind != "dit"), folder / "quick-dit"]
     commands: dict[str, list[object]] = {
         "generate": ["generate", "--model", var, "--classes", "red,0", "--count", 3, *fp32],
         "generate candidates": ["generate", "--model", var, "--count", 2, "--candidates", 2, *fp32],
@@ -221,7 +223,7 @@ def record_reports(toys: Toys) -> dict[str, Any]:
         ],
         "evaluate likelihood": ["evaluate", "likelihood", "--model", var, *data, "--classify", 6, *fp32],
         "compare": [
-            "compare", *(toys.model(kind) for kind in SCALES), *data, "--count", 6, "--sets", 1, "--rounds", 1,
+            "compare", *models, *data, "--count", 6, "--sets", 1, "--rounds", 1,
             "--time-batches", 1, *features, *fp32,
         ],
         "scaling run": [

@@ -17,6 +17,7 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.families.table import family_of
+from nextscale.pictures import to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.fits import read_results
 from nextscale.studio.app import run_studio
@@ -205,9 +206,7 @@ def test_inspection_adds_up(pipeline: VARPipeline) -> None:
     image = toy_image(2, 0, 16)
     seen = inspect_image(pipeline, image)
     assert len(seen.stages) == 4 and len(seen.norms) == 5
-    whole = pipeline.reconstruct(pipeline.pixels_of(image))
-    from nextscale.pictures import to_images
-
+    whole = pipeline.reconstruct(to_tensor([image]))
     assert seen.stages[-1].tobytes() == to_images(whole)[0].tobytes()
     assert seen.label == int(pipeline.class_log_likelihoods(seen.tokens)[0].argmax())
     assert torch.allclose(seen.likelihood, pipeline.log_likelihood(seen.tokens, seen.label)[0])

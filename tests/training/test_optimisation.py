@@ -7,11 +7,13 @@ import torch
 
 from nextscale import ScaleSchedule
 from nextscale.families.base import token_figures
+from nextscale.families.table import family_of
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
 from nextscale.training.config import OptimiserConfig
-from nextscale.training.objective import Objective, drop_classes, mean_figures
+from nextscale.training.heldout import mean_figures
 from nextscale.training.optimisation import averaged, build_optimiser, learning_rate, set_schedule, weight_decay
+from nextscale.training.stage2 import drop_classes
 from toys import make_tokenizer, make_transformer, transformer_config
 
 
@@ -69,9 +71,9 @@ def test_next_scale_loss_is_the_mean_negative_log_likelihood() -> None:
     tokenizer, model = make_tokenizer(), make_transformer()
     tokens = tokenizer.encode(torch.rand(3, 3, 16, 16) * 2 - 1)
     classes = torch.tensor([0, 1, 3])
-    objective = Objective(transformer_config(), tokenizer)
+    config = transformer_config()
     with torch.no_grad():
-        loss, figures = objective.loss(model, tokens, classes)
+        loss, figures = family_of(config).loss(model, tokens, classes, tokenizer=tokenizer, config=config)
         logits = model(tokenizer.quantizer.teacher_forcing(tokens), classes).double()
     total = 0.0
     for image in range(3):
@@ -89,9 +91,13 @@ def test_label_smoothing_changes_the_loss_but_not_the_figures() -> None:
     tokenizer, model = make_tokenizer(), make_transformer()
     tokens = tokenizer.encode(torch.rand(2, 3, 16, 16) * 2 - 1)
     with torch.no_grad():
-        plain = Objective(transformer_config(), tokenizer)
-        smoothed = Objective(transformer_config(), tokenizer, label_smoothing=0.2)
-        (a, first), (b, second) = (o.loss(model, tokens, torch.tensor([0, 1])) for o in (plain, smoothed))
+        config, classes = transformer_config(), torch.tensor([0, 1])
+        (a, first), (b, second) = (
+            family_of(config).loss(
+                model, tokens, classes, tokenizer=tokenizer, config=config, label_smoothing=smoothing
+            )
+            for smoothing in (0.0, 0.2)
+        )
     assert a != b
     assert torch.equal(first["loss"], second["loss"])
 

@@ -10,58 +10,35 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.checkpoint import load_transformer
+from training import two_processes
 from training.small_runs import Make, lines
-
-SCRIPT = """
-import shutil, sys
-sys.path.insert(0, {tests!r})
-from dataclasses import replace
-from pathlib import Path
-from nextscale.runtime import launched_processes
-from toys import transformer_config
-from training.small_runs import stage1_config, stage2_config
-from nextscale.training.parallel import wait_for_all
-from nextscale.training.stage1 import train_tokenizer
-from nextscale.training.stage2 import train_transformer
-data, out = Path({data!r}), Path({out!r})
-config = stage2_config(
-    data, Path({tokenizer!r}), out / "two", log_every=1, parallel={parallel!r}, model=transformer_config(drop_path=0.0),
-    steps=50, checkpoint_every=25,
-)
-train_transformer(config)
-if {parallel!r} == "ddp":
-    train_tokenizer(stage1_config(data, out / "one", steps=4))
-if launched_processes().is_main:
-    shutil.copytree(out / "two", out / "again")
-    newest = sorted((out / "again" / "checkpoints").iterdir())[-1]
-    (shutil.rmtree if newest.is_dir() else Path.unlink)(newest)
-wait_for_all()
-train_transformer(replace(config, out=str(out / "again")), resume=True)
-"""
+from training.two_processes import STEPS, train_and_continue
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_like_one(
-    tmp_path: Path, image_folder: Make, tokenizer_folder: Path, parallel: str
-) -> None:
-    data, tests = image_folder(), Path(__file__).parents[1]
-    losses, pipelines = {}, {}
-    for world in (1, 2):
-        script, out = tmp_path / f"train{world}.py", tmp_path / str(world)
-        names = {"tests": tests, "data": data, "out": out, "tokenizer": tokenizer_folder, "parallel": parallel}
-        script.write_text(SCRIPT.format(**{name: str(value) for name, value in names.items()}))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}", script]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-        assert done.returncode == 0, done.stderr[-3000:]
-        losses[world] = [line["loss"] for line in lines(out / "two") if "loss" in line]
-        pipelines[world] = VARPipeline.from_pretrained(out / "two", dtype="fp32")
-        whole, resumed = (load_transformer(out / name).state_dict() for name in ("two", "again"))
-        assert all(torch.equal(whole[name], resumed[name]) for name in whole), "exactly continued"
-        assert [line["loss"] for line in lines(out / "again") if "loss" in line] == losses[world]
-    assert len(losses[2]) == 50
-    assert losses[2] == pytest.approx(losses[1], rel=1e-4)
-    kept = sorted(path.is_dir() for path in (tmp_path / "2" / "two" / "checkpoints").iterdir())
-    assert kept == [parallel == "fsdp"] * 2
-    one, two = (pipelines[world].generate([0, 1, 2], seeds=[0, 1, 2]).tokens.packed for world in (1, 2))
-    assert (one == two).float().mean() > 0.9, "nearly the same weights draw nearly the same tokens"
+def losses_of(out: Path) -> list[float]:
+    """Of a run, which is exactly those of the run that was continued."""
+    whole, resumed = (load_transformer(out / name).state_dict() for name in ("two", "again"))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole), "exactly continued"
+    losses, again = ([line["loss"] for line in lines(out / name) if "loss" in line] for name in ("two", "again"))
+    assert again == losses and len(losses) == STEPS
+    return losses
+
+
+def test_two_processes_train_like_one(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data, alone = image_folder(), tmp_path / "alone"
+    train_and_continue(data, tokenizer_folder, alone, "ddp")
+    launched = [tmp_path / "ddp", tmp_path / "fsdp"]
+    script = [two_processes.__file__, str(data), str(tokenizer_folder), *map(str, launched)]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *script],
+        capture_output=True, text=True, timeout=600, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for out in launched:
+        assert losses_of(out) == pytest.approx(losses_of(alone), rel=1e-4)
+        kept = sorted(path.is_dir() for path in (out / "two" / "checkpoints").iterdir())
+        assert kept == [out.name == "fsdp"] * 2
+        pipelines = (VARPipeline.from_pretrained(run / "two", dtype="fp32") for run in (alone, out))
+        one, two = (pipeline.generate([0, 1, 2], seeds=[0, 1, 2]).tokens.packed for pipeline in pipelines)
+        assert (one == two).float().mean() > 0.9, "nearly the same weights draw nearly the same tokens"

@@ -38,6 +38,7 @@ def test_stage1_repeats_and_resumes_exactly(
     assert all(torch.equal(a[name], c[name]) for name in a)
 
 
+@pytest.mark.drawn
 def test_stage1_records_health_and_pictures(tmp_path: Path, image_folder: Make) -> None:
     train_tokenizer(stage1_config(image_folder(), tmp_path / "run"))
     logged = [line for line in lines(tmp_path / "run", timing=True) if "perplexity" in line]

@@ -222,15 +222,14 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
         shutil.copytree(data / name, part / name)
     seen: list[list[int]] = []
 
-    class Recorder:
-        def loss(self, _: object, __: object, classes: torch.Tensor) -> tuple[None, dict[str, torch.Tensor]]:
-            seen.append(classes.tolist())
-            return None, {"loss": torch.zeros(())}
+    def record(_: object, __: object, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(classes.tolist())
+        return {"loss": torch.zeros(())}
 
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
-    options = {"unconditional": 3, "places": places, "dtype": torch.float32}
-    measure_transformer(Recorder(), torch.nn.Identity(), source, config, tokenizer, **options)  # type: ignore[arg-type]
+    options = {"size": (16, 16), "unconditional": 3, "places": places, "device": torch.device("cpu")}
+    measure_transformer(torch.nn.Identity(), record, source, config, tokenizer, dtype=torch.float32, **options)
     assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ from toys import CLASS_NAMES, make_tokenizer
 Make = Callable[..., Path]
 
 
-def write(out: Path, folder: Path, *, views: int = 1, **options: object) -> Path:
+def write(out: Path, folder: Path, *, views: int = 1, **options: Any) -> Path:
     tokenizer = make_tokenizer()
     config = TokenCacheConfig(
         data=str(folder), scales=tokenizer.config.scales, codebook_size=32, views=views, flip=True
     )
-    return write_tokens(tokenizer, open_source(folder), out, config, batch_size=5, **options)  # pyright: ignore[reportArgumentType]
+    return write_tokens(tokenizer, open_source(folder), out, config, batch_size=5, **options)
 
 
 def test_tokens_are_those_of_the_tokenizer(tmp_path: Path, image_folder: Make) -> None:
@@ -70,11 +71,11 @@ def test_an_interrupted_run_continues_behind_its_last_shard(
     whole = open_tokens(write(tmp_path / "whole", folder, shard_images=7))
     original, calls = module._tokenize, []
 
-    def stopping(*arguments: object) -> object:
+    def stopping(*arguments: Any) -> object:
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return original(*arguments)  # pyright: ignore[reportArgumentType]
+        return original(*arguments)
 
     monkeypatch.setattr(module, "_tokenize", stopping)
     with pytest.raises(KeyboardInterrupt):
@@ -99,10 +100,8 @@ def test_processes_share_the_shards(tmp_path: Path, image_folder: Make) -> None:
     barrier, copies = threading.Barrier(2, timeout=60), [make_tokenizer(), make_tokenizer()]
 
     def work(rank: int) -> Path:
-        return write_tokens(
-            copies[rank], source, tmp_path / "shared", described, shard_images=5,
-            processes=Processes(rank, 2, rank), wait=barrier.wait,
-        )  # fmt: skip
+        shared: dict[str, Any] = {"processes": Processes(rank, 2, rank), "wait": barrier.wait}
+        return write_tokens(copies[rank], source, tmp_path / "shared", described, shard_images=5, **shared)
 
     with ThreadPoolExecutor(2) as pool:
         folders = list(pool.map(work, range(2)))

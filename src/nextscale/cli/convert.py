@@ -8,6 +8,7 @@ from typing import Any
 
 from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.config import PRECISIONS
 from nextscale.files import complete_folder, write_json
 
 FORMATS = ("folder", "official")
@@ -35,8 +36,7 @@ class ConvertOptions:
     "File for the results."
 
     def __post_init__(self) -> None:
-        from nextscale.runtime import PRECISIONS
-        from nextscale.sampling.next_scale import SamplingConfig
+        from nextscale.sampling.step import SamplingConfig
 
         if self.to not in FORMATS:
             raise ValueError(f"to {self.to!r} is not known; expected one of {', '.join(FORMATS)}")
@@ -48,7 +48,7 @@ class ConvertOptions:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The generation defaults that are to be written over the model's."""
+        """The generation defaults that replace the model's."""
         values = {name: getattr(self, name) for name in ("guidance", "top_k", "top_p", "steps")}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -68,9 +68,9 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.checkpoint import save_model
     from nextscale.families.var import VAR
     from nextscale.official import save_official
-    from nextscale.runtime import PRECISIONS
+    from nextscale.runtime import DTYPES
 
-    stored, dtype = find_model(model), PRECISIONS[options.export]
+    stored, dtype = find_model(model), DTYPES[options.export]
     described = replace(stored.config(), **options.defaults)
     transformer = None if described.kind == "tokenizer" else stored.transformer()
     tokenizer = stored.tokenizer()
@@ -87,6 +87,6 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
         write_json(Path(options.json), {"out": options.out, "files": files})
     for name, size in files.items():
         print(f"{out / name}  {size / 1e6:.1f} MB" if size >= 1e5 else f"{out / name}  {size / 1e3:.1f} kB")
-    whole = out if options.to == "folder" else next((out / name for name in files if name.startswith("var")), None)
-    if transformer is not None and whole is not None:
-        tell_next("generate", "--model", whole)
+    written = out if options.to == "folder" else next((out / name for name in files if name.startswith("var")), None)
+    if transformer is not None and written is not None:
+        tell_next("generate", "--model", written)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
 from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from nextscale.pipeline import VARPipeline
     from nextscale.results import Generation
 
+ImageFile = Annotated[str, Parameter(help="Image file.")]
 MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
 """What the help of every edit shows first, as far as it has it."""
 
@@ -85,14 +88,8 @@ class OutpaintOptions(EditOptions):
 
 
 @accepts(InpaintOptions, first=MAIN)
-def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
-    """Regenerate what a mask covers; the rest stays to the pixel.
-
-    Parameters
-    ----------
-    image
-        Image file.
-    """
+def inpaint(image: ImageFile, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Regenerate what a mask covers; the rest stays to the pixel."""
     options = settle(InpaintOptions, given, file=config)
     if bool(options.mask) == bool(options.boxes):
         raise ValueError("name what to regenerate, with either --mask or --boxes")
@@ -100,14 +97,8 @@ def inpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
 
 
 @accepts(ClassOptions, first=MAIN)
-def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
-    """Turn an image, or what a mask covers, into another class.
-
-    Parameters
-    ----------
-    image
-        Image file.
-    """
+def edit_class(image: ImageFile, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Turn an image, or what a mask covers, into another class."""
     options = settle(ClassOptions, given, file=config)
     if options.mask and options.boxes:
         raise ValueError("give --mask or --boxes, not both; neither changes the whole image")
@@ -115,14 +106,8 @@ def edit_class(image: str, *, config: ConfigFile = "", given: Any = None) -> Non
 
 
 @accepts(OutpaintOptions, first=MAIN, hidden=("keep_scales",))
-def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
-    """Add pixels at the sides of an image.
-
-    Parameters
-    ----------
-    image
-        Image file.
-    """
+def outpaint(image: ImageFile, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Add pixels at the sides of an image."""
     options = settle(OutpaintOptions, given, file=config)
     from nextscale.editing.outpaint import parse_expansion
 
@@ -133,14 +118,8 @@ def outpaint(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
 
 
 @accepts(EditOptions, first=MAIN, hidden=("keep_scales", "method", "feather"))
-def upscale(image: str, *, config: ConfigFile = "", given: Any = None) -> None:
-    """Make a small image as large as the model's: it gives the coarse scales, the model the fine ones.
-
-    Parameters
-    ----------
-    image
-        Image file.
-    """
+def upscale(image: ImageFile, *, config: ConfigFile = "", given: Any = None) -> None:
+    """Make a small image as large as the model's: it gives the coarse scales, the model the fine ones."""
     options = settle(EditOptions, given, file=config)
     picture, pipeline = load(image, options)
     wanted = request(pipeline, options)

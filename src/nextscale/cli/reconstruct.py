@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from nextscale.data.source import ImageSource
     from nextscale.tokenizer.vqvae import VQVAE
 
+Images = Annotated[str, Parameter(help="Image files and folders of images.")]
 GRID_IMAGES = 64
 """Images that the grid shows at most."""
 
@@ -42,14 +45,8 @@ class ReconstructOptions:
 
 
 @accepts(ReconstructOptions, first=("model", "scales", "out"))
-def reconstruct(*images: str, config: ConfigFile = "", given: Any = None) -> None:
-    """Encode and decode images; --scales shows what every scale adds.
-
-    Parameters
-    ----------
-    images
-        Image files and folders of images.
-    """
+def reconstruct(*images: Images, config: ConfigFile = "", given: Any = None) -> None:
+    """Encode and decode images; --scales shows what every scale adds."""
     options = settle(ReconstructOptions, given, file=config)
     paths = image_files(images)
     with results_folder(Path(options.out), len(paths)) as folder:

@@ -66,7 +66,7 @@ class TokenCacheConfig:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch to train on, with a number per sample that decides class dropout."""
+    """A batch to train on, with a random number per sample that decides class dropout."""
 
     tokens: TokenPyramid | Tensor  # images (B, 3, H, W) in [-1, 1] for models that read no tokens
     labels: Tensor  # (B,) int64, NO_CLASS without classes

@@ -21,17 +21,7 @@ from starlette.types import Receive, Scope, Send
 from nextscale import __version__
 from nextscale.server.forms import FormRoute
 from nextscale.server.handbook import handbook
-from nextscale.server.jobs import (
-    Backend,
-    Job,
-    ModelCard,
-    Stage,
-    class_name,
-    edit_jobs,
-    generation_jobs,
-    model_data,
-    no_such_model,
-)
+from nextscale.server.jobs import Backend, Job, ModelCard, Stage, edit_jobs, generation_jobs, model_data
 from nextscale.server.middleware import IMAGES, Bounds, Guard, Heads, Metrics, Watch
 from nextscale.server.problems import Refused, answer_problems, refusal
 from nextscale.server.queues import Admission
@@ -131,7 +121,7 @@ def api_routes(images: Images) -> APIRouter:
         """What is known of a model."""
         card = await backend.card()
         if model != card.name:
-            raise no_such_model(model, card)
+            raise card.refuse(model)
         return model_data(card)
 
     @routes.post("/v1/images/generations", response_model=ImagesAnswer)
@@ -171,7 +161,7 @@ class Images:
             self.admission.leave(len(jobs))
         request.scope[IMAGES] = len(stages)
         data = [
-            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=class_name(stage.label, card))
+            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=card.class_name(stage.label))
             for job, stage in zip(jobs, stages, strict=True)
         ]
         size = size_of(stages[0])
@@ -208,8 +198,8 @@ class Images:
                     if stage.final:
                         self.count(kind, stage)
                         request.scope[IMAGES] = 1
-                        label = class_name(stage.label, card)
-                        yield event(f"{kind}.completed", facts | {"seed": job.seed, "label": label})
+                        made = {"seed": job.seed, "label": card.class_name(stage.label)}
+                        yield event(f"{kind}.completed", facts | made)
                     else:
                         yield event(f"{kind}.partial_image", facts | {"partial_image_index": previews})
                         previews += 1

@@ -166,18 +166,13 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
     replicas = settings.replicas or suited_replicas(settings)
     threads = max(1, (os.cpu_count() or 1) // replicas) if settings.device in ("auto", "cpu") else 0
+    shared: dict[str, Any] = {"max_ongoing_requests": UNLIMITED, "graceful_shutdown_timeout_s": settings.deadline}
     model = serve.deployment(
         num_replicas=replicas,
-        max_ongoing_requests=UNLIMITED,
         ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": thread_policies()}},
         health_check_period_s=2,
         max_constructor_retry_count=STARTS,
-        graceful_shutdown_timeout_s=settings.deadline,
+        **shared,
     )(ImageModel)
-    api = serve.deployment(
-        name="Api",
-        max_ongoing_requests=UNLIMITED,
-        ray_actor_options={"num_cpus": 0},
-        graceful_shutdown_timeout_s=settings.deadline,
-    )(serve.ingress()(Api))
+    api = serve.deployment(name="Api", ray_actor_options={"num_cpus": 0}, **shared)(serve.ingress()(Api))
     return api.bind(model.bind(settings, threads), settings, keys)

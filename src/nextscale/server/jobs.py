@@ -90,6 +90,15 @@ class ModelCard:
         height, width = self.image_size
         return f"{width}x{height}"
 
+    def class_name(self, label: int | None) -> str | None:
+        """A class's name; None for no class."""
+        return None if label is None else self.class_names[label]
+
+    def refuse(self, model: str) -> Refused:
+        """The answer to a request for another model."""
+        line = f"model: {model!r} is not served here; {self.name} is"
+        return Refused(404, line, param="model", code="model_not_found")
+
 
 class Backend(Protocol):
     """Where images are made."""
@@ -155,7 +164,7 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
 def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> None:
     """Raises ValueError for settings that this server does not take, and Refused for another model."""
     if wanted.model not in (None, card.name, settings.model):
-        raise no_such_model(wanted.model, card)
+        raise card.refuse(wanted.model)
     if wanted.size not in (None, "auto", card.size) and not isinstance(wanted, EditRequest):
         raise ValueError(f"size: the model makes images of {card.size}; leave it out, or say auto")
     if wanted.output_format == "png" and wanted.output_compression not in (None, 100):
@@ -165,11 +174,6 @@ def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> No
         raise ValueError(f"n: at most {most} images a request, got {wanted.n}")
     if wanted.stream and wanted.n > 1:
         raise ValueError(f"n: a stream shows one image, got {wanted.n}; ask for each by itself")
-
-
-def no_such_model(name: str, card: ModelCard) -> Refused:
-    """The answer to a request for a model that is not served."""
-    return Refused(404, f"model: {name!r} is not served here; {card.name} is", param="model", code="model_not_found")
 
 
 def class_id(prompt: str, card: ModelCard) -> int | None:
@@ -210,8 +214,3 @@ def model_data(card: ModelCard) -> ModelData:
         precision=card.precision,
         parameters=card.parameters,
     )
-
-
-def class_name(label: int | None, card: ModelCard) -> str | None:
-    """A class's name; None for no class."""
-    return None if label is None else card.class_names[label]

@@ -5,9 +5,9 @@ Shapes: B jobs, C latent channels, (h, w) latent grid.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
-from typing import TypeVar
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from nextscale.server.jobs import Edit, Job, ModelCard, Stage
 from nextscale.server.problems import on_purpose
 from nextscale.server.queues import Batcher
 
-Item = TypeVar("Item")
 Step = GenerationStep | EditStep
 
 
@@ -52,18 +51,18 @@ class LocalBackend:
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
-    config, kind = pipeline.transformer.config, family_of(pipeline.transformer.config)
+    family = family_of(pipeline.transformer.config)
     parts = (pipeline.tokenizer, pipeline.transformer)
     return ModelCard(
         name=name,
-        title=kind.title,
+        title=family.title,
         class_names=pipeline.class_names,
         image_size=pipeline.tokenizer.config.image_size,
-        scales=len(config.scales) if kind.kind == "var" else 0,
+        scales=len(pipeline.schedule) if family.editable else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
         parameters=sum(map(count_parameters, parts)),
-        edits=kind.kind == "var",
+        edits=family.editable,
     )
 
 
@@ -74,7 +73,9 @@ def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Callable[[int],
     All jobs have the same key. Images are decoded one by one, so that none depends on the others.
     """
     steps, labels = generated(pipeline, jobs) if jobs[0].edit is None else edited(pipeline, jobs[0], jobs[0].edit)
-    for step, final in with_last(steps):
+    for step, following in pairwise(chain(steps, [None])):
+        assert step is not None
+        final = following is None
         stages: list[Stage | None] = [None] * len(jobs)
         for row, job in enumerate(jobs):
             if wanted(row) and (final or (step.scale in job.previews and is_first(step))):
@@ -110,13 +111,3 @@ def picture(pipeline: VARPipeline, step: Step, row: int) -> Image.Image:
         return step.images()[row]
     features = step.accumulated[row : row + 1].to(pipeline.device)
     return to_images(pipeline.tokenizer.decode_features(features))[0]
-
-
-def with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
-    """Each item, and whether it is the last."""
-    iterator = iter(items)
-    current = next(iterator)
-    for following in iterator:
-        yield current, False
-        current = following
-    yield current, True

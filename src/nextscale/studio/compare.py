@@ -31,7 +31,7 @@ class Racer:
     title: str
     steps: Iterator[GenerationStep]
     each: int
-    "Steps of the transformer in one of these steps, which is a row of tokens where they are drawn one by one."
+    "Passes of the transformer in one of these steps."
     seconds: float = 0.0
     taken: int = 0
     done: bool = False
@@ -59,16 +59,22 @@ def title_of(pipeline: VARPipeline) -> str:
     return f"{family_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
 
 
+def passes_of_a_step(pipeline: VARPipeline) -> int:
+    """Passes of the transformer in one step that is shown: a row of tokens where they are drawn one by one."""
+    config, family = pipeline.transformer.config, family_of(pipeline.transformer.config)
+    for stack in family.stacks(config, steps=pipeline.sampling().steps)[:1]:
+        return max(1, stack.times * len(stack.sequence) // family.yields(config))
+    return 1
+
+
 def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
     """The model whose clock is behind takes the next step; yields after each, with the number of that model.
 
     The models work one at a time: a clock counts the work of its own model alone, and no time for pictures.
     """
-    racers = []
-    for one in pipelines:
-        kind = family_of(one.transformer.config)
-        each = one.schedule.final[1] if kind.kind in ("raster", "rq") else 1
-        racers.append(Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), each))
+    racers = [
+        Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), passes_of_a_step(one)) for one in pipelines
+    ]
     while not all(racer.done for racer in racers):
         number = min((i for i, racer in enumerate(racers) if not racer.done), key=lambda i: racers[i].seconds)
         racers[number].advance()

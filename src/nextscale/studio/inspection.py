@@ -144,6 +144,29 @@ def attention_of(pipeline: VARPipeline, inspection: Inspection, scale: int, row:
     return heat(seen.sqrt(), schedule, 0.0, float(seen.max().sqrt()))
 
 
+@torch.no_grad()
+def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> list[Tensor]:
+    """Per block, the mean over heads of softmax attention, (B, L, L) float32: rows are queries and sum to 1.
+
+    Teacher forcing: each token sees its own scale and the coarser ones (paper, section 3.3).
+    """
+    shares: list[Tensor] = []
+
+    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        assert isinstance(module, SelfAttention)
+        query, key, _, factor = module.project(inputs[0])
+        scores_BHLL = (query.float() @ key.float().transpose(-2, -1)) * factor
+        shares.append(scores_BHLL.masked_fill(~model.mask, -torch.inf).softmax(dim=-1).mean(dim=1).cpu())
+
+    hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]
+    try:
+        model(teacher_inputs(model, quantizer, tokens.to(model.device)), classes.to(model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shares
+
+
 def residual_plot(norms: Sequence[float], schedule: ScaleSchedule) -> Any:
     """Root mean square of the residual of the latents, from none of the scales to all."""
     from matplotlib.figure import Figure
@@ -233,26 +256,3 @@ def inspect_tab(page: PageJobs) -> None:
             return attention_of(desk.pipeline, seen, scale, row, column)
 
     stage.select(look, [found, step], attention, show_progress="minimal", api_visibility="private")
-
-
-@torch.no_grad()
-def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> list[Tensor]:
-    """Per block, the mean over heads of softmax attention, (B, L, L) float32: rows are queries and sum to 1.
-
-    Teacher forcing: each token sees its own scale and the coarser ones (paper, section 3.3).
-    """
-    shares: list[Tensor] = []
-
-    def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        assert isinstance(module, SelfAttention)
-        query, key, _, factor = module.project(inputs[0])
-        scores_BHLL = (query.float() @ key.float().transpose(-2, -1)) * factor
-        shares.append(scores_BHLL.masked_fill(~model.mask, -torch.inf).softmax(dim=-1).mean(dim=1).cpu())
-
-    hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]
-    try:
-        model(teacher_inputs(model, quantizer, tokens.to(model.device)), classes.to(model.device))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shares

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, make_dataclass
 from functools import cache
+from typing import Any
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.families.config import VARConfig, architecture, family_presets, transformer_presets
+from nextscale.families.config import ARCHITECTURES, VARConfig, family_presets, transformer_presets
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
 
@@ -251,14 +252,34 @@ class TransformerTraining(LoopConfig):
         SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # raises ValueError
 
 
-@cache
 def training_settings(kind: str) -> type[TransformerTraining]:
-    """The settings of stage 2 for a kind of model: those of all kinds, and its architecture as `model`."""
-    config = architecture(kind)
-    if config is VARConfig:
+    """The settings of stage 2 for a kind of model: those of all kinds, and its architecture as `model`.
+
+    Only kinds that the package does not bring import torch. Raises ValueError for an unknown kind.
+    """
+    if kind in ARCHITECTURES:
+        return _settings(kind, ARCHITECTURES[kind], reads_tokens=True)
+    from nextscale.families.table import family
+
+    return _settings(kind, family(kind).config, reads_tokens=family(kind).reads_tokens)
+
+
+@cache
+def _settings(kind: str, architecture: type[Any], *, reads_tokens: bool) -> type[TransformerTraining]:
+    """One class for each architecture, with its smallest preset as the default."""
+    if architecture is VARConfig:
         return TransformerTraining
-    model = field(default_factory=lambda: family_presets(kind)["small"])
-    name = config.__name__.replace("Config", "Training")
-    made = make_dataclass(name, [("model", config, model)], bases=(TransformerTraining,), frozen=True, kw_only=True)
+
+    def small() -> Any:
+        if kind in ARCHITECTURES:
+            return family_presets(kind)["small"]
+        from nextscale.families.table import family
+
+        return family(kind).presets()["small"]
+
+    fields: list[tuple[str, Any, Any]] = [("model", architecture, field(default_factory=small))]
+    fields += [] if reads_tokens else [("tokenizer", str, field(default=""))]
+    name = architecture.__name__.replace("Config", "Training")
+    made = make_dataclass(name, fields, bases=(TransformerTraining,), frozen=True, kw_only=True)
     made.__module__ = __name__  # else cyclopts takes it for one of the standard library's
     return made

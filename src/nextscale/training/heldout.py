@@ -7,7 +7,7 @@ Shapes: B batch, K scales, (H, W) pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from nextscale.data.loader import iterate_images
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
+from nextscale.families.base import Figures
 from nextscale.pictures import to_float
 from nextscale.progress import Announce, silent
 from nextscale.pyramid import TokenPyramid
@@ -27,7 +28,6 @@ from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import LoopConfig, TokenizerTraining
 from nextscale.training.images import Samples, spread
-from nextscale.training.objective import Objective, mean_figures
 from nextscale.training.tokens import encode
 
 BATCH = 16
@@ -98,8 +98,8 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
 
 @torch.no_grad()
 def measure_transformer(
-    objective: Objective,
     model: nn.Module,
+    figures_of: Callable[[nn.Module, Any, Tensor], Figures],
     heldout: TokenCache | ImageSource,
     config: LoopConfig,
     tokenizer: VQVAE | None,
@@ -113,21 +113,22 @@ def measure_transformer(
 ) -> dict[str, Any]:
     """Figures of held-out images that are spread evenly, with their class and without, in evaluation mode.
 
-    `size` is that of the images that the model or its tokenizer reads, `places` are the model's ids of the images'
-    classes; None where they are the same.
+    `figures_of` gives the figures of a batch from the model, tokens or images, and class ids. `size` is that of the
+    images that the model or its tokenizer reads; `places` are the model's ids of the images' classes, None where they
+    are the same.
     """
     model.eval()
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
     chosen = spread(len(heldout), config.heldout_images)
     advance = announce("measuring", len(chosen))
-    figures: dict[str, list[dict[str, Tensor]]] = {"heldout": [], "heldout_unconditional": []}
+    figures: dict[str, list[Figures]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
     for tokens, labels in heldout_batches(heldout, tokenizer, size, chosen, dtype):
         ids = labels if places is None else torch.where(labels < 0, labels, places[labels])
         conditional = ids.masked_fill(labels < 0, unconditional)
         for name, classes in zip(figures, (conditional, torch.full_like(ids, unconditional)), strict=True):
             with autocast(device, dtype):
-                figures[name].append(objective.loss(model, tokens.to(device), classes.to(device))[1])
+                figures[name].append(figures_of(model, tokens.to(device), classes.to(device)))
         sizes.append(len(labels))
         advance(sum(sizes))
     if not sizes:
@@ -139,10 +140,19 @@ def measure_transformer(
     }
 
 
+def mean_figures(figures: Sequence[Figures], weights: Sequence[int]) -> Figures:
+    """Weighted mean of the figures of several batches."""
+    share = torch.tensor(weights, dtype=torch.float32) / sum(weights)
+    return {
+        name: torch.tensordot(share, torch.stack([one[name].float().cpu() for one in figures]), dims=1)
+        for name in figures[0]
+    }
+
+
 def prediction_line(values: dict[str, Any]) -> str:
-    """Loss and, where there are tokens, accuracy."""
+    """Loss and accuracy in a line; of models without accuracy, all single figures."""
     if "accuracy" not in values:
-        return f"loss {values['loss']:.4f}"
+        return "  ".join(f"{name} {value:.4f}" for name, value in values.items() if isinstance(value, float))
     return (
         f"loss {values['loss']:.4f} (last scale {values['loss_last']:.4f})  "
         f"accuracy {values['accuracy']:.2%} (last {values['accuracy_last']:.2%})"
@@ -151,8 +161,11 @@ def prediction_line(values: dict[str, Any]) -> str:
 
 def heldout_line(values: dict[str, Any]) -> str:
     """A measurement of stage 2 in a line."""
-    conditional = prediction_line({name.removeprefix("heldout_"): value for name, value in values.items()})
-    return f"{conditional}  without class: loss {values['heldout_unconditional_loss']:.4f}"
+    prefix = "heldout_unconditional_"
+    unconditional = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+    conditional = {name.removeprefix("heldout_"): values[name] for name in values if not name.startswith(prefix)}
+    losses = {"loss": unconditional["loss"]} if "loss" in unconditional else unconditional
+    return f"{prediction_line(conditional)}  without class: {prediction_line(losses)}"
 
 
 def nothing_readable(config: LoopConfig) -> ValueError:

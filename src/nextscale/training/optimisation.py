@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -66,6 +67,19 @@ def gradient_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler | No
     if dtype != torch.float16:
         return None
     return GradScaler(device.type, init_scale=2.0**11, growth_interval=1000)
+
+
+@contextmanager
+def frozen(models: Iterable[nn.Module]) -> Iterator[None]:
+    """No gradients for the weights of these models, for a while."""
+    parameters = [one for model in models for one in model.parameters() if one.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 class Updater:

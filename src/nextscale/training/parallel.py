@@ -120,6 +120,15 @@ def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager
     return nullcontext()
 
 
+def average_gradients(model: nn.Module) -> None:
+    """Average a model's gradients over processes, where it was not wrapped."""
+    if dist.is_initialized():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+
 def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device) -> None:
     """Split a model's parameters over all processes: each unit is gathered when it runs, the rest as one."""
     from torch.distributed.device_mesh import init_device_mesh

@@ -1,6 +1,6 @@
-"""Stage 2: train a model of any kind on token pyramids, from a token cache or from images tokenised on the way.
+"""Stage 2: train a model of any family on token pyramids, from a token cache or from images tokenised on the way.
 
-Recipe: paper, section 4 and appendix; what a kind of model has of its own is its objective (see `objective`).
+Recipe: paper, section 4 and appendix. What families differ in is asked of `families.base.Family`.
 """
 
 from __future__ import annotations
@@ -10,30 +10,37 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from nextscale.catalogue import find_model
-from nextscale.checkpoint import ModelConfig, fingerprint, save_model
+from nextscale.checkpoint import ModelConfig, assigned, fingerprint, save_model
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
+from nextscale.families.base import Figures
 from nextscale.families.table import family_of
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import PRECISIONS, autocast
+from nextscale.runtime import DTYPES, autocast
 from nextscale.training.config import TransformerTraining
-from nextscale.training.heldout import class_places, heldout_line, measure_transformer, prediction_line, spread_tokens
+from nextscale.training.heldout import (
+    class_places,
+    heldout_line,
+    mean_figures,
+    measure_transformer,
+    prediction_line,
+    spread_tokens,
+)
 from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
-from nextscale.training.objective import drop_classes, mean_figures, measured_latents, objective_of
-from nextscale.training.optimisation import Updater, averaged, build_optimiser, gradient_scaler, set_schedule
-from nextscale.training.parallel import gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.optimisation import Updater, averaged, build_optimiser, frozen, gradient_scaler, set_schedule
+from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
 from nextscale.training.tokens import encoded_batches
 from nextscale.training.warm_start import started_config, warm_start
 
@@ -43,6 +50,8 @@ PART_TOKENS = 1200
 """Tokens that make matrix products efficient on CPU."""
 SAMPLES = 16
 """Images in the pictures that a run draws."""
+FROM_TOKENIZER = ("scales", "codebook_size", "latent_channels")
+"""Settings of an architecture that are the tokenizer's."""
 
 
 def train_transformer(config: TransformerTraining, *, resume: bool = False) -> Path:
@@ -54,7 +63,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
 
 class TransformerStage(Stage[TransformerTraining]):
-    """A model of some kind, on the tokens of a tokenizer that is not trained, or on images where it reads no tokens."""
+    """A model of some family, on the tokens of a finished tokenizer, or on images where it reads no tokens."""
 
     title = "transformer"
     allows_fp16 = True
@@ -62,7 +71,11 @@ class TransformerStage(Stage[TransformerTraining]):
     def __init__(self, config: TransformerTraining, *, resume: bool) -> None:
         super().__init__(config, resume=resume)
         config = self.config
-        self.tokenizer = find_model(config.tokenizer).tokenizer().to(self.device).requires_grad_(False)
+        self.family = family_of(config.model)
+        self.command = self.family.kind
+        self.tokenizer: Any = None
+        if self.family.reads_tokens:
+            self.tokenizer = find_model(config.tokenizer).tokenizer().to(self.device).requires_grad_(False)
         identity = "" if self.tokenizer is None else fingerprint(self.tokenizer)
         if config.tokenizer_fingerprint not in ("", identity):
             raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
@@ -74,59 +87,58 @@ class TransformerStage(Stage[TransformerTraining]):
         if self.heldout is not None:
             self.places = class_places(self.heldout.class_names, self.names, config.heldout)
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
-        architecture, start = self.architecture()
+        architecture, start = self.settle_architecture()
         steps = counted_steps(config, self.samples)
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
-        self.command = family_of(architecture).kind
-        self.unconditional = architecture.unconditional
-        self.size = (self.tokenizer.config if self.tokenizer else architecture).image_size
+        self.size: tuple[int, int] = (architecture if self.tokenizer is None else self.tokenizer.config).image_size
 
         torch.manual_seed(config.seed)
-        self.objective = objective_of(architecture, self.tokenizer, label_smoothing=config.label_smoothing)
-        self.model: Any = self.objective.build(gamma=config.gamma).to(self.device)
+        self.model: Any = self.family.network(architecture)
+        self.family.initialise(self.model, gamma=config.gamma)
+        self.model.to(self.device)
         self.model.checkpointing = config.checkpointing
         if start is not None:
-            model, names = start
-            known = warm_start(self.model, self.names, model, names)
+            known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
         self.average = averaged(self.model, config.optimiser.ema)
         if self.sharded:
             for module in (self.model, self.average.module):
-                shard(module, self.objective.units(module), self.device)
-        self.updaters = {
-            name: self.updater(player) for name, player in self.objective.family.players(self.model).items()
-        }
+                shard(module, self.family.units(module), self.device)
+        self.updaters = {name: self.updater(player) for name, player in self.family.players(self.model).items()}
+        if self.sharded and len(self.updaters) > 1:
+            raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
 
-    def updater(self, player: nn.Module) -> Updater:
-        """An optimiser of its own for one of those who are optimised."""
-        config = self.config.optimiser
-        optimiser = build_optimiser(player, config, self.objective.no_decay)
-        return Updater(player, optimiser, clip=config.clip, scaler=gradient_scaler(self.device, self.dtype))
-
-    def architecture(self) -> tuple[Any, tuple[Any, tuple[str, ...]] | None]:
+    def settle_architecture(self) -> tuple[Any, tuple[Any, tuple[str, ...]] | None]:
         """What is trained, fitted to tokenizer and data, and the model that it starts from with its classes.
 
         No model without `init_from`, and where a checkpoint has all that is needed: it may be gone by then.
         """
         config, tokenizer, start = self.config, self.tokenizer, None
+        shared = {} if tokenizer is None else {name: getattr(tokenizer.config, name) for name in FROM_TOKENIZER}
         if config.init_from and self.before is not None and self.run.checkpoints(sharded=self.sharded):
             self.needs_checkpoint = True
             fitted = from_dict(type(config.model), self.before.settings["model"])
         elif config.init_from:
             stored = find_model(config.init_from)
             start = stored.transformer(), stored.config().class_names
-            wanted = config.model
-            fitted = started_config(start[0].config, wanted, tokenizer.config, len(self.names), config.init_from)
+            fitted = started_config(start[0].config, config.model, shared, len(self.names), config.init_from)
         else:
-            shared = {name: getattr(tokenizer.config, name) for name in ("scales", "codebook_size", "latent_channels")}
             fitted = replace(config.model, classes=len(self.names), **shared)
-        fitted = measured_latents(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
+        if tokenizer is not None:
+            fitted = self.family.fitted(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
         return fitted, start
+
+    def updater(self, player: nn.Module) -> Updater:
+        """The optimiser of a player."""
+        config = self.config.optimiser
+        optimiser = build_optimiser(player, config, self.family.no_decay)
+        return Updater(player, optimiser, clip=config.clip, scaler=gradient_scaler(self.device, self.dtype))
 
     def prepare(self) -> None:
         if self.config.compile:
             self.model.compile()
-        self.wrapped = self.model if self.sharded else wrap(self.model, self.processes)
+        alone = self.sharded or len(self.updaters) > 1
+        self.wrapped = self.model if alone else wrap(self.model, self.processes)
 
     def batches(self, start: int, position: Position | None) -> Generator[TokenBatch, None, None]:
         config, processes, samples = self.config, self.processes, self.samples
@@ -138,31 +150,44 @@ class TransformerStage(Stage[TransformerTraining]):
             yield from encoded_batches(self.tokenizer, images, seed=config.seed, dtype=self.dtype)
 
     def step(self, step: int, batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
-        """Every one who is optimised has a turn: gradients of its loss over all parts of the batch, then its step."""
+        """Each player in turn: the gradients of its loss over all parts of the batch, then its update."""
         config = self.config
-        classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=self.unconditional)
+        unconditional = config.model.unconditional
+        classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=unconditional)
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
         parts = split_batch(batch.tokens.to(self.device), classes.to(self.device), count)
-        figures, norms = {}, []
+        figures: Figures = {}
+        norms: Figures = {}
         for player, updater in self.updaters.items():
             set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
-            figures |= self.gradients(player, updater, step, parts)
-            norms.append(updater.step())
+            with frozen(other.model for other in self.updaters.values() if other is not updater):
+                figures |= self.gradients(player, step, parts)
+            norms[f"gradient_norm_{player}"] = updater.step()
         self.average.update_parameters(self.model)
-        return figures, norms[0]
+        first, *others = norms
+        return figures | {name: norms[name] for name in others}, norms[first]
 
-    def gradients(self, player: str, updater: Updater, step: int, parts: list[tuple[Any, Tensor]]) -> dict[str, Tensor]:
-        """Accumulate the gradients of a batch, part by part; returns its figures."""
-        sizes, seen = [len(classes) for _, classes in parts], []
+    def gradients(self, player: str, step: int, parts: list[tuple[Any, Tensor]]) -> Figures:
+        """Accumulate the gradients of a player's loss, part by part; returns the figures of the batch."""
+        sizes, seen, updater = [len(classes) for _, classes in parts], [], self.updaters[player]
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
-            for number, (tokens, classes) in enumerate(parts, 1):
+            for number, (inputs, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
-                    loss, figures = self.objective.loss(self.wrapped, tokens, classes, player=player)
-                    saved = {"tokens": tokens.packed} if isinstance(tokens, TokenPyramid) else {"images": tokens}
+                    loss, figures = self.loss(self.wrapped, inputs, classes, player)
+                    saved = {"tokens": inputs.packed} if isinstance(inputs, TokenPyramid) else {"images": inputs}
                     require_finite(loss, step, self.run.path, saved | {"classes": classes}, self.processes.rank)
                     updater.backward(loss * (len(classes) / sum(sizes)))
                 seen.append(figures)
+        if len(self.updaters) > 1:
+            average_gradients(updater.model)
         return seen[0] if len(seen) == 1 else mean_figures(seen, sizes)
+
+    def loss(self, model: nn.Module, inputs: Any, classes: Tensor, player: str) -> tuple[Tensor, Figures]:
+        """What a player minimises on tokens or images, and figures."""
+        config = self.config
+        smoothing = config.label_smoothing
+        shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": smoothing}
+        return self.family.loss(model, inputs, classes, player=player, **shared)
 
     def step_line(self, figures: dict[str, Any]) -> str:
         return prediction_line(figures)
@@ -171,18 +196,22 @@ class TransformerStage(Stage[TransformerTraining]):
         if not self.sharded:
             return self.average.module
         state = whole_state(self.average)
-        return self.objective.rebuilt(state) if self.processes.is_main else None
+        return assigned(self.family.network, self.config.model, state) if self.processes.is_main else None
 
     def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
+        def figures_of(model: nn.Module, inputs: Any, classes: Tensor) -> Figures:
+            figures = [self.loss(model, inputs, classes, player)[1] for player in self.updaters]
+            return {name: value for one in figures for name, value in one.items()}
+
         assert self.heldout is not None
         figures = measure_transformer(
-            self.objective,
             model,
+            figures_of,
             self.heldout,
             self.config,
             self.tokenizer,
             size=self.size,
-            unconditional=self.unconditional,
+            unconditional=self.config.model.unconditional,
             places=self.places,
             device=self.device,
             dtype=self.dtype,
@@ -192,13 +221,12 @@ class TransformerStage(Stage[TransformerTraining]):
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
-        config, transformer = self.config, cast(Any, model)
-        names = ("guidance", "top_k", "top_p")
-        sampling = {name: getattr(config, name) for name in names}
+        config = self.config
+        sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p")}
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
-        dtype = PRECISIONS[config.export]
-        save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=transformer, dtype=dtype)
-        pipeline = VARPipeline(self.tokenizer, transformer.eval(), about)
+        dtype = DTYPES[config.export]
+        save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
+        pipeline = VARPipeline(self.tokenizer, model.eval(), about)
         classes = list(range(min(16, len(self.names)))) or [None]
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)
@@ -208,6 +236,14 @@ class TransformerStage(Stage[TransformerTraining]):
             advance(len(images))
         if len(images) == SAMPLES:
             save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")
+
+
+def drop_classes(classes: Tensor, chance: Tensor, *, rate: float, unconditional: int) -> Tensor:
+    """Classes (B,) with NO_CLASS and a share `rate` replaced by the unconditional class.
+
+    `chance` (B,) uniform in [0, 1) decides, so that a sample's dropout never depends on the rank.
+    """
+    return classes.masked_fill((classes < 0) | (chance < rate), unconditional)
 
 
 def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:

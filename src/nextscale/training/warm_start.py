@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from nextscale.families.table import family_of
-from nextscale.nn.transformer import TransformerConfig
-from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
 PHI = "quantizer.phi."
-Architecture = TypeVar("Architecture", bound=TransformerConfig)
 
 
-def started_config(start: Any, wanted: Architecture, tokenizer: VQVAEConfig, classes: int, source: str) -> Architecture:
-    """The architecture `start` with another number of classes.
+def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classes: int, source: str) -> Any:
+    """The architecture `start` with another number of classes; `tokenizer` has the settings that are the tokenizer's.
 
     Raises ValueError where it is not of the kind that is wanted, or not for this tokenizer's tokens.
     """
     if type(start) is not type(wanted):
         raise ValueError(f"init_from {source}: is {family_of(start).title}, not {family_of(wanted).title}")
-    for name in ("scales", "codebook_size", "latent_channels"):
-        theirs, ours = getattr(start, name), getattr(tokenizer, name)
+    for name, ours in tokenizer.items():
+        theirs = getattr(start, name)
         if theirs != ours:
             raise ValueError(
                 f"init_from {source}: its {name} is {theirs}, the tokenizer's {ours}; "
