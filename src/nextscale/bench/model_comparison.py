@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -77,7 +77,6 @@ def compare_models(
     config: ModelComparison,
     *,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
     """A row per model, and the published figures; empty on all but the main process. Raises ValueError."""
@@ -95,9 +94,9 @@ def compare_models(
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         evaluation = config.evaluation(model, str(Path(config.out) / name))
-        guidances.append(best_guidance(evaluation, config, processes, wait, progress))
+        guidances.append(best_guidance(evaluation, config, processes, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
-        report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
+        report = evaluate_generation(evaluation, processes=processes, progress=progress)
         if not report:
             continue
         shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
@@ -119,7 +118,6 @@ def best_guidance(
     evaluation: GenerationEvaluation,
     config: ModelComparison,
     processes: Processes,
-    wait: Callable[[], None],
     progress: Announce,
 ) -> float | None:
     """The guidance at which a model is compared: the best of those to try, or None for its own."""
@@ -127,10 +125,10 @@ def best_guidance(
         return None
     out, seed = Path(config.out) / "tuning" / Path(evaluation.out).name, config.seed + config.count * config.sets
     tuned = replace(evaluation, out=str(out), count=config.tuning_count, sets=1, seed=seed)
-    report = sweep_generation(tuned, config.guidances, (), processes=processes, wait=wait, progress=progress)
+    report = sweep_generation(tuned, config.guidances, (), processes=processes, progress=progress)
     if report:
         write_json(out / "report.json", report)
-    wait()
+    processes.wait()
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 

@@ -86,7 +86,6 @@ def evaluate_generation(
     config: GenerationEvaluation,
     *,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
     """The report of a model's images, or of existing images, against real ones; empty on all but the main process.
@@ -99,7 +98,7 @@ def evaluate_generation(
     if config.images:
         subject = existing_images(config, network, progress)
     else:
-        subject = drawn_images(config, network, processes, wait, progress)
+        subject = drawn_images(config, network, processes, progress)
     if config.statistics and isinstance(real, StoredStatistics):
         raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
     statistics = usable_statistics(real, network, subject.size)
@@ -191,7 +190,6 @@ def drawn_images(
     config: GenerationEvaluation,
     network: Network,
     processes: Processes,
-    wait: Callable[[], None],
     progress: Announce,
 ) -> Subject:
     """Images that a model draws."""
@@ -216,9 +214,9 @@ def drawn_images(
             known |= {"judge_weights": identity(rejection.judge.network)}
         if processes.is_main:
             claim(out, {name: value for name, value in known.items() if name != "model"})
-        wait()
+        processes.wait()
         advance = progress("drawn", config.count * config.sets)
-        sets = draw_features(pipeline, network, draws, out, processes=processes, wait=wait, advance=advance)
+        sets = draw_features(pipeline, network, draws, out, processes=processes, advance=advance)
         return Measured(sets, about, shown_numbers(config.count, classes), read)
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
