@@ -67,7 +67,7 @@ def test_all_the_evidence_is_encoding(pipeline: VARPipeline) -> None:
     assert torch.equal(packed(steps), pipeline.tokenizer.encode(image).packed.expand(2, -1))
 
 
-def test_evidence_is_the_posterior_by_hand(pipeline: VARPipeline) -> None:
+def test_evidence_is_the_posterior_position_by_position(pipeline: VARPipeline) -> None:
     image = pixels(toy_image(2, 3))
     kept = torch.rand(1, 1, 4, 4)
     hook = EvidenceHook(pipeline.tokenizer, image, kept, strength=1.5)

@@ -1,4 +1,4 @@
-"""The architecture of the tokenizer and its presets, without the networks: quick to import, for help and settings."""
+"""The architecture of the tokenizer and its presets, without torch so that help is quick."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nextscale.pyramid import ScaleSchedule, Size
 
 
 def shared_convolutions(scales: int, convolutions: int = 4) -> tuple[int, ...]:
-    """Which of the shared phi convolutions each scale uses, spread evenly (official code, `quant.py`).
+    """Which of the n shared phi convolutions each of K scales uses, spread evenly (official code, `quant.py`).
 
-    Scale k sits at (k-1)/(K-1) and takes the nearest of the ticks 1/(3n) ... 1 - 1/(3n); exact integer
+    Scale k is at (k-1)/(K-1) and takes the nearest of n evenly spaced ticks from 1/(3n) to 1 - 1/(3n). Integer
     arithmetic with ties upwards reproduces the official map of ten scales, [0,0,1,1,1,2,2,3,3,3].
     """
     if convolutions == 1 or scales == 1:
@@ -107,7 +107,7 @@ def tokenizer_presets() -> dict[str, VQVAEConfig]:
 
 
 def tokenizer_recipes() -> dict[str, dict[str, Any]]:
-    """Training settings of the official tokenizer: those of the authors' single-scale trainer, as a hint."""
+    """Training settings of the official tokenizer, from the authors' single-scale trainer: theirs are not published."""
     return {
         "vae-ch160v4096z32": {
             "batch_size": 768,
