@@ -24,6 +24,7 @@ from nextscale.files import complete_folder, write_json
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)
+Config = TypeVar("Config")
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RUN = "run.json"
@@ -143,7 +144,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not (root / "tokenizer").is_dir() and (root / "transformer").is_dir():
         return PixelTokenizer(load_transformer_config(root).image_size)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
-    config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
+    config = read_config(VQVAEConfig, part)
     return load_part(VQVAE, config, part / WEIGHTS)
 
 
@@ -157,13 +158,17 @@ def load_transformer(folder: Path) -> Any:
 
 def load_transformer_config(folder: Path) -> Any:
     """The architecture of a model folder's transformer."""
-    path = model_folder(folder) / "transformer" / CONFIG
-    return from_dict(family(load_config(folder).kind).config, read_json(path), where=str(path))
+    return read_config(family(load_config(folder).kind).config, model_folder(folder) / "transformer")
 
 
 def load_config(folder: Path) -> ModelConfig:
-    path = model_folder(folder) / CONFIG
-    return from_dict(ModelConfig, read_json(path), where=str(path))
+    """The config.json of a model folder or run folder."""
+    return read_config(ModelConfig, model_folder(folder))
+
+
+def read_config(kind: type[Config], folder: Path) -> Config:
+    """The config.json of a folder as a dataclass. Raises ValueError."""
+    return from_dict(kind, read_json(folder / CONFIG), where=str(folder / CONFIG))
 
 
 def model_folder(folder: Path) -> Path:

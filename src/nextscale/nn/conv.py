@@ -7,6 +7,7 @@ a map, G groups of channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -149,24 +150,26 @@ class Stage(nn.Module):
 
 
 def make_stages(
-    widths: list[int],
+    widths: Sequence[int],
     blocks: int,
     attention_level: int | None,
     dropout: float,
-    resample: type[Downsample] | type[Upsample],
-) -> nn.ModuleList:
-    """A stage for each width after the first, attention in one of them, resampling after all but the last."""
+    resample: Callable[[int], nn.Module],
+) -> nn.Sequential:
+    """A stage for each width after the first, attention at one level, resampling after all but the last."""
     last = len(widths) - 2
-    return nn.ModuleList(
-        Stage(
-            inputs,
-            outputs,
-            blocks,
-            attention=level == attention_level,
-            dropout=dropout,
-            resample=resample(outputs) if level < last else nn.Identity(),
+    return nn.Sequential(
+        *(
+            Stage(
+                inputs,
+                outputs,
+                blocks,
+                attention=level == attention_level,
+                dropout=dropout,
+                resample=resample(outputs) if level < last else nn.Identity(),
+            )
+            for level, (inputs, outputs) in enumerate(pairwise(widths))
         )
-        for level, (inputs, outputs) in enumerate(pairwise(widths))
     )
 
 
@@ -182,52 +185,31 @@ class Middle(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) -> (B, latent, h, w)."""
+    """(B, 3, H, W) -> (B, latent, h, w). `widths` are the channels of the stem and of each level, fine to coarse."""
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        multipliers: tuple[int, ...],
-        blocks: int,
-        latent_channels: int,
-        patch: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
+        self, widths: Sequence[int], blocks: int, latent_channels: int, *, patch: int, attention: bool, dropout: float
     ) -> None:
         super().__init__()
-        widths = [channels * multiplier for multiplier in multipliers]
-        attention_level = len(widths) - 1 if attention else None
         self.stem = nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity()
-        self.conv_in = nn.Conv2d(3 * patch**2, channels, 3, padding=1)
-        self.stages = make_stages([channels, *widths], blocks, attention_level, dropout, Downsample)
+        self.conv_in = nn.Conv2d(3 * patch**2, widths[0], 3, padding=1)
+        self.stages = make_stages(widths, blocks, len(widths) - 2 if attention else None, dropout, Downsample)
         self.middle = Middle(widths[-1], attention=attention, dropout=dropout)
         self.norm_out = normalisation(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.conv_in(self.stem(images).contiguous(memory_format=torch.channels_last))
-        for stage in self.stages:
-            hidden = stage(hidden)
-        return self.conv_out(group_norm_silu(self.middle(hidden), self.norm_out))
+        return self.conv_out(group_norm_silu(self.middle(self.stages(hidden)), self.norm_out))
 
 
 class Decoder(nn.Module):
-    """(B, latent, h, w) -> (B, 3, H, W), unclamped."""
+    """(B, latent, h, w) -> (B, 3, H, W), unclamped. `widths` are the channels of each level, coarse to fine."""
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        multipliers: tuple[int, ...],
-        blocks: int,
-        latent_channels: int,
-        patch: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
+        self, widths: Sequence[int], blocks: int, latent_channels: int, *, patch: int, attention: bool, dropout: float
     ) -> None:
         super().__init__()
-        widths = [channels * multiplier for multiplier in reversed(multipliers)]  # coarse to fine
         self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
         self.middle = Middle(widths[0], attention=attention, dropout=dropout)
         self.stages = make_stages([widths[0], *widths], blocks, 0 if attention else None, dropout, Upsample)
@@ -237,6 +219,4 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = self.middle(self.conv_in(latents.contiguous(memory_format=torch.channels_last)))
-        for stage in self.stages:
-            hidden = stage(hidden)
-        return self.tail(self.conv_out(group_norm_silu(hidden, self.norm_out)))
+        return self.tail(self.conv_out(group_norm_silu(self.stages(hidden), self.norm_out)))

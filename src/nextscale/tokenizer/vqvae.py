@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +25,16 @@ class VQVAE(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = config.schedule
-        names = ("channels", "multipliers", "latent_channels", "patch", "attention", "dropout")
-        shared = {name: getattr(config, name) for name in names}
-        self.encoder = Encoder(blocks=config.encoder_blocks, **shared)
-        self.decoder = Decoder(blocks=config.decoder_blocks, **shared)
-        self.quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
-        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        latents, widths = config.latent_channels, [config.channels * multiplier for multiplier in config.multipliers]
+        shared: Any = {"patch": config.patch, "attention": config.attention, "dropout": config.dropout}
+        self.encoder = Encoder([config.channels, *widths], config.encoder_blocks, latents, **shared)
+        self.decoder = Decoder(widths[::-1], config.decoder_blocks, latents, **shared)
+        self.quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
         self.quantizer = ResidualQuantizer(
             self.schedule,
             codebook_size=config.codebook_size,
-            channels=config.latent_channels,
+            channels=latents,
             phi_map=config.phi_map,
             beta=config.beta,
         )
