@@ -21,17 +21,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """A torch device; `auto` is the first available of CUDA, MPS and CPU. Raises ValueError for one that is missing."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if str(device) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next((kind for kind, present in available.items() if present), "cpu"))
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from error
-    missing_cuda = resolved.type == "cuda" and not torch.cuda.is_available()
-    missing_mps = resolved.type == "mps" and not torch.backends.mps.is_available()
-    if missing_cuda or missing_mps:
+    if not available.get(resolved.type, True):
         raise ValueError(f"device {device!r} is not available on this machine; use --device auto or cpu")
     return resolved
 

@@ -159,12 +159,7 @@ class Editor:
         return self.first.known_part()
 
     def steps(
-        self,
-        classes: Tensor,
-        generators: Sequence[torch.Generator],
-        sampling: SamplingConfig,
-        *,
-        soften: bool = False,
+        self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig, *, soften: bool = False
     ) -> Iterator[EditStep]:
         """Variations of classes (B,), one generator each, a scale at a time, region after region.
 

@@ -123,12 +123,7 @@ class SelfAttention(nn.Module):
         return query.to(value.dtype), key, value, 1.0
 
     def forward(
-        self,
-        x_BLC: Tensor,
-        *,
-        groups: Sequence[Group] = (),
-        cache: KeyValueCache | None = None,
-        layer: int = 0,
+        self, x_BLC: Tensor, *, groups: Sequence[Group] = (), cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
         batch, length, width = x_BLC.shape
         query, key, value, softmax_scale = self.project(x_BLC)
