@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ Make = Callable[..., Path]
 FAST = OptimiserConfig(learning_rate=2e-2, ema=0.9, warmup=0.05)
 
 
-def stage1_config(data: Path, out: Path, **changes: object) -> TokenizerTraining:
+def stage1_config(data: Path, out: Path, **changes: Any) -> TokenizerTraining:
     settings: dict = {
         "steps": 12,
         "batch_size": 6,
@@ -33,7 +34,7 @@ def stage1_config(data: Path, out: Path, **changes: object) -> TokenizerTraining
     return TokenizerTraining(data=str(data), out=str(out), **{"heldout": str(data)} | settings | changes)
 
 
-def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: object) -> TransformerTraining:
+def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: Any) -> TransformerTraining:
     settings: dict = {
         "steps": 12,
         "batch_size": 6,
