@@ -20,8 +20,6 @@ from typing import Any
 
 from nextscale.bench.cost import training_flops
 from nextscale.config import from_dict, read_json, read_json_lines, to_dict
-from nextscale.data.source import ImageSource, open_source
-from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.families import family
 from nextscale.families.config import family_presets
 from nextscale.files import write_json
@@ -29,6 +27,7 @@ from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
 from nextscale.scaling.fits import UNIT
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.images import open_indexed
 from nextscale.training.run import LOG, identity_of, read_record
 from nextscale.training.stage2 import train_transformer
 
@@ -40,7 +39,7 @@ SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser
 
 def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
     """The training of one depth. Raises ValueError when the data has fewer images than asked for."""
-    there = len(opened(config.data, config))
+    there = len(open_indexed(config.data, config))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -100,15 +99,8 @@ def require_same(result: Path, training: TransformerTraining) -> None:
                 "choose another --out"
             )
     for name in ("data", "heldout"):
-        if name in before.inputs and before.inputs[name] != identity_of(opened(now[name], training)):
+        if name in before.inputs and before.inputs[name] != identity_of(open_indexed(now[name], training)):
             raise ValueError(f"{result}: was made with other {name} than {now[name]} holds now; choose another --out")
-
-
-def opened(data: str, columns: ScalingRun | TransformerTraining) -> TokenCache | ImageSource:
-    """Tokens, or images of the columns that the settings name."""
-    if is_token_cache(data):
-        return open_tokens(data)
-    return open_source(data, label_column=columns.label_column, image_column=columns.image_column)
 
 
 def result_path(out: Path, kind: str, depth: int) -> Path:
