@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from nextscale.bench.machine import peak_memory, reset_peak_memory
 from nextscale.checkpoint import assigned
 from nextscale.cli.tables import print_table
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.families.var import VAR
 from nextscale.files import write_json
 from nextscale.nn.transformer import no_decay

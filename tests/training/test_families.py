@@ -8,7 +8,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.cli import main
-from nextscale.families.table import family_of, kinds
+from nextscale.families import family_of, kinds
 from toys import make_pipeline, make_tokenizer
 
 Make = Callable[..., Path]

@@ -12,7 +12,7 @@ from nextscale.bench.cost import training_flops
 from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
-from nextscale.families.table import kinds
+from nextscale.families import kinds
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.config import TokenizerTraining, TransformerTraining

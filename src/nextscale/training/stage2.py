@@ -21,13 +21,14 @@ from nextscale.checkpoint import ModelConfig, assigned, fingerprint, save_model
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
+from nextscale.families import family_of
 from nextscale.families.base import Figures
-from nextscale.families.table import family_of
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import DTYPES, autocast
+from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import TransformerTraining
 from nextscale.training.heldout import (
     class_places,
@@ -226,7 +227,7 @@ class TransformerStage(Stage[TransformerTraining]):
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
         dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
-        pipeline = VARPipeline(self.tokenizer, model.eval(), about)
+        pipeline = VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
         classes = list(range(min(16, len(self.names)))) or [None]
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)

@@ -12,8 +12,8 @@ from nextscale.bench.cost import training_flops
 from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
+from nextscale.families import family
 from nextscale.families.config import transformer_presets
-from nextscale.families.table import family
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 from nextscale.training.images import spread
 
