@@ -14,7 +14,8 @@ from nextscale.bench.cost import (
     sampling_steps,
     training_flops,
 )
-from nextscale.families import family, kinds
+from nextscale.families import family
+from nextscale.families.config import ARCHITECTURES
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
@@ -25,7 +26,7 @@ SCALES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     torch.manual_seed(0)
@@ -48,12 +49,12 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
 
 
 def test_steps() -> None:
-    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in kinds()}
+    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in ARCHITECTURES}
     assert steps == {"var": 3, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_work_is_that_of_the_cost(kind: str) -> None:
     config = family(kind).config(depth=6, scales=SCALES[kind], codebook_size=64)
     found = sum(one.flops for one in passes(config, item=2))
