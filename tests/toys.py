@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +20,12 @@ from nextscale.scaling.fits import UNIT
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
+FAMILY_SCALES = {"var": SCALES, "raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),)}
+"""Maps that a toy of each kind predicts."""
 CLASS_NAMES = ("blue", "green", "red")
 
 
-def tokenizer_config(**changes: object) -> VQVAEConfig:
+def tokenizer_config(**changes: Any) -> VQVAEConfig:
     settings: dict = {
         "scales": SCALES, "codebook_size": 32, "latent_channels": 8, "channels": 16, "multipliers": (1, 2),
         "encoder_blocks": 1, "decoder_blocks": 1, "patch": 2, "attention": False,
@@ -30,12 +33,12 @@ def tokenizer_config(**changes: object) -> VQVAEConfig:
     return VQVAEConfig(**settings | changes)
 
 
-def transformer_config(**changes: object) -> VARConfig:
+def transformer_config(**changes: Any) -> VARConfig:
     settings: dict = {"depth": 2, "scales": SCALES, "codebook_size": 32, "latent_channels": 8, "classes": 3}
     return VARConfig(**settings | changes)
 
 
-def make_tokenizer(seed: int = 0, **changes: object) -> VQVAE:
+def make_tokenizer(seed: int = 0, **changes: Any) -> VQVAE:
     """A tokenizer whose codes are spread like its features, so that many of them are used."""
     torch.manual_seed(seed)
     model = VQVAE(tokenizer_config(**changes))
@@ -43,7 +46,7 @@ def make_tokenizer(seed: int = 0, **changes: object) -> VQVAE:
     return model.eval()
 
 
-def make_transformer(seed: int = 0, **changes: object) -> VAR:
+def make_transformer(seed: int = 0, **changes: Any) -> VAR:
     """A transformer whose weights all matter: the initial rule leaves heads and branches nearly silent."""
     torch.manual_seed(seed)
     model = VAR(transformer_config(**changes))
@@ -52,16 +55,16 @@ def make_transformer(seed: int = 0, **changes: object) -> VAR:
     return model.eval()
 
 
-def make_pipeline(seed: int = 0, **changes: object) -> VARPipeline:
+def make_pipeline(seed: int = 0, **changes: Any) -> VARPipeline:
     classes = changes.get("classes", 3)
     names = CLASS_NAMES if classes == 3 else ()
     config = ModelConfig(class_names=names, guidance=2.0, top_k=8, top_p=0.9)
     return VARPipeline(make_tokenizer(seed), make_transformer(seed, **changes), config)
 
 
-def make_baseline(kind: str, **changes: object) -> VARPipeline:
-    """A model of another kind as it is initialised, over a map of 4 x 4."""
-    settings: dict = {"depth": 1, "heads": 1, "scales": ((4, 4),), "latent_channels": 8, "classes": 3}
+def make_baseline(kind: str, **changes: Any) -> VARPipeline:
+    """A model of another kind as it is initialised."""
+    settings: dict = {"depth": 1, "heads": 1, "scales": FAMILY_SCALES[kind], "latent_channels": 8, "classes": 3}
     if kind != "dit":
         settings["codebook_size"] = 32
     one = family(kind)

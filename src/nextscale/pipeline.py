@@ -51,15 +51,13 @@ class VARPipeline:
     over `editing` and `config` where these are given.
     """
 
-    tokenizer: VQVAE
-
     def __init__(self, tokenizer: Any, transformer: Any, config: ModelConfig) -> None:
         """`tokenizer` is a PixelTokenizer for models of pixels. Raises ValueError where the scales differ."""
         if isinstance(tokenizer, VQVAE) and tokenizer.schedule != transformer.schedule:
             raise ValueError(
                 f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
             )
-        self.tokenizer = tokenizer
+        self.tokenizer: VQVAE = tokenizer
         self.transformer = transformer
         self.config = config
 

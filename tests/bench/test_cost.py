@@ -14,24 +14,20 @@ from nextscale.bench.cost import (
     sampling_steps,
     training_flops,
 )
-from nextscale.families import family
-from nextscale.families.config import ARCHITECTURES
+from nextscale.families import family, kinds
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
-from toys import make_tokenizer
-
-SCALES = {
-    "var": ((1, 1), (2, 2), (4, 4)), "raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),),
-}  # fmt: skip
+from toys import FAMILY_SCALES, make_tokenizer
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", kinds())
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     torch.manual_seed(0)
-    one, tokenizer = family(kind), make_tokenizer(scales=SCALES[kind])
-    settings: dict = {"depth": 2, "scales": SCALES[kind], "codebook_size": 32, "latent_channels": 8, "classes": 3}
+    one, scales = family(kind), FAMILY_SCALES[kind]
+    tokenizer = make_tokenizer(scales=scales)
+    settings: dict = {"depth": 2, "scales": scales, "codebook_size": 32, "latent_channels": 8, "classes": 3}
     model = one.network(one.config(**settings))
     model.initialise(gamma=1.0)
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
@@ -49,14 +45,14 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
 
 
 def test_steps() -> None:
-    steps = {kind: sampling_steps(family(kind).config(scales=SCALES[kind])) for kind in ARCHITECTURES}
-    assert steps == {"var": 3, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
+    steps = {kind: sampling_steps(family(kind).config(scales=FAMILY_SCALES[kind])) for kind in kinds()}
+    assert steps == {"var": 4, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", kinds())
 def test_work_is_that_of_the_cost(kind: str) -> None:
-    config = family(kind).config(depth=6, scales=SCALES[kind], codebook_size=64)
+    config = family(kind).config(depth=6, scales=FAMILY_SCALES[kind], codebook_size=64)
     found = sum(one.flops for one in passes(config, item=2))
     whole = model_flops(config, sequences=2)
     assert found == pytest.approx(whole.total, rel=0.25), "all but AdaLN's rows and what embeds"

@@ -18,10 +18,9 @@ from nextscale.runtime import image_generator
 from nextscale.sampling.draw import draw_next
 from nextscale.sampling.likelihood import teacher_inputs, token_log_probabilities
 from nextscale.sampling.step import SamplingConfig, SamplingHook, pyramid_of
-from toys import make_tokenizer
+from toys import FAMILY_SCALES, make_tokenizer
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
-SCALES = {"raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),)}
 
 
 def lively(model: nn.Module) -> nn.Module:
@@ -33,9 +32,9 @@ def lively(model: nn.Module) -> nn.Module:
 
 
 def toy(kind: str, **changes: object):
-    settings: dict = {"depth": 2, "scales": SCALES[kind], "codebook_size": 32, "latent_channels": 8, "classes": 3}
-    one = family(kind)
-    return lively(one.network(one.config(**settings | changes))), make_tokenizer(scales=SCALES[kind])
+    one, scales = family(kind), FAMILY_SCALES[kind]
+    settings: dict = {"depth": 2, "scales": scales, "codebook_size": 32, "latent_channels": 8, "classes": 3}
+    return lively(one.network(one.config(**settings | changes))), make_tokenizer(scales=scales)
 
 
 def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2), hook=None) -> list:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale import ScaleSchedule, VARPipeline
+from nextscale import ScaleSchedule, VARPipeline, families
 from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
 from nextscale.cli import main
 from nextscale.conditions import Conditions
@@ -114,10 +114,17 @@ class GANFamily(Family):
         return 2.0 * config.noise * 3 * config.image_size[0] * config.image_size[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """The made-up family is known to the tests of this file alone."""
+    register(GANFamily())
+    yield
+    families._registered.pop("gan")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training of the made-up family."""
-    register(GANFamily())
     out = tmp_path_factory.mktemp("gan") / "run"
     for label, name in enumerate(CLASS_NAMES):
         folder = out.parent / "images" / name
@@ -136,7 +143,6 @@ def settings_of(out: Path) -> Any:
 
 
 def test_it_is_listed() -> None:
-    register(GANFamily())
     assert "gan" in kinds() and family("gan").title == "toy GAN"
     assert family_of(GANConfig()) is family("gan")
 

@@ -42,7 +42,7 @@ class Many(ImageSource):
         object.__setattr__(self, "side", side)
 
     def read(self, index: int) -> tuple[Image.Image, None]:
-        return Image.new("RGB", (self.side, self.side)), None  # pyright: ignore[reportAttributeAccessIssue]
+        return Image.new("RGB", (self.side, self.side)), None
 
 
 @pytest.mark.parametrize(
