@@ -59,7 +59,7 @@ class Draws:
         return range(number * SHARD, min(number * SHARD + SHARD, self.count))
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
+def claim_folder(out: Path, settings: dict[str, Any]) -> None:
     """Start in an empty folder, or continue in one that was started with the same settings.
 
     `settings` hold all that the shards depend on. Raises ValueError naming those that differ.

@@ -37,7 +37,7 @@ SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
-def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
+def training_of_depth(config: ScalingRun, depth: int) -> TransformerTraining:
     """The training of one depth. Raises ValueError when the data has fewer images than asked for."""
     there = len(open_indexed(config.data, config))
     images = config.images or there
@@ -62,7 +62,7 @@ def run_depths(config: ScalingRun) -> list[Path]:
     out = Path(config.out)
     if launched_processes().world > 1:
         raise ValueError("scaling runs train one depth per process; start one on each host instead of under torchrun")
-    wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # raises first
+    wanted = [(depth, training_of_depth(config, depth)) for depth in sorted(config.depths)]  # raises first
     for depth, training in wanted:
         training = replace(training, precision=shared_precision(config))
         result = result_path(out, config.kind, depth)
@@ -75,7 +75,7 @@ def run_depths(config: ScalingRun) -> list[Path]:
                 logger.info("%s is trained elsewhere: %s names the process", result.stem, result.with_suffix(".claim"))
                 continue
             train_transformer(training, resume=True)
-            write_json(result, result_of(config.kind, depth, training))
+            write_json(result, result_of_depth(config.kind, depth, training))
     return [path for depth, _ in wanted if (path := result_path(out, config.kind, depth)).is_file()]
 
 
@@ -151,7 +151,7 @@ def alive(process: int) -> bool:
     return True
 
 
-def result_of(kind: str, depth: int, training: TransformerTraining) -> dict[str, Any]:
+def result_of_depth(kind: str, depth: int, training: TransformerTraining) -> dict[str, Any]:
     """The figures of one depth at the end of its training, and their curve until then, from the run's metrics."""
     run = Path(training.out)
     model = from_dict(family(kind).config, read_json(run / "config.json")["model"])
