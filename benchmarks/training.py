@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from nextscale.bench.machine import peak_memory, reset_peak_memory
 from nextscale.checkpoint import assigned
 from nextscale.cli.tables import print_table
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.families.var import VAR
 from nextscale.files import write_json
 from nextscale.nn.transformer import no_decay
@@ -43,7 +43,7 @@ from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import OptimiserConfig
-from nextscale.training.optimisation import Updater, build_optimiser, set_schedule
+from nextscale.training.optimisation import Updater, set_schedule
 from nextscale.training.stage2 import drop_classes, split_batch, suggested_parts
 from official_parity import VARIANTS, build_reference, pictures
 
@@ -233,15 +233,14 @@ def our_step(task: Task) -> Work:
     if not task.dropout:
         for block in model.blocks:
             block.drop_path.rate = 0.0
-    optimiser = build_optimiser(model, OPTIMISER, no_decay)
-    updater = Updater(model, optimiser, clip=OPTIMISER.clip)
+    updater = Updater(model, OPTIMISER, no_decay)
     model.train()
 
     def step(number: int) -> float:
         tokens, classes, chance = task.tokens(number)
         rate = CLASS_DROPOUT if task.dropout else 0.0
         classes = drop_classes(classes, chance, rate=rate, unconditional=config.unconditional)
-        schedule(optimiser, number, task)
+        schedule(updater.optimiser, number, task)
         parts = split_batch(tokens, classes, suggested_parts(tokens, CPU))
         total = 0.0
         with autocast(CPU, task.precision):

@@ -7,7 +7,7 @@ import torch
 
 from nextscale import VARPipeline
 from nextscale.catalogue import BUNDLED, find_model
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.official import OFFICIAL_FILES, OFFICIAL_TOKENIZER, save_official
 from toys import make_pipeline, make_tokenizer, make_transformer
 

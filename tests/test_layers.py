@@ -26,12 +26,20 @@ LAYERS = (
     ("tokenizer",),
     ("sampling",),
     ("families",),
-    ("checkpoint", "official", "official_files", "catalogue", "data"),
+    ("data",),
+    ("checkpoint", "official", "official_files"),
+    ("catalogue",),
     ("editing",),
     ("results", "pipeline"),
-    ("training", "evaluation", "bench", "scaling"),
-    ("cli", "studio", "server", "__main__"),
+    ("evaluation",),
+    ("bench",),
+    ("training",),
+    ("scaling",),
+    ("server",),
+    ("studio",),
+    ("cli", "__main__"),
 )
+"""A package has a layer of its own, so that no two import each other; single modules may share one."""
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -81,3 +89,16 @@ def test_library_modules_do_not_print() -> None:
             continue
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         assert "print" not in {ast.unparse(call.func) for call in calls}, path
+
+
+def test_a_package_has_a_layer_of_its_own() -> None:
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    shared = [names for names in LAYERS if len(names) > 1 and packages & set(names) - {"cli"}]
+    assert not shared and packages <= set(LAYER)
+
+
+def test_the_core_is_small() -> None:
+    core = [
+        path for path in MODULES if path.relative_to(PACKAGE).parts[0] in ("nn", "tokenizer", "sampling", "families")
+    ]
+    assert len(core) + 1 <= 30, "with pyramid.py"

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import ModelConfig
-from nextscale.families.table import family
+from nextscale.families import family
 from nextscale.families.var import VAR, VARConfig
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline

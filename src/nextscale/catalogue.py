@@ -50,7 +50,7 @@ class StoredModel(Protocol):
 
     def config(self) -> ModelConfig: ...
 
-    def tokenizer(self) -> VQVAE: ...
+    def tokenizer(self) -> Any: ...
 
     def transformer(self) -> Any: ...
 
@@ -68,7 +68,7 @@ class FolderModel:
     def config(self) -> ModelConfig:
         return load_config(self.folder)
 
-    def tokenizer(self) -> VQVAE:
+    def tokenizer(self) -> Any:
         return load_tokenizer(self.folder)
 
     def transformer(self) -> Any:

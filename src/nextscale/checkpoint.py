@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
-from nextscale.families.table import family
+from nextscale.families import family
 from nextscale.files import complete_folder, write_json
-from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = "model.safetensors"
@@ -138,9 +138,11 @@ def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None
         raise ValueError(f"{where}: the weights do not fit config.json: {'; '.join(problems[:3])}{more}")
 
 
-def load_tokenizer(folder: Path) -> VQVAE:
-    """The tokenizer of a model folder, run folder or tokenizer folder."""
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, run folder or tokenizer folder; what stands for it in a model of pixels."""
     root = model_folder(folder)
+    if not (root / "tokenizer").is_dir() and (root / "transformer").is_dir():
+        return PixelTokenizer(load_transformer_config(root).image_size)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
     config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
     return load_part(VQVAE, config, part / WEIGHTS)
@@ -151,9 +153,13 @@ def load_transformer(folder: Path) -> Any:
     part = model_folder(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
-    kind = family(load_config(folder).kind)
-    config = from_dict(kind.config, read_json(part / CONFIG), where=str(part / CONFIG))
-    return load_part(kind.network, config, part / WEIGHTS)
+    return load_part(family(load_config(folder).kind).network, load_transformer_config(folder), part / WEIGHTS)
+
+
+def load_transformer_config(folder: Path) -> Any:
+    """The architecture of a model folder's transformer."""
+    path = model_folder(folder) / "transformer" / CONFIG
+    return from_dict(family(load_config(folder).kind).config, read_json(path), where=str(path))
 
 
 def load_config(folder: Path) -> ModelConfig:
@@ -203,14 +209,14 @@ def save_model(
     folder: Path,
     config: ModelConfig,
     *,
-    tokenizer: VQVAE | None,
+    tokenizer: Any,
     transformer: Any | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a whole model folder; it appears only when complete."""
     with complete_folder(folder) as partial:
         write_json(partial / CONFIG, to_dict(config))
-        if tokenizer is not None:
+        if isinstance(tokenizer, VQVAE):
             save_part(partial / "tokenizer", tokenizer.config, tokenizer, dtype)
         if transformer is not None:
             save_part(partial / "transformer", transformer.config, transformer, dtype)

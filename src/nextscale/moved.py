@@ -12,9 +12,10 @@ from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
     "nextscale.models": (),
+    "nextscale.families.table": ("nextscale.families",),
     "nextscale.models.config": ("nextscale.families.config",),
     "nextscale.models.dit": ("nextscale.families.dit",),
-    "nextscale.models.families": ("nextscale.families.table",),
+    "nextscale.models.families": ("nextscale.families",),
     "nextscale.models.maskgit": ("nextscale.families.maskgit",),
     "nextscale.models.raster": ("nextscale.families.raster",),
     "nextscale.models.rq": ("nextscale.families.rq",),

@@ -26,13 +26,13 @@ from nextscale.editing.draw import AUTO, Wanted, draw_edits, draw_in_turn, edit_
 from nextscale.editing.masks import Box, MaskLike, mask_values
 from nextscale.editing.outpaint import Expansion
 from nextscale.editing.regions import resized
+from nextscale.families import family_of
 from nextscale.families.base import Family
-from nextscale.families.table import family_of
 from nextscale.families.var import VAR
 from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare, unpack_linears
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.results import Generation, GenerationStep, decoded, generation_of
+from nextscale.results import Generation, GenerationStep, generation_of
 from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
 from nextscale.sampling.rejection import Drawing, Rejection
@@ -51,13 +51,13 @@ class VARPipeline:
     over `editing` and `config` where these are given.
     """
 
-    def __init__(self, tokenizer: VQVAE, transformer: Any, config: ModelConfig) -> None:
-        """`tokenizer` is None for families that model pixels. Raises ValueError where the parts do not fit together."""
-        if tokenizer is not None and tokenizer.schedule != transformer.schedule:
+    def __init__(self, tokenizer: Any, transformer: Any, config: ModelConfig) -> None:
+        """`tokenizer` is a PixelTokenizer for models of pixels. Raises ValueError where the scales differ."""
+        if isinstance(tokenizer, VQVAE) and tokenizer.schedule != transformer.schedule:
             raise ValueError(
                 f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
             )
-        self.tokenizer = tokenizer
+        self.tokenizer: VQVAE = tokenizer
         self.transformer = transformer
         self.config = config
 
@@ -103,8 +103,7 @@ class VARPipeline:
         Raises ValueError for a model that is in int8 already.
         """
         dtype = prepare(self.transformer, device, dtype)
-        if self.tokenizer is not None:
-            self.tokenizer.to(device).set_decoder_dtype(dtype)
+        self.tokenizer.to(device).set_decoder_dtype(dtype)
         return self
 
     def compile(self, **options: Any) -> Self:
@@ -248,8 +247,8 @@ class VARPipeline:
         for labels, generators in drawing.batches(batch_size or self.default_batch_size):
             asked = {"generators": generators, "config": settled}
             drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
-        drawn = drawing.finish(self.tokenizer)
-        return generation_of([to_images(decoded(self.tokenizer, one))[0] for one in drawn.accumulated.split(1)], drawn)
+        drawn, decode = drawing.finish(self.tokenizer), self.tokenizer.decode_features
+        return generation_of([to_images(decode(one))[0] for one in drawn.accumulated.split(1)], drawn)
 
     def editor(
         self,

@@ -43,19 +43,14 @@ class GenerationStep:
     "(B, h_k, w_k) int64."
     accumulated: Tensor
     "Sum of all scales so far, (B, C, h, w) float32."
-    tokenizer: VQVAE | None
-    "What makes images of it; None where the sum is the images."
+    tokenizer: VQVAE
+    "What makes images of it."
 
     def preview(self) -> list[Image.Image]:
         """The images as they stand after this scale."""
-        return [to_images(decoded(self.tokenizer, one))[0] for one in self.accumulated.split(1)]
+        return to_images(self.tokenizer.decode_each(self.accumulated))
 
 
 def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:
     """What was drawn, and the images that were made of it."""
     return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
-
-
-def decoded(tokenizer: VQVAE | None, accumulated: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] of what was accumulated, which is the images where there is no tokenizer."""
-    return accumulated.clamp(-1, 1) if tokenizer is None else tokenizer.decode_features(accumulated)

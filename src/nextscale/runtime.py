@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import distributed as dist
 
 from nextscale.config import require_seed
 
@@ -120,6 +121,11 @@ class Processes:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Wait until every process of a group has come here; without a group, return at once."""
+        if dist.is_initialized():
+            dist.barrier()
 
 
 def launched_processes() -> Processes:

@@ -14,7 +14,7 @@ from nextscale.bench.cost import (
     sampling_steps,
     training_flops,
 )
-from nextscale.families.table import family, kinds
+from nextscale.families import family, kinds
 from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig

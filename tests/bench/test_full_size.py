@@ -10,7 +10,7 @@ import torch
 from nextscale.bench import full_size
 from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
 from nextscale.cli import main
-from nextscale.families.table import family
+from nextscale.families import family
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
 

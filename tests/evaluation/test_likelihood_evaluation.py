@@ -15,6 +15,7 @@ from nextscale.data.source import open_source
 from nextscale.evaluation.likelihood import LikelihoodEvaluation, evaluate_likelihood
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
+from toys import make_baseline
 
 Make = Callable[..., Path]
 
@@ -106,3 +107,9 @@ def test_the_command_shows_and_keeps_the_report(
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["classification"]["means_of"] == 18 and report["classification"]["nearest_chance"] == 1 / 3
     assert 0 <= report["classification"]["nearest_class_mean"] <= 1
+
+
+def test_models_without_likelihoods_are_refused(config: LikelihoodEvaluation, tmp_path: Path) -> None:
+    make_baseline("maskgit").save_pretrained(tmp_path / "maskgit")
+    with pytest.raises(ValueError, match="gives no probabilities of token pyramids"):
+        evaluate_likelihood(replace(config, model=str(tmp_path / "maskgit")))

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nextscale.families import raster, rq
+from nextscale.conditions import ClassLabels
+from nextscale.families import family, family_of, kinds, raster, rq
 from nextscale.families.config import family_presets
 from nextscale.families.dit import DiT, DiTConfig, frequencies, noise_scheduler, sample_diffusion
 from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_counts, masked_share, sample_masked
 from nextscale.families.raster import Raster, RasterConfig
 from nextscale.families.rq import RQConfig, RQTransformer
-from nextscale.families.table import family, family_of, kinds
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import image_generator
 from nextscale.sampling.draw import draw_next
@@ -144,7 +144,8 @@ def test_masked_generation_keeps_what_it_has_and_ends_with_all(monkeypatch: pyte
     monkeypatch.setattr(MaskGIT, "predict_masked", recording)
     generators = [image_generator(0), image_generator(1)]
     config = SamplingConfig(guidance=1.0, top_k=0, top_p=0.0, steps=5)
-    steps = list(sample_masked(model, tokenizer.quantizer, torch.tensor([0, 1]), generators=generators, config=config))
+    wanted = ClassLabels(torch.tensor([0, 1]), 3)
+    steps = list(sample_masked(model, tokenizer.quantizer, wanted, generators=generators, config=config))
     assert [int(mask.sum()) // 2 for mask in masks] == [16, *masked_counts(16, 5)[:-1]]
     for before, after, step, following in zip(masks, masks[1:], steps, steps[1:], strict=False):
         assert not (after & ~before).any(), "what was known is never masked again"
@@ -179,8 +180,8 @@ def test_diffusion_recovers_a_known_gaussian() -> None:
     model = Optimal(config)
     generators = [image_generator(seed) for seed in range(64)]
     plain = SamplingConfig(guidance=0.0, steps=250)
-    classes = torch.zeros(64, dtype=torch.int64)
-    *_, last = sample_diffusion(model, tokenizer.quantizer, classes, generators=generators, config=plain)
+    wanted = ClassLabels(torch.zeros(64, dtype=torch.int64), 3)
+    *_, last = sample_diffusion(model, tokenizer.quantizer, wanted, generators=generators, config=plain)
     values = last.accumulated / 2.0
     assert float(values.mean()) == pytest.approx(mean, abs=0.01)
     assert float(values.std()) == pytest.approx(spread, abs=0.01)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.fits import read_results
@@ -28,7 +28,7 @@ from nextscale.studio.generate import chosen_of, generate_live
 from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
 from nextscale.studio.scaling import plotted, result_sets
-from toys import make_pipeline, toy_image
+from toys import make_baseline, make_pipeline, toy_image
 
 
 @pytest.fixture
@@ -247,6 +247,13 @@ def test_two_models_race_by_their_own_clocks(desk: Desk, pipeline: VARPipeline) 
     shown = [[pictures[number] for pictures, _ in frames if pictures[number]][-1] for number in range(2)]
     assert [one.tobytes() for one in shown if one] == [one.tobytes() for one in wanted]
     assert all(None in pictures for pictures, _ in frames), "a picture that did not change is sent again"
+
+
+@pytest.mark.parametrize(("kind", "passes"), [("raster", 16), ("rq", 16), ("maskgit", 8), ("dit", 20)])
+def test_clocks_count_passes_of_the_transformer(desk: Desk, kind: str, passes: int) -> None:
+    desk.rival = make_baseline(kind, **({"sampling_steps": passes} if kind == "dit" else {}))
+    *_, (_, (clock, _)) = race_live(desk, "blue", 0)
+    assert clock.startswith(f"{passes} steps, ") and clock.endswith("finished")
 
 
 def test_seeds() -> None:

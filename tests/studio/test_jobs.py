@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from nextscale.studio import jobs
-from nextscale.studio.events import Refused, lenient, told
+from nextscale.studio.events import Refused, errors_as_messages, lenient
 from nextscale.studio.jobs import Job, Update, Visitors
 from toys import toy_image
 
@@ -142,7 +142,7 @@ def test_what_the_user_got_wrong_leaves_the_page_as_it_is(monkeypatch: pytest.Mo
     said: list[str] = []
     monkeypatch.setattr(gr, "Warning", lambda message, **_: said.append(message))
 
-    @told
+    @errors_as_messages
     def wrong() -> None:
         raise ValueError("no <b> such\n class")
 

@@ -19,18 +19,35 @@ FAST = OptimiserConfig(learning_rate=2e-2, ema=0.9, warmup=0.05)
 
 def stage1_config(data: Path, out: Path, **changes: Any) -> TokenizerTraining:
     settings: dict = {
-        "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "restart_every": 3,
-        "heldout_images": 8, "precision": "fp32", "device": "cpu", "model": tokenizer_config(), "optimiser": FAST,
-    }  # fmt: skip
+        "steps": 12,
+        "batch_size": 6,
+        "log_every": 2,
+        "sample_every": 6,
+        "checkpoint_every": 4,
+        "restart_every": 3,
+        "heldout_images": 8,
+        "precision": "fp32",
+        "device": "cpu",
+        "model": tokenizer_config(),
+        "optimiser": FAST,
+    }
     return TokenizerTraining(data=str(data), out=str(out), **{"heldout": str(data)} | settings | changes)
 
 
 def stage2_config(data: Path, tokenizer: Path, out: Path, **changes: Any) -> TransformerTraining:
     settings: dict = {
-        "steps": 12, "batch_size": 6, "log_every": 2, "sample_every": 6, "checkpoint_every": 4, "enlarge": 1.0,
-        "heldout_images": 8, "precision": "fp32", "device": "cpu", "optimiser": FAST,
+        "steps": 12,
+        "batch_size": 6,
+        "log_every": 2,
+        "sample_every": 6,
+        "checkpoint_every": 4,
+        "enlarge": 1.0,
+        "heldout_images": 8,
+        "precision": "fp32",
+        "device": "cpu",
+        "optimiser": FAST,
         "model": transformer_config(drop_path=0.1),
-    }  # fmt: skip
+    }
     return TransformerTraining(data=str(data), tokenizer=str(tokenizer), out=str(out), **settings | changes)
 
 

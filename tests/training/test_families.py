@@ -10,7 +10,7 @@ import torch
 from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.cli import main
-from nextscale.families.table import family_of, kinds
+from nextscale.families import family_of, kinds
 from toys import FAMILY_SCALES, make_pipeline, make_tokenizer
 from training.small_runs import weights
 
@@ -33,10 +33,31 @@ def test_a_kind_trains_resumes_and_generates(
 ) -> None:
     data, tokenizer = str(image_folder()), tokenizer_folder(kind)
     common = [
-        "train", kind, "--preset", "tiny", "--depth", "1", "--tokenizer", tokenizer, "--data", data, "--heldout", data,
-        "--batch-size", "4", "--learning-rate", "0.1", "--checkpoint-every", "2", "--sample-every", "4", "--top-k", "0",
-        "--top-p", "0",
-    ]  # fmt: skip
+        "train",
+        kind,
+        "--preset",
+        "tiny",
+        "--depth",
+        "1",
+        "--tokenizer",
+        tokenizer,
+        "--data",
+        data,
+        "--heldout",
+        data,
+        "--batch-size",
+        "4",
+        "--learning-rate",
+        "0.1",
+        "--checkpoint-every",
+        "2",
+        "--sample-every",
+        "4",
+        "--top-k",
+        "0",
+        "--top-p",
+        "0",
+    ]
     assert main([*common, "--steps", "4", "--out", str(tmp_path / "whole")]) == 0
     assert main([*common, "--steps", "4", "--out", str(tmp_path / "parts")]) == 0
     (tmp_path / "parts" / "checkpoints" / "step-00000004.pt").unlink()

@@ -50,8 +50,9 @@ def test_auto_takes_what_the_processor_multiplies() -> None:
     assert config.precision == "auto" and dtype == resolve_training_dtype("auto", CPU)
     assert settled.precision == precision_name(dtype) != "auto"
     assert settled_precision(replace(config, precision="fp16"), CPU, half=True) == (
-        replace(config, precision="fp16"), torch.float16
-    )  # fmt: skip
+        replace(config, precision="fp16"),
+        torch.float16,
+    )
 
 
 def test_auto_is_never_float16_where_it_overflows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,10 +65,19 @@ def test_auto_is_never_float16_where_it_overflows(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "changes",
     [
-        {"seed": -1}, {"seed": 2**63}, {"steps": 0}, {"enlarge": 0.5}, {"enlarge": float("nan")}, {"epochs": -1.0},
-        {"heldout_share": 1.0}, {"heldout_share": -0.1}, {"precision": "int8"}, {"export": "auto"}, {"limit": -1},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"steps": 0},
+        {"enlarge": 0.5},
+        {"enlarge": float("nan")},
+        {"epochs": -1.0},
+        {"heldout_share": 1.0},
+        {"heldout_share": -0.1},
+        {"precision": "int8"},
+        {"export": "auto"},
+        {"limit": -1},
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range_are_refused(changes: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         LoopConfig(data="d", out="o", **changes)
@@ -76,11 +86,21 @@ def test_settings_out_of_range_are_refused(changes: dict) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"learning_rate": 0.0}, {"learning_rate": -1e-3}, {"learning_rate": float("inf")}, {"clip": 0.0},
-        {"beta1": 1.0}, {"beta2": -0.1}, {"weight_decay": -0.1}, {"weight_decay_end": float("nan")},
-        {"warmup": 1.5}, {"warmup": float("nan")}, {"flat": 1.0}, {"final": -0.1}, {"ema": 1.1},
+        {"learning_rate": 0.0},
+        {"learning_rate": -1e-3},
+        {"learning_rate": float("inf")},
+        {"clip": 0.0},
+        {"beta1": 1.0},
+        {"beta2": -0.1},
+        {"weight_decay": -0.1},
+        {"weight_decay_end": float("nan")},
+        {"warmup": 1.5},
+        {"warmup": float("nan")},
+        {"flat": 1.0},
+        {"final": -0.1},
+        {"ema": 1.1},
     ],
-)  # fmt: skip
+)
 def test_optimisers_out_of_range_are_refused(changes: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(changes))):
         OptimiserConfig(**changes)

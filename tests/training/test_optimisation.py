@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nextscale import ScaleSchedule
+from nextscale.families import family_of
 from nextscale.families.base import token_figures
-from nextscale.families.table import family_of
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
 from nextscale.training.config import OptimiserConfig

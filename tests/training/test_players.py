@@ -95,10 +95,21 @@ def gan(monkeypatch: pytest.MonkeyPatch, image_folder: Make, tmp_path: Path) -> 
     turns.clear()
     data = str(image_folder())
     return training_settings("toy-gan")(
-        data=data, heldout=data, out=str(tmp_path / "run"), steps=4, batch_size=6, log_every=1, sample_every=4,
-        heldout_images=8, checkpoint_every=2, precision="fp32", device="cpu", top_k=0, top_p=0,
+        data=data,
+        heldout=data,
+        out=str(tmp_path / "run"),
+        steps=4,
+        batch_size=6,
+        log_every=1,
+        sample_every=4,
+        heldout_images=8,
+        checkpoint_every=2,
+        precision="fp32",
+        device="cpu",
+        top_k=0,
+        top_p=0,
         optimiser=OptimiserConfig(learning_rate=1e-1, ema=0.9),
-    )  # fmt: skip
+    )
 
 
 def test_two_players_train_in_turn_and_continue_exactly(

@@ -84,9 +84,13 @@ def test_training_the_decoder_alone_keeps_the_tokens(
 
 def test_training_goes_on_from_another_tokenizer(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
     config = stage1_config(
-        image_folder(), tmp_path / "run", init_from=str(tokenizer_folder), steps=1,
-        model=tokenizer_config(codebook_size=64, beta=0.75), optimiser=replace(FAST, learning_rate=1e-9),
-    )  # fmt: skip
+        image_folder(),
+        tmp_path / "run",
+        init_from=str(tokenizer_folder),
+        steps=1,
+        model=tokenizer_config(codebook_size=64, beta=0.75),
+        optimiser=replace(FAST, learning_rate=1e-9),
+    )
     before, after = load_tokenizer(tokenizer_folder), load_tokenizer(train_tokenizer(config))
     assert after.config == replace(before.config, beta=0.75)
     assert after.quantizer.beta == 0.75
@@ -149,8 +153,8 @@ def test_a_few_images_are_decoded_and_the_codes_of_all_are_counted(
     read = heldout.iterate_images
 
     def reading(*arguments: object, **options: object) -> object:
-        seen.append(list(options["indices"]))  # pyright: ignore[reportArgumentType]
-        return read(*arguments, **options)  # pyright: ignore[reportArgumentType]
+        seen.append(list(options["indices"]))
+        return read(*arguments, **options)
 
     monkeypatch.setattr(heldout, "iterate_images", reading)
     config = stage1_config(image_folder(), tmp_path / "run", steps=1, decoded_images=3, heldout_images=12)

@@ -54,9 +54,17 @@ def test_stage2_from_a_token_cache_learns(tmp_path: Path, image_folder: Make, to
     tokens = write_tokens(tokenizer, open_source(data), tmp_path / "tokens", described)
     # The same twelve images again and again: a model that works learns them by heart.
     config = stage2_config(
-        tokens, tokenizer_folder, tmp_path / "run", steps=120, batch_size=12, log_every=10, sample_every=120,
-        heldout=str(tokens), class_dropout=0.0, model=transformer_config(drop_path=0.0),
-    )  # fmt: skip
+        tokens,
+        tokenizer_folder,
+        tmp_path / "run",
+        steps=120,
+        batch_size=12,
+        log_every=10,
+        sample_every=120,
+        heldout=str(tokens),
+        class_dropout=0.0,
+        model=transformer_config(drop_path=0.0),
+    )
     model = train_transformer(config)
     losses = [line["loss"] for line in lines(tmp_path / "run") if "loss" in line]
     assert losses[-1] < 0.5 * losses[0]
@@ -118,9 +126,14 @@ def test_starting_from_a_model_with_other_classes(tmp_path: Path, image_folder: 
     (data / "red").rename(data / "yellow")
     still = replace(FAST, learning_rate=1e-12)
     config = stage2_config(
-        data, tmp_path / "start", tmp_path / "run", init_from=str(tmp_path / "start"), optimiser=still, steps=1,
+        data,
+        tmp_path / "start",
+        tmp_path / "run",
+        init_from=str(tmp_path / "start"),
+        optimiser=still,
+        steps=1,
         model=transformer_config(depth=5),
-    )  # fmt: skip
+    )
     model = load_transformer(train_transformer(config))
     assert model.config.depth == 2, "the start's architecture"
     before, after = start.transformer.state_dict(), model.state_dict()
@@ -190,13 +203,13 @@ def test_streams_train_and_continue_exactly(
         (train_tokenizer, stage1_config(stream, tmp_path / "one", **settings)),
         (train_transformer, stage2_config(stream, tokenizer_folder, tmp_path / "two", **settings)),
     ):
-        whole = train(config)  # pyright: ignore[reportArgumentType]
+        whole = train(config)
         broken = replace(config, out=f"{config.out}-again")
         with monkeypatch.context() as patch:
             interrupt_at(patch, 7)
             with pytest.raises(KeyboardInterrupt):
-                train(broken)  # pyright: ignore[reportArgumentType]
-        resumed = train(broken, resume=True)  # pyright: ignore[reportArgumentType]
+                train(broken)
+        resumed = train(broken, resume=True)
         for file in whole.rglob("*.safetensors"):
             assert file.read_bytes() == (resumed / file.relative_to(whole)).read_bytes()
         kept = sorted(path.name for path in (resumed.parent / "checkpoints").glob("stream-*"))
@@ -204,7 +217,7 @@ def test_streams_train_and_continue_exactly(
     assert VARPipeline.from_pretrained(whole).class_names == ("blue", "green", "red")
     (resumed.parent / "checkpoints" / "stream-00000012-00000.json").unlink()
     with pytest.raises(ValueError, match="continues only with as many processes"):
-        train_transformer(broken, resume=True)  # pyright: ignore[reportArgumentType]
+        train_transformer(broken, resume=True)
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "keep"])
@@ -301,9 +314,14 @@ def test_tokens_made_anew_are_other_data(tmp_path: Path, image_folder: Make, tok
 def test_a_run_that_began_from_a_model_needs_it_no_more(tmp_path: Path, image_folder: Make) -> None:
     make_pipeline().save_pretrained(tmp_path / "start")
     config = stage2_config(
-        image_folder(), tmp_path / "start" / "tokenizer", tmp_path / "run", init_from=str(tmp_path / "start"), steps=2,
-        model=transformer_config(depth=5), checkpoint_every=1,
-    )  # fmt: skip
+        image_folder(),
+        tmp_path / "start" / "tokenizer",
+        tmp_path / "run",
+        init_from=str(tmp_path / "start"),
+        steps=2,
+        model=transformer_config(depth=5),
+        checkpoint_every=1,
+    )
     train_transformer(config)
     before = weights(tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "step-00000002.pt").unlink()

@@ -12,7 +12,7 @@ from nextscale.bench.cost import training_flops
 from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
-from nextscale.families.table import kinds
+from nextscale.families import kinds
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.config import TokenizerTraining, TransformerTraining
@@ -42,7 +42,7 @@ class Many(ImageSource):
         object.__setattr__(self, "side", side)
 
     def read(self, index: int) -> tuple[Image.Image, None]:
-        return Image.new("RGB", (self.side, self.side)), None  # pyright: ignore[reportAttributeAccessIssue]
+        return Image.new("RGB", (self.side, self.side)), None
 
 
 @pytest.mark.parametrize(

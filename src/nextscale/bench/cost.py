@@ -6,11 +6,12 @@ FLOPs count a multiply-add of matrix products, attention and convolutions as two
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from nextscale.families import family_of
 from nextscale.families.base import Stack
-from nextscale.families.table import family_of
 from nextscale.nn import TransformerConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
@@ -40,12 +41,10 @@ def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
     return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
 
 
-def generation_flops(
-    config: TransformerConfig, tokenizer: VQVAEConfig | None, *, guided: bool, steps: int = 0
-) -> GenerationFlops:
+def generation_flops(config: Any, tokenizer: Any, *, guided: bool, steps: int = 0) -> GenerationFlops:
     """FLOPs of one image, decoding included. With guidance, two sequences go through the model side by side."""
     flops = model_flops(config, sequences=2 if guided else 1, steps=steps)
-    return flops if tokenizer is None else replace(flops, decoder=decoder_flops(tokenizer))
+    return replace(flops, decoder=decoder_flops(tokenizer)) if isinstance(tokenizer, VQVAEConfig) else flops
 
 
 def training_flops(config: TransformerConfig) -> float:
@@ -56,7 +55,7 @@ def training_flops(config: TransformerConfig) -> float:
 def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) -> GenerationFlops:
     """The model's share of `generation_flops`."""
     family = family_of(config)
-    total = GenerationFlops(family.other_flops(config) * sequences, 0, 0)
+    total = GenerationFlops(family.other_flops(config), 0, 0)
     for stack in family.stacks(config, steps=steps):
         total = total + stack_flops(stack, sequences)
     return total

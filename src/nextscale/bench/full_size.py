@@ -17,8 +17,8 @@ import torch
 from nextscale.bench.cost import generation_flops, model_flops, roofline, sampling_steps
 from nextscale.bench.machine import gemm_rate, memory_rate
 from nextscale.checkpoint import ModelConfig
+from nextscale.families import family, family_of
 from nextscale.families.config import SCALES_512, family_presets
-from nextscale.families.table import family, family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline

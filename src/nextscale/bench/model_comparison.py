@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -24,7 +24,6 @@ from nextscale.config import read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
-from nextscale.families.table import family_of
 from nextscale.files import write_json
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
@@ -78,7 +77,6 @@ def compare_models(
     config: ModelComparison,
     *,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
     """A row per model, and the published figures; empty on all but the main process. Raises ValueError."""
@@ -96,9 +94,9 @@ def compare_models(
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         evaluation = config.evaluation(model, str(Path(config.out) / name))
-        guidances.append(best_guidance(evaluation, config, processes, wait, progress))
+        guidances.append(best_guidance(evaluation, config, processes, progress))
         evaluation = replace(evaluation, guidance=guidances[-1])
-        report = evaluate_generation(evaluation, processes=processes, wait=wait, progress=progress)
+        report = evaluate_generation(evaluation, processes=processes, progress=progress)
         if not report:
             continue
         shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
@@ -120,7 +118,6 @@ def best_guidance(
     evaluation: GenerationEvaluation,
     config: ModelComparison,
     processes: Processes,
-    wait: Callable[[], None],
     progress: Announce,
 ) -> float | None:
     """The guidance at which a model is compared: the best of those to try, or None for its own."""
@@ -128,30 +125,29 @@ def best_guidance(
         return None
     out, seed = Path(config.out) / "tuning" / Path(evaluation.out).name, config.seed + config.count * config.sets
     tuned = replace(evaluation, out=str(out), count=config.tuning_count, sets=1, seed=seed)
-    report = sweep_generation(tuned, config.guidances, (), processes=processes, wait=wait, progress=progress)
+    report = sweep_generation(tuned, config.guidances, (), processes=processes, progress=progress)
     if report:
         write_json(out / "report.json", report)
-    wait()
+    processes.wait()
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 
 def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
-    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer and pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
-    kind = family_of(transformer)
-    tokens = pipeline.schedule.length
-    seen = images_seen(model)
+    family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
+    bits = tokens * math.log2(tokenizer.codebook_size) if tokenizer and family.predicts_tokens else None
     return {
         "model": model,
-        "kind": kind.kind,
-        "title": kind.title,
+        "kind": family.kind,
+        "title": family.title,
         "precision": pipeline.precision,
         "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens,
-        "bits": None if kind.kind == "dit" else tokens * math.log2(tokenizer.codebook_size),
+        "bits": bits,
         "steps": sampling_steps(transformer, sampling.steps),
         "sampling": asdict(sampling),
         "flops_per_image": flops.total,

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from nextscale.bench.cost import generation_flops
 from nextscale.bench.machine import gemm_rate, now, peak_memory, reset_peak_memory
-from nextscale.families.var import VAR
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure, viridis
 from nextscale.pyramid import ScaleSchedule
@@ -139,9 +138,7 @@ def measure_speed(
     guided = bool(pipeline.sampling(**settings).guidance)
     flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided)
     gemm = gemm_rate(device, dtype)
-    assert isinstance(pipeline.transformer, VAR)  # other kinds refuse the stopwatch
-    cache = pipeline.transformer.new_cache(1)
-    cache_bytes = (2 if guided else 1) * (cache.keys.nbytes + cache.values.nbytes)
+    cache_bytes = pipeline.family.cache_bytes(pipeline.transformer.config, dtype) // (1 if guided else 2)
     return [
         GenerationSpeed(
             times=GenerationTimes.middle(done),

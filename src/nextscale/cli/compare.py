@@ -43,12 +43,12 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.plots import can_plot
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.parallel import launched, wait_for_all
+    from nextscale.training.parallel import launched
 
     retain_freed_memory()
     processes = launched()
     with Stages(enabled=processes.is_main) as stages:
-        report = compare_models(models, options, processes=processes, wait=wait_for_all, progress=stages.start)
+        report = compare_models(models, options, processes=processes, progress=stages.start)
     if not processes.is_main:
         return
     write_report(report, options.out, options.json)

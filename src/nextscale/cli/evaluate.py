@@ -40,7 +40,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.plots import require_plots
     from nextscale.progress import Stages
     from nextscale.runtime import retain_freed_memory
-    from nextscale.training.parallel import launched, wait_for_all
+    from nextscale.training.parallel import launched
 
     plot = Path(options.out) / "sweep.png"
     if options.sweep:
@@ -48,7 +48,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     retain_freed_memory()
     processes = launched()
     with Stages(enabled=processes.is_main) as stages:
-        engine = {"processes": processes, "wait": wait_for_all, "progress": stages.start}
+        engine = {"processes": processes, "progress": stages.start}
         if options.sweep:
             report = sweep_generation(options, options.guidances, options.top_ps, **engine)
         else:

@@ -1,1 +1,1 @@
-"""Images in: sources, decoding, cropping and batches that resume exactly."""
+"""Images and their labels: finding, reading, cropping, batches that resume exactly, token caches. Imports no model."""

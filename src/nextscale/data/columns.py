@@ -41,11 +41,16 @@ MOST_INDICES = 100_000
 Label = int | str
 
 
-def choose_image_column(features: Mapping[str, Any], asked: str, where: str) -> str:
-    """The column of images; `asked` names it, or is empty.
+def choose_columns(features: Mapping[str, Any], image: str, label: str, where: str) -> tuple[str, str]:
+    """The columns of images and of labels (empty for none). `image` and `label` name them where they are not empty.
 
-    Raises ValueError where it is in doubt, missing, or holds what cannot be read as images.
+    Raises ValueError where one is in doubt or missing, or where the images cannot be read.
     """
+    image = _image_column(features, image, where)
+    return image, _label_column(features, label, image, where)
+
+
+def _image_column(features: Mapping[str, Any], asked: str, where: str) -> str:
     import datasets
 
     if asked:
@@ -68,8 +73,7 @@ def choose_image_column(features: Mapping[str, Any], asked: str, where: str) -> 
     return column
 
 
-def choose_label_column(features: Mapping[str, Any], asked: str, image: str, where: str) -> str:
-    """The column of labels, empty for none; `asked` names it, or is empty. Raises ValueError where it is in doubt."""
+def _label_column(features: Mapping[str, Any], asked: str, image: str, where: str) -> str:
     if asked == NO_LABELS:
         return ""
     if asked:

@@ -17,8 +17,7 @@ from nextscale.classes import few
 from nextscale.data.archives import CLS, FOLDER, folder_labels, indexed, layout_of
 from nextscale.data.columns import (
     NO_LABELS,
-    choose_image_column,
-    choose_label_column,
+    choose_columns,
     declared_names,
     encoded,
     label_in,
@@ -200,8 +199,7 @@ def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
 
 
 def _from_rows(rows: Any, where: str, label_column: str, image_column: str, folder: Path | None = None) -> ImageSource:
-    image = choose_image_column(rows.features, image_column, where)
-    label = choose_label_column(rows.features, label_column, image, where)
+    image, label = choose_columns(rows.features, image_column, label_column, where)
     if len(rows) == 0:
         raise ValueError(f"data {where}: holds no images")
     images = undecoded(rows.select_columns([image]), image)

@@ -20,8 +20,7 @@ from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
 from nextscale.data.columns import (
     NO_LABELS,
     Classes,
-    choose_image_column,
-    choose_label_column,
+    choose_columns,
     classes_of,
     declared_names,
     encoded,
@@ -112,8 +111,7 @@ def open_stream(
         label = "label" if layout.label else ""
         return ImageStream(builder, tuple(files), "image", label, known, layout.column if label else "", layout)
     features = parquet_rows(spec, files[:1]).features
-    image = choose_image_column(features, image_column, spec)
-    label = choose_label_column(features, label_column, image, spec)
+    image, label = choose_columns(features, image_column, label_column, spec)
     known = column_classes(features[label], label, files, spec, classes) if label else Classes()
     return ImageStream(builder, tuple(files), image, label, known, f"column {label!r}" if label else "")
 

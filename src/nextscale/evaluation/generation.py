@@ -86,7 +86,6 @@ def evaluate_generation(
     config: GenerationEvaluation,
     *,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
     """The report of a model's images, or of existing images, against real ones; empty on all but the main process.
@@ -99,7 +98,7 @@ def evaluate_generation(
     if config.images:
         subject = existing_images(config, network, progress)
     else:
-        subject = drawn_images(config, network, processes, wait, progress)
+        subject = drawn_images(config, network, processes, progress)
     if config.statistics and isinstance(real, StoredStatistics):
         raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
     statistics = usable_statistics(real, network, subject.size)
@@ -191,7 +190,6 @@ def drawn_images(
     config: GenerationEvaluation,
     network: Network,
     processes: Processes,
-    wait: Callable[[], None],
     progress: Announce,
 ) -> Subject:
     """Images that a model draws."""
@@ -202,28 +200,30 @@ def drawn_images(
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)
     draws = Draws(**plan, seed=config.seed, sampling=sampling, rejection=rejection)
+    size = (pipeline.tokenizer or pipeline.transformer).config.image_size
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
     if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
     out = Path(config.out)
 
     def measure() -> Measured:
-        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
+        parts = {"weights": pipeline.transformer, "tokenizer": pipeline.tokenizer}
+        about.update({name: identity(part) for name, part in parts.items() if part is not None})
         known = about | plan | {"features": config.features, "network": identity(network), "version": __version__}
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
             known |= {"judge_weights": identity(rejection.judge.network)}
         if processes.is_main:
             claim(out, {name: value for name, value in known.items() if name != "model"})
-        wait()
+        processes.wait()
         advance = progress("drawn", config.count * config.sets)
-        sets = draw_features(pipeline, network, draws, out, processes=processes, wait=wait, advance=advance)
+        sets = draw_features(pipeline, network, draws, out, processes=processes, advance=advance)
         return Measured(sets, about, shown_numbers(config.count, classes), read)
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
         paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
         return [read_image(path) for path in paths]
 
-    return Subject(pipeline.tokenizer.config.image_size, names, classes, measure)
+    return Subject(size, names, classes, measure)
 
 
 def existing_images(config: GenerationEvaluation, network: Network, progress: Announce) -> Subject:

@@ -23,13 +23,14 @@ from nextscale.evaluation.reference import balanced_order, cached_features
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.sampling.likelihood import token_log_probabilities
+from nextscale.sampling.likelihood import require_likelihoods, token_log_probabilities
 
 
 def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = silent) -> dict[str, Any]:
     """The report. `progress` announces a stage and returns the function that shows its progress. Raises ValueError."""
     images = open_images_alone(config.data, **config.columns)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
+    require_likelihoods(pipeline.transformer)
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)
     require_size(images, pipeline.tokenizer.config.image_size)

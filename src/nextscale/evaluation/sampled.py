@@ -11,7 +11,7 @@ Shards have a fixed size, and no batch spans two of them: a shard is the same wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,6 @@ def draw_features(
     out: Path,
     *,
     processes: Processes,
-    wait: Callable[[], None],
     advance: Advance = lambda done: None,
 ) -> list[FeatureSet]:
     """Features of every set, drawn by all processes together; shards that exist are not drawn again.
@@ -102,7 +101,7 @@ def draw_features(
             draw_shard(pipeline, network, draws, s, number, out, lambda n, before=done: advance(before + n)).save(path)
         done += len(draws.images_of(number))
         advance(done)
-    wait()
+    processes.wait()
     return [
         FeatureSet.joined(FeatureSet.load(shard_path(out, s, n)) for t, n in draws.shards() if t == s)
         for s in range(draws.sets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ def sweep_generation(
     top_ps: Sequence[float],
     *,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
     progress: Announce = silent,
 ) -> dict[str, Any]:
     """One evaluation per guidance and top-p (the config's if `top_ps` is empty), each in its own folder under OUT.
@@ -48,7 +47,7 @@ def sweep_generation(
     for one in settings:
         name = "-".join(f"{setting.replace('_', '-')}-{value:g}" for setting, value in one.items())
         chosen = replace(config, **one, out=str(Path(config.out) / name))
-        report = evaluate_generation(chosen, processes=processes, wait=wait, progress=progress)
+        report = evaluate_generation(chosen, processes=processes, progress=progress)
         if report:
             sampling = report["of"]["sampling"]
             point = {"guidance": sampling["guidance"], "top_p": sampling["top_p"]}

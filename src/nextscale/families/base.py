@@ -1,7 +1,7 @@
 """What a family of models is: one object that says how to build, train, sample and cost its models.
 
 Everything else (checkpoints, training, evaluation, benchmarks, pipeline, command line) asks this object: a family is
-one file and one `families.table.register`.
+one file and one `families.register`.
 Shapes: B batch, L tokens, V codebook entries, K scales.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.conditions import Conditions
+from nextscale.conditions import Conditions, as_conditions
 from nextscale.nn import TransformerConfig
 from nextscale.nn.transformer import no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -69,6 +69,8 @@ class Family(ABC):
     "Dataclass of the architecture."
     network: ClassVar[type[Any]]
     "Module of a model, built from its architecture."
+    sampler: ClassVar[Callable[..., Iterator[ScaleSample]]]
+    "(model, quantizer, conditions, generators=, config=) -> steps of a batch; `hook` too where it is editable."
     editable: ClassVar[bool] = False
     "Whether hooks reach into its scales, which editing needs."
     reads_tokens: ClassVar[bool] = True
@@ -118,18 +120,28 @@ class Family(ABC):
         `classes` (B,) are ids. `batch` is a TokenPyramid, or images (B, 3, H, W) in [-1, 1] without a tokenizer.
         """
 
-    @abstractmethod
     def sample(
         self,
         model: Any,
-        tokenizer: VQVAE | None,
+        tokenizer: VQVAE,
         classes: Tensor | Conditions,
         *,
         generators: Sequence[torch.Generator],
         config: SamplingConfig,
         hook: SamplingHook | None = None,
     ) -> Iterator[ScaleSample]:
-        """Generate a batch, one image for each generator, yielding what there is on the way and at the end."""
+        """Generate a batch, one image for each generator, yielding what there is on the way and at the end.
+
+        Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
+        """
+        hooks = {"hook": hook} if self.editable else {}
+        if not self.editable and hook is not None:
+            raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
+        if not self.editable and config.smooth:
+            raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
+        conditions = as_conditions(classes, model.config.unconditional)
+        quantizer = getattr(tokenizer, "quantizer", None)
+        return self.sampler(model, quantizer, conditions, generators=generators, config=config, **hooks)
 
     def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
         """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
@@ -199,14 +211,6 @@ def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule
         per_scale = torch.stack([values_BL[:, span].mean() for span in schedule.slices])
         figures |= {name: values_BL.mean(), f"{name}_per_scale": per_scale, f"{name}_last": per_scale[-1]}
     return figures
-
-
-def refuse_hooks(hook: SamplingHook | None, config: SamplingConfig) -> None:
-    """For samplers that do not go scale by scale. Raises ValueError for hooks and smooth mixtures."""
-    if hook is not None:
-        raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
-    if config.smooth:
-        raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
 
 
 def unfinished_map(packed: Tensor, quantizer: Quantizer, known: int) -> ScaleSample:

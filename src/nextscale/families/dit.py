@@ -19,7 +19,7 @@ from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.errors import require
-from nextscale.families.base import Family, Figures, Stack, refuse_hooks
+from nextscale.families.base import Family, Figures, Stack
 from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
@@ -27,7 +27,7 @@ from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Backbone, Condition
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance
-from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -123,7 +123,7 @@ training_scheduler = lru_cache(maxsize=8)(noise_scheduler)
 def sample_diffusion(
     model: DiT,
     quantizer: Quantizer,
-    classes: Tensor | Conditions,
+    conditions: Conditions,
     *,
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
@@ -132,7 +132,6 @@ def sample_diffusion(
 
     Yields the latents ten times on the way and at the end, with the tokens they quantise to.
     """
-    conditions = as_conditions(classes, model.config.unconditional)
     scheduler = noise_scheduler(model.config)
     steps = config.steps or model.config.sampling_steps
     if steps > model.config.noise_levels:
@@ -159,6 +158,7 @@ class DiTFamily(Family):
     title = TITLES["dit"]
     config = DiTConfig
     network = DiT
+    sampler = staticmethod(sample_diffusion)
     predicts_tokens = False
 
     def presets(self) -> Mapping[str, DiTConfig]:
@@ -196,20 +196,6 @@ class DiTFamily(Family):
             noisy = training_scheduler(config).add_noise(latents, noise, times)
         loss = F.mse_loss(model(noisy, times, classes), noise)
         return loss, {"loss": loss.detach()}
-
-    def sample(
-        self,
-        model: DiT,
-        tokenizer: VQVAE | None,
-        classes: Tensor | Conditions,
-        *,
-        generators: Sequence[torch.Generator],
-        config: SamplingConfig,
-        hook: SamplingHook | None = None,
-    ) -> Iterator[ScaleSample]:
-        assert tokenizer is not None
-        refuse_hooks(hook, config)
-        return sample_diffusion(model, tokenizer.quantizer, classes, generators=generators, config=config)
 
     def stacks(self, config: DiTConfig, *, steps: int = 0) -> Sequence[Stack]:
         """The whole map at every step, and what the time modulates."""

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 
-from nextscale.conditions import Conditions, as_conditions
-from nextscale.families.base import Family, Figures, Stack, refuse_hooks
+from nextscale.conditions import Conditions
+from nextscale.families.base import Family, Figures, Stack
 from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import MaskGITConfig as MaskGITConfig
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_tokens, gumbel_noise, tempered
-from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -72,13 +72,12 @@ def masked_counts(length: int, steps: int) -> list[int]:
 def sample_masked(
     model: MaskGIT,
     quantizer: Quantizer,
-    classes: Tensor | Conditions,
+    conditions: Conditions,
     *,
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every step; guidance rises from 0 to its whole over the steps."""
-    conditions = as_conditions(classes, model.config.unconditional)
     guidance = Guidance(config.guidance)
     condition = model.condition(guidance.conditions(conditions))
     size, length = model.schedule.final, model.sequence.length
@@ -110,6 +109,7 @@ class MaskGITFamily(Family):
     title = TITLES["maskgit"]
     config = MaskGITConfig
     network = MaskGIT
+    sampler = staticmethod(sample_masked)
 
     def presets(self) -> Mapping[str, MaskGITConfig]:
         return family_presets("maskgit")
@@ -140,20 +140,6 @@ class MaskGITFamily(Family):
             right = (logits_BLV[masked].argmax(dim=-1) == packed[masked]).float().mean()
         figures = {"loss": plain, "accuracy": right}
         return loss, figures | {f"{name}_last": value for name, value in figures.items()}
-
-    def sample(
-        self,
-        model: MaskGIT,
-        tokenizer: VQVAE | None,
-        classes: Tensor | Conditions,
-        *,
-        generators: Sequence[torch.Generator],
-        config: SamplingConfig,
-        hook: SamplingHook | None = None,
-    ) -> Iterator[ScaleSample]:
-        assert tokenizer is not None
-        refuse_hooks(hook, config)
-        return sample_masked(model, tokenizer.quantizer, classes, generators=generators, config=config)
 
     def stacks(self, config: MaskGITConfig, *, steps: int = 0) -> Sequence[Stack]:
         """The whole map at every step; the modulation once."""

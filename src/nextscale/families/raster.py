@@ -12,16 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nextscale.conditions import Conditions, as_conditions
-from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
+from nextscale.conditions import Conditions
+from nextscale.families.base import Autoregressive, Stack, unfinished_map, whole_sequence
 from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import RasterConfig as RasterConfig
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next
-from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, flatten_map
-from nextscale.tokenizer.vqvae import VQVAE
 
 
 class Raster(Transformer):
@@ -42,13 +41,12 @@ class Raster(Transformer):
 def sample_raster(
     model: Raster,
     quantizer: Quantizer,
-    classes: Tensor | Conditions,
+    conditions: Conditions,
     *,
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every row of the map; guidance is as strong at every token."""
-    conditions = as_conditions(classes, model.config.unconditional)
     guidance = Guidance(config.guidance)
     condition = model.condition(guidance.conditions(conditions))
     cache = model.new_cache(condition.batch)
@@ -70,23 +68,10 @@ class RasterFamily(Autoregressive):
     title = TITLES["raster"]
     config = RasterConfig
     network = Raster
+    sampler = staticmethod(sample_raster)
 
     def presets(self) -> Mapping[str, RasterConfig]:
         return family_presets("raster")
-
-    def sample(
-        self,
-        model: Raster,
-        tokenizer: VQVAE | None,
-        classes: Tensor | Conditions,
-        *,
-        generators: Sequence[torch.Generator],
-        config: SamplingConfig,
-        hook: SamplingHook | None = None,
-    ) -> Iterator[ScaleSample]:
-        assert tokenizer is not None
-        refuse_hooks(hook, config)
-        return sample_raster(model, tokenizer.quantizer, classes, generators=generators, config=config)
 
     def stacks(self, config: RasterConfig, *, steps: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]

@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from nextscale.conditions import Conditions, as_conditions
-from nextscale.families.base import Autoregressive, Stack, refuse_hooks, unfinished_map, whole_sequence
+from nextscale.conditions import Conditions
+from nextscale.families.base import Autoregressive, Stack, unfinished_map, whole_sequence
 from nextscale.families.config import TITLES, family_presets
 from nextscale.families.config import RQConfig as RQConfig
 from nextscale.nn.block import AdaLNBlock
@@ -23,9 +23,8 @@ from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next
-from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, flatten_map
-from nextscale.tokenizer.vqvae import VQVAE
 
 
 class RQTransformer(nn.Module):
@@ -104,13 +103,12 @@ class RQTransformer(nn.Module):
 def sample_rq(
     model: RQTransformer,
     quantizer: Quantizer,
-    classes: Tensor | Conditions,
+    conditions: Conditions,
     *,
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, position by position and code by code; yielded after each row."""
-    conditions = as_conditions(classes, model.config.unconditional)
     guidance = Guidance(config.guidance)
     both = guidance.conditions(conditions)
     condition = model.spatial.condition(both)
@@ -141,23 +139,10 @@ class RQFamily(Autoregressive):
     title = TITLES["rq"]
     config = RQConfig
     network = RQTransformer
+    sampler = staticmethod(sample_rq)
 
     def presets(self) -> Mapping[str, RQConfig]:
         return family_presets("rq")
-
-    def sample(
-        self,
-        model: RQTransformer,
-        tokenizer: VQVAE | None,
-        classes: Tensor | Conditions,
-        *,
-        generators: Sequence[torch.Generator],
-        config: SamplingConfig,
-        hook: SamplingHook | None = None,
-    ) -> Iterator[ScaleSample]:
-        assert tokenizer is not None
-        refuse_hooks(hook, config)
-        return sample_rq(model, tokenizer.quantizer, classes, generators=generators, config=config)
 
     def stacks(self, config: RQConfig, *, steps: int = 0) -> Sequence[Stack]:
         """The spatial transformer over all positions, and the depth transformer at each of them."""

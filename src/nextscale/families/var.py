@@ -6,9 +6,8 @@ Shapes: B batch, L tokens of the sequence, l_1 tokens of the first scale, V code
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from nextscale.conditions import Conditions
@@ -18,9 +17,7 @@ from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
-from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.residual import Quantizer
-from nextscale.tokenizer.vqvae import VQVAE
 
 
 class VAR(Transformer):
@@ -43,24 +40,11 @@ class VARFamily(Autoregressive):
     title = TITLES["var"]
     config = VARConfig
     network = VAR
+    sampler = staticmethod(sample_scales)
     editable = True
 
     def presets(self) -> Mapping[str, VARConfig]:
         return transformer_presets()
-
-    def sample(
-        self,
-        model: VAR,
-        tokenizer: VQVAE | None,
-        classes: Tensor | Conditions,
-        *,
-        generators: Sequence[torch.Generator],
-        config: SamplingConfig,
-        hook: SamplingHook | None = None,
-    ) -> Iterator[ScaleSample]:
-        assert tokenizer is not None
-        quantizer = tokenizer.quantizer
-        return sample_scales(model, quantizer, classes, generators=generators, config=config, hook=hook)
 
     def stacks(self, config: VARConfig, *, steps: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]

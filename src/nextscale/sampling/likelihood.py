@@ -20,9 +20,14 @@ def teacher_inputs(model: Any, quantizer: Quantizer, tokens: TokenPyramid) -> Te
 
     Raises ValueError for a kind without likelihoods.
     """
+    require_likelihoods(model)
+    return model.inputs(quantizer, tokens)
+
+
+def require_likelihoods(model: Any) -> None:
+    """Raises ValueError for a kind of model that gives no probabilities of token pyramids."""
     if not hasattr(model, "inputs"):
         raise ValueError("this kind of model gives no probabilities of token pyramids: it is not autoregressive")
-    return model.inputs(quantizer, tokens)
 
 
 @torch.no_grad()

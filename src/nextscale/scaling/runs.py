@@ -22,8 +22,8 @@ from nextscale.bench.cost import training_flops
 from nextscale.config import from_dict, read_json, read_json_lines, to_dict
 from nextscale.data.source import ImageSource, open_source
 from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
+from nextscale.families import family
 from nextscale.families.config import family_presets
-from nextscale.families.table import family
 from nextscale.files import write_json
 from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun

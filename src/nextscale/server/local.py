@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from nextscale.editing.apply import EditStep
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline

@@ -11,11 +11,11 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
-from nextscale.studio.events import QUIET, PageJobs, told
+from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.generate import generate_tab
 from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
@@ -59,7 +59,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
             take.visible = False
         else:
 
-            @told
+            @errors_as_messages
             def taken(chosen: tuple[str, str]) -> Update:
                 return canvas.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
 

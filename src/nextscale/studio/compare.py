@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
@@ -121,8 +121,8 @@ def compare_tab(page: PageJobs) -> None:
 
     def work(job: Job, name: str, seed: float) -> Iterator[Update]:
         used = seed_of(seed, False)
-        for shown, said in race_live(desk, name, used):
-            update: Update = dict(zip(clocks, said, strict=True)) | {status: f"{name}, seed {used}"}
+        for shown, texts in race_live(desk, name, used):
+            update: Update = dict(zip(clocks, texts, strict=True)) | {status: f"{name}, seed {used}"}
             update |= {place: job.shown(one) for place, one in zip(pictures, shown, strict=True) if one}
             yield update
 

@@ -14,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from nextscale.data.decode import read_image
-from nextscale.studio.events import QUIET, told
+from nextscale.studio.events import QUIET, errors_as_messages
 from nextscale.studio.jobs import Update
 from nextscale.studio.pictures import fitted
 
@@ -61,7 +61,7 @@ def refuse_unreadable(component: gr.Image) -> None:
             uploaded(path)
         return gr.skip()
 
-    component.change(told(look, lambda: None), component, component, **QUIET)
+    component.change(errors_as_messages(look, lambda: None), component, component, **QUIET)
 
 
 def uploaded(source: str | Image.Image) -> Image.Image:
@@ -126,7 +126,7 @@ def painted_upload() -> PaintedUpload:
     def open_file(path: str | None) -> Any:
         return gr.skip() if path is None else place.opened(path)
 
-    opening = told(open_file, place.empty)
+    opening = errors_as_messages(open_file, place.empty)
     photo.change(opening, photo, place.parts, show_progress="minimal", api_visibility="private")
     gr.on([another.click, canvas.clear], place.empty, None, place.parts, **QUIET)
     return place

@@ -31,6 +31,41 @@ class Refused:
     message: str
 
 
+@dataclass(frozen=True)
+class JobButtons:
+    """Where a tab shows its job: the button that starts it, the one that stops it, and a line of text."""
+
+    start: gr.Button
+    stop: gr.Button | None
+    status: gr.Markdown
+    label: str
+    "Text of the button while no job runs."
+
+    @property
+    def parts(self) -> list[Any]:
+        return [self.status, self.start, *([self.stop] if self.stop else [])]
+
+    def buttons(self, running: bool) -> Update:
+        """The buttons while a job runs, and while none does."""
+        update: Update = {self.start: gr.Button("Working ..." if running else self.label, interactive=not running)}
+        return update | ({self.stop: gr.Button(interactive=running)} if self.stop else {})
+
+    def follow(self, job: Job) -> Iterator[Update]:
+        """Updates of the page until the job ends."""
+        yield self.buttons(True) | ({} if job.made or job.before else {self.status: "Starting ..."})
+        for news in job.follow():
+            if isinstance(news, int):
+                yield {self.status: f"Waiting: {news} job{'s' if news > 1 else ''} to go before this one."}
+            else:
+                yield news | self.buttons(True)
+        if job.error:
+            show_message(job.error)
+            yield {self.status: f"Not done: {job.error}."}
+        elif job.stopped:
+            yield {self.status: "Stopped."}
+        yield self.buttons(False)
+
+
 @dataclass
 class PageJobs:
     """The jobs of one page."""
@@ -58,48 +93,31 @@ class PageJobs:
         page has loaded.
         """
         ready, status.value = status.value, "Loading ..."
-        label, outputs = str(start.value), [*outputs, status, start, *([stop] if stop else [])]
-
-        def waiting(running: bool) -> Update:
-            update: Update = {start: gr.Button("Working ..." if running else label, interactive=not running)}
-            return update | ({stop: gr.Button(interactive=running)} if stop else {})
-
-        def followed(job: Job) -> Iterator[Update]:
-            yield waiting(True) | ({} if job.made or job.before else {status: "Starting ..."})
-            for news in job.follow():
-                if isinstance(news, int):
-                    yield {status: f"Waiting: {news} job{'s' if news > 1 else ''} to go before this one."}
-                else:
-                    yield news | waiting(True)
-            if job.error:
-                tell(job.error)
-                yield {status: f"Not done: {job.error}."}
-            elif job.stopped:
-                yield {status: "Stopped."}
-            yield waiting(False)
+        shown, visitors = JobButtons(start, stop, status, str(start.value)), self.desk.visitors
+        outputs = [*outputs, *shown.parts]
 
         def run(token: str | None, *values: Any) -> Iterator[Update]:
             try:
                 for value in values:
                     if isinstance(value, Refused):
                         raise ValueError(value.message)
-                job = self.desk.visitors.begin(token, tab, lambda job: work(job, *values))
+                job = visitors.begin(token, tab, lambda job: work(job, *values))
             except ValueError as error:
-                tell(one_line(error))
+                show_message(one_line(error))
                 yield {status: f"Not done: {one_line(error)}."}
                 return
-            yield from followed(job)
+            yield from shown.follow(job)
 
         def halt(token: str | None) -> None:
-            if job := self.desk.visitors.visitor(token).jobs.get(tab):
+            if job := visitors.visitor(token).jobs.get(tab):
                 job.stop()
 
         def restore(token: str | None) -> Iterator[Update]:
-            visitor = self.desk.visitors.visitor(token)
+            visitor = visitors.visitor(token)
             job = visitor.jobs.get(tab)
             yield {status: gr.skip() if job else ready} | (kept(visitor) if kept else {})
             if job:
-                yield from followed(job)
+                yield from shown.follow(job)
 
         for component in inputs:
             lenient(component)
@@ -135,7 +153,7 @@ def lenient(component: Any) -> None:
     component.preprocess = preprocess
 
 
-def told(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
+def errors_as_messages(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> Callable[..., Any]:
     """An event whose ValueErrors become messages; it then returns `instead()`, by default no change.
 
     It has to go through gradio's queue, or there are no messages.
@@ -146,12 +164,12 @@ def told(function: Callable[..., Any], instead: Callable[[], Any] = gr.skip) -> 
         try:
             return function(*values)
         except ValueError as error:
-            tell(one_line(error))
+            show_message(one_line(error))
             return instead()
 
     return call
 
 
-def tell(message: str) -> None:
+def show_message(message: str) -> None:
     """Show a message at the corner of the page."""
     gr.Warning(html.escape(message), duration=10, title="Not done")

@@ -23,7 +23,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.likelihood import teacher_inputs
 from nextscale.studio.components import image_input, refuse_unreadable, shown_picture, uploaded
-from nextscale.studio.events import QUIET, PageJobs, told
+from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.jobs import Job, Update
 from nextscale.studio.pictures import clickable, strip
 from nextscale.tokenizer.quantizer import CodebookUsage, ResidualQuantizer
@@ -243,7 +243,7 @@ def inspect_tab(page: PageJobs) -> None:
 
     step.change(show, [found, step], stage, queue=False, **QUIET)
 
-    @told
+    @errors_as_messages
     def look(seen: Inspection | None, chosen: float, event: gr.SelectData) -> Any:
         if seen is None:
             return gr.skip()

@@ -14,7 +14,7 @@ from nextscale.config import read_json
 from nextscale.scaling.fits import fit_family, plot_laws, read_results
 from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
-from nextscale.studio.events import told
+from nextscale.studio.events import errors_as_messages
 
 COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
 
@@ -63,7 +63,7 @@ def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
     chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
     picture = gr.Image(label="Plot", elem_id="scaling-plot", buttons=["download", "fullscreen"], **SHOWN)
 
-    @told
+    @errors_as_messages
     def show(name: str) -> str:
         return plotted(desk, *sets[name])
 

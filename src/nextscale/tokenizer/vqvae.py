@@ -6,12 +6,13 @@ Shapes: B batch, (H, W) pixels, C latent channels, (h, w) latent grid.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from nextscale.nn.conv import Decoder, Encoder, channels_last
-from nextscale.pyramid import TokenPyramid
+from nextscale.pyramid import Size, TokenPyramid
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer
 
@@ -90,3 +91,28 @@ class VQVAE(nn.Module):
         """Reconstruction (unclamped) and quantisation, with gradients, for training."""
         quantized = self.quantizer(self.features(images))
         return self.decoder(self.post_quant_conv(quantized.features)), quantized
+
+
+@dataclass(frozen=True)
+class PixelConfig:
+    """The images of a model of pixels."""
+
+    image_size: Size
+    "Height and width, in pixels."
+
+
+class PixelTokenizer(nn.Module):
+    """Stands where a model of pixels has no tokenizer: what such a model accumulates is the image itself."""
+
+    def __init__(self, image_size: Size) -> None:
+        super().__init__()
+        self.config = PixelConfig(image_size)
+
+    def set_decoder_dtype(self, dtype: torch.dtype) -> None:
+        """There is no decoder."""
+
+    def decode_features(self, features: Tensor) -> Tensor:
+        """Images (B, 3, H, W) as they are, float32 in [-1, 1]."""
+        return features.float().clamp(-1, 1)
+
+    decode_each = decode_features

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from nextscale.nn.conv import channels_last
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
-from nextscale.training.optimisation import Updater, build_optimiser, set_schedule
+from nextscale.training.optimisation import Updater
 from nextscale.training.parallel import add_up, launched, wrap
 
 LARGEST_WEIGHT = 1e4
@@ -112,11 +112,10 @@ class Adversary:
     def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
         self.config = config
         rate = optimiser.learning_rate * config.discriminator_rate
-        self.settings = replace(optimiser, learning_rate=rate, beta1=0.5, beta2=0.9)
+        settings = replace(optimiser, learning_rate=rate, beta1=0.5, beta2=0.9)
         discriminator = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels)
         self.module = channels_last(discriminator.to(device))
-        adam = build_optimiser(self.module, self.settings, lambda name, parameter: parameter.ndim < 2)
-        self.updater = Updater(self.module, adam, clip=optimiser.clip)
+        self.updater = Updater(self.module, settings, lambda name, parameter: parameter.ndim < 2)
         self.wrapped = wrap(self.module, launched())
 
     def backward(
@@ -149,7 +148,7 @@ class Adversary:
         """One update from the scores of a batch of real images followed by as many reconstructions; returns figures."""
         real, fake = scores.chunk(2)
         loss = discriminator_loss(real, fake)
-        set_schedule(self.updater.optimiser, step, steps, self.settings, batch_size)
+        self.updater.schedule(step, steps, batch_size)
         self.updater.backward(loss)
         self.updater.step()
         return {

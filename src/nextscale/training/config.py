@@ -259,7 +259,7 @@ def training_settings(kind: str) -> type[TransformerTraining]:
     """
     if kind in ARCHITECTURES:
         return _settings(kind, ARCHITECTURES[kind], reads_tokens=True)
-    from nextscale.families.table import family
+    from nextscale.families import family
 
     return _settings(kind, family(kind).config, reads_tokens=family(kind).reads_tokens)
 
@@ -273,7 +273,7 @@ def _settings(kind: str, architecture: type[Any], *, reads_tokens: bool) -> type
     def small() -> Any:
         if kind in ARCHITECTURES:
             return family_presets(kind)["small"]
-        from nextscale.families.table import family
+        from nextscale.families import family
 
         return family(kind).presets()["small"]
 

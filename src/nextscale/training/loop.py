@@ -1,7 +1,11 @@
 """The loop of both stages: it starts or resumes a run, takes its steps, records, saves, measures, exports and stops.
 
 A stage (`stage1`, `stage2`) builds a model from settings and data and does one step; everything around the steps is
-here. All that a step draws at random comes from torch's global generator, seeded by (seed, step, rank).
+here.
+
+Order, augmentation and class dropout are functions of the sample. What a step draws beside them (drop-path, masks,
+noise) comes from torch's global generator, seeded by (seed, step, rank), and so depends on how samples are shared out
+to processes: to draw it per sample, every layer would have to know which samples it has.
 """
 
 from __future__ import annotations
@@ -33,7 +37,6 @@ from nextscale.training.images import Samples, first_line, load_position, save_p
 from nextscale.training.optimisation import Updater
 from nextscale.training.parallel import (
     any_process,
-    everywhere,
     launched,
     load_sharded,
     main_decides,
@@ -59,19 +62,19 @@ class Stage(ABC, Generic[Settings]):
     command: str
     "The command after `nextscale train`."
     source: Samples
-    "All data that the run was given, without held-out data of its own."
+    "The data of the run, before images are set aside; not that of --heldout."
     heldout: TokenCache | ImageSource | None
-    "What is held out, if anything."
+    "Images that are not trained on, if any."
     measured: TokenCache | ImageSource | None
-    "What is measured on, if anything."
+    "Images that are measured on, if any."
     average: AveragedModel
     "The averaged weights, which are measured and exported."
     updaters: dict[str, Updater]
-    "Who is optimised, by name. The state of the one named '' lies at the top of a checkpoint."
+    "One for each network that is optimised, by name. The state of '' lies at the top of a checkpoint."
     sharded: bool = False
     "Whether model, average and optimiser are split over the processes."
     needs_checkpoint: bool = False
-    "Whether the model has no proper initial weights, because a checkpoint is there to give others."
+    "Whether initial weights are not those that `init_from` asks for, because a checkpoint is to replace them."
 
     def __init__(self, config: Settings, *, resume: bool) -> None:
         self.processes = launched()
@@ -192,7 +195,7 @@ def train(stage: Stage[Any]) -> Path:
 
 
 def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
-    """Measure and export on the main process; False on all where a stop was asked for while it measured."""
+    """Measure and export on the main process; False on all when it was asked to stop while measuring."""
     model, finished = stage.averaged(), True
     if model is not None and stage.processes.is_main:
         try:
@@ -253,7 +256,7 @@ def shown_at(config: LoopConfig, done: int) -> bool:
 
 def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
     """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
-    if everywhere(torch.isfinite(loss.detach())):
+    if not any_process(not torch.isfinite(loss.detach())):
         return
     path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
     save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)

@@ -86,9 +86,19 @@ class Updater:
     """Updates the weights of one network from its losses: gradients (scaled in float16), clipping, a step."""
 
     def __init__(
-        self, model: nn.Module, optimiser: Optimizer, *, clip: float, scaler: GradScaler | None = None
+        self,
+        model: nn.Module,
+        config: OptimiserConfig,
+        skip_decay: Callable[[str, Tensor], bool],
+        *,
+        scaler: GradScaler | None = None,
     ) -> None:
-        self.model, self.optimiser, self.clip, self.scaler = model, optimiser, clip, scaler
+        self.model, self.config, self.scaler = model, config, scaler
+        self.optimiser = build_optimiser(model, config, skip_decay)
+
+    def schedule(self, step: int, steps: int, batch_size: int) -> None:
+        """Take the learning rate and weight decay of a step."""
+        set_schedule(self.optimiser, step, steps, self.config, batch_size)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a loss to those that are there."""
@@ -98,7 +108,7 @@ class Updater:
         """Clip the gradients, step, clear them; returns their norm before clipping."""
         if self.scaler is not None:
             self.scaler.unscale_(self.optimiser)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.scaler is None:
             self.optimiser.step()

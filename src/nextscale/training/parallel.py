@@ -74,14 +74,6 @@ def any_process(flag: bool) -> bool:
     return bool(raised)
 
 
-def everywhere(flag: Tensor) -> bool:
-    """Whether a flag (a bool of one element, on the device of the model) is set on all processes."""
-    least = flag.float()
-    if dist.is_initialized():
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-    return bool(least)
-
-
 def reduce_mean(value: Tensor) -> Any:
     """Mean over processes as a float, or a list of floats."""
     value = value.detach().float()

@@ -35,7 +35,7 @@ from nextscale.training.config import TokenizerTraining
 from nextscale.training.heldout import measure_tokenizer, reconstruction_line
 from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
-from nextscale.training.optimisation import Updater, averaged, build_optimiser, set_schedule
+from nextscale.training.optimisation import Updater, averaged
 from nextscale.training.parallel import add_up, broadcast, wrap
 from nextscale.training.warm_start import rescaled_state
 
@@ -77,9 +77,8 @@ class TokenizerStage(Stage[TokenizerTraining]):
             for part in (self.model.encoder, self.model.quant_conv, self.model.quantizer):
                 part.requires_grad_(False)
         self.loss = channels_last(ReconstructionLoss(config).to(self.device))
-        optimiser = build_optimiser(self.model, config.optimiser, no_decay)
         self.average = averaged(self.model, config.optimiser.ema)
-        self.updaters = {"": Updater(self.model, optimiser, clip=config.optimiser.clip)}
+        self.updaters = {"": Updater(self.model, config.optimiser, no_decay)}
         self.adversary = None
         if config.adversary.adversarial:
             self.adversary = Adversary(config.adversary, config.optimiser, self.device)
@@ -140,7 +139,7 @@ class TokenizerStage(Stage[TokenizerTraining]):
         if step == 0 and self.fresh_codebook:
             with autocast(self.device, self.dtype), torch.no_grad():
                 start_codebook(model, model.features(pixels))
-        set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
+        updater.schedule(step, config.steps, config.batch_size)
         with autocast(self.device, self.dtype):
             reconstructed, quantized = self.wrapped(pixels)
             loss, parts = self.loss(pixels, reconstructed)

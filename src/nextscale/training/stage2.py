@@ -21,13 +21,14 @@ from nextscale.checkpoint import ModelConfig, assigned, fingerprint, save_model
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
+from nextscale.families import family_of
 from nextscale.families.base import Figures
-from nextscale.families.table import family_of
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import DTYPES, autocast
+from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import TransformerTraining
 from nextscale.training.heldout import (
     class_places,
@@ -39,7 +40,7 @@ from nextscale.training.heldout import (
 )
 from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
-from nextscale.training.optimisation import Updater, averaged, build_optimiser, frozen, gradient_scaler, set_schedule
+from nextscale.training.optimisation import Updater, averaged, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
 from nextscale.training.tokens import encoded_batches
 from nextscale.training.warm_start import started_config, warm_start
@@ -104,7 +105,12 @@ class TransformerStage(Stage[TransformerTraining]):
         if self.sharded:
             for module in (self.model, self.average.module):
                 shard(module, self.family.units(module), self.device)
-        self.updaters = {name: self.updater(player) for name, player in self.family.players(self.model).items()}
+        self.updaters = {
+            name: Updater(
+                player, config.optimiser, self.family.no_decay, scaler=gradient_scaler(self.device, self.dtype)
+            )
+            for name, player in self.family.players(self.model).items()
+        }
         if self.sharded and len(self.updaters) > 1:
             raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
 
@@ -127,12 +133,6 @@ class TransformerStage(Stage[TransformerTraining]):
         if tokenizer is not None:
             fitted = self.family.fitted(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
         return fitted, start
-
-    def updater(self, player: nn.Module) -> Updater:
-        """The optimiser of a player."""
-        config = self.config.optimiser
-        optimiser = build_optimiser(player, config, self.family.no_decay)
-        return Updater(player, optimiser, clip=config.clip, scaler=gradient_scaler(self.device, self.dtype))
 
     def prepare(self) -> None:
         if self.config.compile:
@@ -159,7 +159,7 @@ class TransformerStage(Stage[TransformerTraining]):
         figures: Figures = {}
         norms: Figures = {}
         for player, updater in self.updaters.items():
-            set_schedule(updater.optimiser, step, config.steps, config.optimiser, config.batch_size)
+            updater.schedule(step, config.steps, config.batch_size)
             with frozen(other.model for other in self.updaters.values() if other is not updater):
                 figures |= self.gradients(player, step, parts)
             norms[f"gradient_norm_{player}"] = updater.step()
@@ -226,7 +226,7 @@ class TransformerStage(Stage[TransformerTraining]):
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
         dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
-        pipeline = VARPipeline(self.tokenizer, model.eval(), about)
+        pipeline = VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
         classes = list(range(min(16, len(self.names)))) or [None]
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)

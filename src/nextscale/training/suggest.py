@@ -12,8 +12,8 @@ from nextscale.bench.cost import training_flops
 from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
+from nextscale.families import family
 from nextscale.families.config import transformer_presets
-from nextscale.families.table import family
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 from nextscale.training.images import spread
 
@@ -62,7 +62,7 @@ def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
     side = int(median(sides)) if sides else 64
     count, evening = len(source), EVENING.get(device, EVENING["cuda"])
     batch = min(32, count)
-    steps = whole(300 * count / batch, 2_000, 20_000)
+    steps = rounded_up(300 * count / batch, 2_000, 20_000)
     preset = "small-32" if side < 48 else "small-64" if side < 112 else "small-128"
     if preset == "small-128" and evening / TOKENIZER_FLOPS[preset] < 0.25 * steps * batch:
         preset = "small-64"
@@ -72,7 +72,7 @@ def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
         "model": essential(config) | {"codebook_size": 1024 if count < FEW else 4096},
         "enlarge": 1.125 if side >= 1.125 * size else 1.0,
         "batch_size": batch,
-        "steps": within(steps, batch, TOKENIZER_FLOPS[preset], evening),
+        "steps": affordable(steps, batch, TOKENIZER_FLOPS[preset], evening),
     }
     flags = {"preset": preset} | {name: settings[name] for name in ("batch_size", "steps", "enlarge")}
     flags["codebook_size"] = settings["model"]["codebook_size"]
@@ -88,7 +88,7 @@ def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: s
     evening = EVENING.get(device, EVENING["cuda"])
     deepest = next((depth for images, depth in ((2_000, 4), (50_000, 6), (500_000, 10)) if count < images), 16)
     batch = min(64, count)
-    steps = whole(100 * count / batch, 3_000, 40_000)
+    steps = rounded_up(100 * count / batch, 3_000, 40_000)
     small = essential(transformer_presets()["small"])
     shared = {name: getattr(tokenizer, name) for name in ("scales", "codebook_size", "latent_channels")}
     costs = {
@@ -99,7 +99,7 @@ def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: s
     settings = {
         "model": small | {"depth": depth},
         "batch_size": batch,
-        "steps": within(steps, batch, costs[depth], evening),
+        "steps": affordable(steps, batch, costs[depth], evening),
     }
     flags = {"preset": "small", "depth": depth, "batch_size": batch, "steps": settings["steps"]}
     length = tokenizer.schedule.length
@@ -117,11 +117,11 @@ def sizes(source: ImageSource) -> list[tuple[int, int]]:
     return found
 
 
-def whole(value: float, low: int, high: int) -> int:
+def rounded_up(value: float, low: int, high: int) -> int:
     """A number of steps, rounded up to hundreds, between bounds."""
     return min(high, max(low, 100 * math.ceil(value / 100)))
 
 
-def within(steps: int, batch: int, flops: float, evening: float) -> int:
+def affordable(steps: int, batch: int, flops: float, evening: float) -> int:
     """The steps, or as many hundreds as an evening allows at so many FLOPs an image; at least 500."""
     return min(steps, max(500, 100 * math.floor(evening / flops / batch / 100)))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nextscale.families.table import family_of
+from nextscale.families import family_of
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"

@@ -1,0 +1,197 @@
+"""A family that this file makes up: it has no tokenizer, no blocks and two players, and nothing else knows of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nextscale import ScaleSchedule, VARPipeline, families
+from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
+from nextscale.cli import main
+from nextscale.conditions import Conditions
+from nextscale.config import read_json_lines
+from nextscale.evaluation import generation
+from nextscale.families import family, family_of, kinds, register
+from nextscale.families.base import Family
+from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.training.config import OptimiserConfig, training_settings
+from nextscale.training.stage2 import train_transformer
+from toys import CLASS_NAMES, SmallFeatures, make_pipeline, toy_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig:
+    """A toy generative adversarial network."""
+
+    classes: int = 3
+    noise: int = 4
+    "Numbers that an image is made of."
+    image_size: tuple[int, int] = (16, 16)
+
+    @property
+    def unconditional(self) -> int:
+        return self.classes
+
+
+class GAN(nn.Module):
+    """Two linear layers that play against each other."""
+
+    def __init__(self, config: GANConfig) -> None:
+        super().__init__()
+        self.config, self.schedule, self.checkpointing = config, ScaleSchedule([1]), False
+        pixels = 3 * config.image_size[0] * config.image_size[1]
+        self.class_embedding = nn.Embedding(config.classes + 1, config.noise)
+        self.generator = nn.Linear(config.noise, pixels)
+        self.discriminator = nn.Linear(pixels, 1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.generator.weight.dtype
+
+    def initialise(self, *, gamma: float) -> None:
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+
+    def forward(self, vectors: Tensor, images: Tensor | None = None) -> Tensor:
+        """Images of vectors (B, noise), or the scores of `images` (B, 3, H, W)."""
+        if images is not None:
+            return self.discriminator(images.flatten(1)).squeeze(1)
+        return self.generator(vectors).tanh().unflatten(1, (3, *self.config.image_size))
+
+
+def sample_gan(
+    model: GAN,
+    quantizer: None,
+    conditions: Conditions,
+    *,
+    generators: Sequence[torch.Generator],
+    config: SamplingConfig,
+) -> Iterator[ScaleSample]:
+    noise = torch.stack([torch.randn(model.config.noise, generator=generator) for generator in generators])
+    with torch.no_grad():
+        images = model(noise * config.temperature + conditions.vectors(model))
+    yield ScaleSample(0, torch.zeros(len(images), 1, 1, dtype=torch.int64), images)
+
+
+class GANFamily(Family):
+    """The family."""
+
+    kind, title, config, network = "gan", "toy GAN", GANConfig, GAN
+    sampler = staticmethod(sample_gan)
+    reads_tokens = predicts_tokens = False
+
+    def presets(self) -> Mapping[str, GANConfig]:
+        return {"small": GANConfig()}
+
+    def players(self, model: Any) -> dict[str, nn.Module]:
+        return {"discriminator": model.discriminator, "generator": model.generator}
+
+    def loss(
+        self, model: Any, batch: Tensor, classes: Tensor, *, tokenizer: None, config: GANConfig,
+        label_smoothing: float = 0.0, player: str = "",
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+        made = model(torch.randn(len(batch), config.noise))
+        if player == "generator":
+            loss = F.softplus(-model(made, made)).mean()
+            return loss, {"loss": loss.detach()}
+        loss = (F.softplus(-model(made, batch)) + F.softplus(model(made, made.detach()))).mean()
+        return loss, {"discriminator": loss.detach()}
+
+    def other_flops(self, config: GANConfig) -> float:
+        return 2.0 * config.noise * 3 * config.image_size[0] * config.image_size[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    """The made-up family is known to the tests of this file alone."""
+    register(GANFamily())
+    yield
+    families._registered.pop("gan")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training of the made-up family."""
+    out = tmp_path_factory.mktemp("gan") / "run"
+    for label, name in enumerate(CLASS_NAMES):
+        folder = out.parent / "images" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            toy_image(label, number).save(folder / f"{number}.png")
+    train_transformer(settings_of(out))
+    return out
+
+
+def settings_of(out: Path) -> Any:
+    """Settings of its training."""
+    data, optimiser = str(out.parent / "images"), OptimiserConfig(learning_rate=1.0, ema=0.0)
+    counts = {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 3, "sample_every": 3}
+    return training_settings("gan")(data=data, out=str(out), optimiser=optimiser, **counts)
+
+
+def test_it_is_listed() -> None:
+    assert "gan" in kinds() and family("gan").title == "toy GAN"
+    assert family_of(GANConfig()) is family("gan")
+
+
+def test_it_trains_both_players_and_continues(run: Path) -> None:
+    lines = read_json_lines(run / "metrics.jsonl")
+    assert {"loss", "discriminator", "heldout_loss"} <= {name for line in lines for name in line}
+    trained = VARPipeline.from_pretrained(run).transformer.state_dict()
+    torch.manual_seed(0)
+    fresh = GAN(GANConfig())
+    fresh.initialise(gamma=0.0)
+    for name in ("generator.weight", "discriminator.weight"):
+        assert not torch.equal(trained[name], fresh.state_dict()[name]), f"{name} was not trained"
+    shutil.rmtree(run / "model")
+    for late in run.glob("checkpoints/*6*"):
+        shutil.rmtree(late) if late.is_dir() else late.unlink()
+    train_transformer(settings_of(run), resume=True)
+    again = VARPipeline.from_pretrained(run).transformer.state_dict()
+    assert all(torch.equal(trained[name], again[name]) for name in trained)
+
+
+def test_it_is_sampled_by_the_pipeline_and_the_command(run: Path, tmp_path: Path) -> None:
+    pipeline = VARPipeline.from_pretrained(run)
+    one, other = pipeline.generate(["red"], seeds=[7]), pipeline.generate(["blue", "red"], seeds=[3, 7])
+    assert one.images[0].size == (16, 16)
+    assert one.images[0].tobytes() == other.images[1].tobytes() != other.images[0].tobytes()
+    assert main(["generate", "--model", str(run), "--count", "2", "--out", str(tmp_path / "out")]) == 0
+    pipeline.save_pretrained(tmp_path / "again")
+    assert VARPipeline.from_pretrained(tmp_path / "again").generate(["red"], seeds=[7]).images == one.images
+    with pytest.raises(ValueError, match="editing reaches into the scales"):
+        pipeline.inpaint(one.images[0], None)
+    with pytest.raises(ValueError, match="hooks reach into the scales"):
+        pipeline.generate_steps(["red"], seeds=[0], hook=SamplingHook())
+
+
+def test_it_is_costed(run: Path) -> None:
+    config = VARPipeline.from_pretrained(run).transformer.config
+    assert generation_flops(config, None, guided=False).total == 2 * 4 * 3 * 16 * 16
+    assert sampling_steps(config) == 1
+    assert training_flops(config) == 3 * 2 * 4 * 3 * 16 * 16
+
+
+def test_it_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "load_features", SmallFeatures)
+    make_pipeline().save_pretrained(tmp_path / "var")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ["compare", str(run), str(tmp_path / "var"), "--data", str(run.parent / "images"), "--count", "6"]
+    command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
+    assert [row["title"] for row in rows] == ["toy GAN", "next-scale prediction (VAR)"]
+    assert rows[0]["bits"] is None and rows[0]["steps"] == 1 and rows[0]["flops_per_image"] == 2 * 4 * 3 * 16 * 16
