@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.conditions import Conditions, as_conditions
+from nextscale.families.config import ARCHITECTURES, family_presets
 from nextscale.nn import TransformerConfig
 from nextscale.nn.transformer import no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -79,8 +80,8 @@ class Family(ABC):
     "Whether it gives probabilities of tokens; others give latents or pixels."
 
     def presets(self) -> Mapping[str, Any]:
-        """Architectures by name."""
-        return {"small": self.config()}
+        """Architectures by name, "small" among them."""
+        return family_presets(self.kind) if self.kind in ARCHITECTURES else {"small": self.config()}
 
     def initialise(self, model: Any, *, gamma: float) -> None:
         """Draw initial weights from torch's global generator; `gamma` scales the rows of AdaLN's branches."""

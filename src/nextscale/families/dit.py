@@ -7,7 +7,7 @@ Shapes: B batch, C width, c latent channels, (h, w) latent map, p patch, L = h w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ from torch.nn.init import trunc_normal_
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.errors import require
 from nextscale.families.base import Family, Figures, Stack
-from nextscale.families.config import TITLES, family_presets
+from nextscale.families.config import TITLES
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
@@ -160,9 +160,6 @@ class DiTFamily(Family):
     network = DiT
     sampler = staticmethod(sample_diffusion)
     predicts_tokens = False
-
-    def presets(self) -> Mapping[str, DiTConfig]:
-        return family_presets("dit")
 
     def initialise(self, model: DiT, *, gamma: float) -> None:
         """AdaLN-zero: branches and head start at nothing, whatever `gamma`."""

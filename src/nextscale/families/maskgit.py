@@ -7,7 +7,7 @@ Shapes: B batch, L tokens, C width, V codebook entries.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions
 from nextscale.families.base import Family, Figures, Stack
-from nextscale.families.config import TITLES, family_presets
+from nextscale.families.config import TITLES
 from nextscale.families.config import MaskGITConfig as MaskGITConfig
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
@@ -110,9 +110,6 @@ class MaskGITFamily(Family):
     config = MaskGITConfig
     network = MaskGIT
     sampler = staticmethod(sample_masked)
-
-    def presets(self) -> Mapping[str, MaskGITConfig]:
-        return family_presets("maskgit")
 
     def loss(
         self,

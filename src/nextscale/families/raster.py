@@ -7,14 +7,14 @@ Shapes: B batch, L tokens, V codebook entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from nextscale.conditions import Conditions
 from nextscale.families.base import Autoregressive, Stack, unfinished_map, whole_sequence
-from nextscale.families.config import TITLES, family_presets
+from nextscale.families.config import TITLES
 from nextscale.families.config import RasterConfig as RasterConfig
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
@@ -69,9 +69,6 @@ class RasterFamily(Autoregressive):
     config = RasterConfig
     network = Raster
     sampler = staticmethod(sample_raster)
-
-    def presets(self) -> Mapping[str, RasterConfig]:
-        return family_presets("raster")
 
     def stacks(self, config: RasterConfig, *, steps: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]

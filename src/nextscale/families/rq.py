@@ -8,7 +8,7 @@ Shapes: B batch, P positions, D codes of each, C width, V codebook entries.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nextscale.conditions import Conditions
 from nextscale.families.base import Autoregressive, Stack, unfinished_map, whole_sequence
-from nextscale.families.config import TITLES, family_presets
+from nextscale.families.config import TITLES
 from nextscale.families.config import RQConfig as RQConfig
 from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
@@ -140,9 +140,6 @@ class RQFamily(Autoregressive):
     config = RQConfig
     network = RQTransformer
     sampler = staticmethod(sample_rq)
-
-    def presets(self) -> Mapping[str, RQConfig]:
-        return family_presets("rq")
 
     def stacks(self, config: RQConfig, *, steps: int = 0) -> Sequence[Stack]:
         """The spatial transformer over all positions, and the depth transformer at each of them."""

@@ -6,13 +6,13 @@ Shapes: B batch, L tokens of the sequence, l_1 tokens of the first scale, V code
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from nextscale.conditions import Conditions
 from nextscale.families.base import Autoregressive, Stack, whole_sequence
-from nextscale.families.config import TITLES, transformer_presets
+from nextscale.families.config import TITLES
 from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
@@ -42,9 +42,6 @@ class VARFamily(Autoregressive):
     network = VAR
     sampler = staticmethod(sample_scales)
     editable = True
-
-    def presets(self) -> Mapping[str, VARConfig]:
-        return transformer_presets()
 
     def stacks(self, config: VARConfig, *, steps: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]

@@ -35,7 +35,7 @@ class ExactDraw:
         self.alone, self.config = alone, config
         self.known: list[Tensor] = []  # what was accumulated before each scale
 
-    def __call__(self, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> Tensor:
+    def __call__(self, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
         """(B, l, V) logits over the temperature and noise -> tokens (B, l)."""
         self.known.append(accumulated)
         filters = {"top_k": self.config.top_k, "top_p": self.config.top_p}
@@ -45,7 +45,7 @@ class ExactDraw:
             predict = self.alone(image)
             *_, last = (predict(before, known[one]) for before, known in enumerate(self.known))
             tokens[one] = draw_tokens(tempered(last, self.config.temperature), noise[one], **filters)[0]
-        return tokens
+        return tokens, None
 
 
 class EachAlone(Quantizer):

@@ -23,8 +23,9 @@ from nextscale.tokenizer.residual import Quantizer, add_scale, downsample, flatt
 Predict = Callable[[int, Tensor], Tensor]
 """(scale, what coarser scales accumulated (B, C, h, w)) -> logits (B, h_k w_k, V) float32; scales come in order."""
 
-Draw = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(scale, logits over the temperature (B, h_k w_k, V), noise alike, accumulated) -> tokens (B, h_k w_k)."""
+Draw = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(scale, logits over the temperature (B, h_k w_k, V), noise alike, accumulated) -> tokens (B, h_k w_k), and the
+embeddings (B, h_k w_k, C) where they are others than those of the tokens."""
 
 
 class Predictor:
@@ -70,32 +71,34 @@ def sample(
     The logits may come from anything: one model, two in turn, a predictor around another, which also sees to guidance.
     """
     hook = hook or SamplingHook()
-    draw = draw or partial(plain_draw, config)
-    schedule = quantizer.schedule
+    draw = draw or (partial(smooth_draw, config, quantizer) if config.smooth else partial(plain_draw, config))
     accumulated = quantizer.zeros(len(generators))
-    for scale, size in enumerate(schedule):
+    for scale, size in enumerate(quantizer.schedule):
         with torch.no_grad():  # inside the loop: a generator that is given up would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
             logits = tempered(logits, config.temperature)
             noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
-            weights = None
-            if config.smooth:
-                weights = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, len(schedule)))
-                tokens = weights.argmax(dim=-1)
-            else:
-                tokens = draw(scale, logits, noise, accumulated)
+            tokens, mixture = draw(scale, logits, noise, accumulated)
             token_map = hook.tokens(scale, tokens.unflatten(1, size))
-            embeddings = quantizer.lookup(token_map) if weights is None else quantizer.mixture(weights)
-            if weights is not None:
-                embeddings = embeddings.transpose(1, 2).unflatten(2, size)
-            embeddings = hook.embeddings(scale, embeddings)
+            codes = quantizer.lookup(token_map) if mixture is None else mixture.transpose(1, 2).unflatten(2, size)
+            embeddings = hook.embeddings(scale, codes)
             accumulated = hook.accumulated(scale, add_scale(accumulated, scale, embeddings, quantizer.refine))
         yield ScaleSample(scale, token_map, accumulated)
 
 
-def plain_draw(config: SamplingConfig, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> Tensor:
-    """Every position drawn by its own logits."""
-    return draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p)[0]
+def plain_draw(
+    config: SamplingConfig, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor
+) -> tuple[Tensor, None]:
+    """A token at each position."""
+    return draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p)[0], None
+
+
+def smooth_draw(
+    config: SamplingConfig, quantizer: Quantizer, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A mixture of codes at each position, and the token with the largest weight (official `more_smooth`)."""
+    weights = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, len(quantizer.schedule)))
+    return weights.argmax(dim=-1), quantizer.mixture(weights)
 
 
 def sample_scales(
