@@ -135,8 +135,8 @@ def paint(page: playwright.Page) -> None:
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    for step in range(10):
-        page.mouse.move(x + 3 * step, y + 2 * step)
+    for step in range(1, 4):
+        page.mouse.move(x + 9 * step, y + 6 * step)
     page.mouse.up()
 
 
