@@ -19,12 +19,12 @@ from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import Classes, class_ids, repeated
 from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
-from nextscale.editing.apply import Editor, EditStep, enlarged, likely_classes, outpainting
+from nextscale.editing.apply import Editor, EditStep, likely_classes
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.config import EDIT_SETTINGS, EditConfig
 from nextscale.editing.draw import AUTO, Wanted, draw_edits, draw_in_turn, edit_settings, softens
+from nextscale.editing.enlarge import Expansion, enlarged, outpainting
 from nextscale.editing.masks import Box, MaskLike, mask_values
-from nextscale.editing.outpaint import Expansion
 from nextscale.editing.regions import resized
 from nextscale.families import family_of
 from nextscale.families.base import Family
