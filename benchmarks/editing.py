@@ -30,9 +30,8 @@ from demo_model import load, open_matched, split
 from nextscale import VARPipeline
 from nextscale.cli.tables import print_table
 from nextscale.editing.apply import likely_classes
-from nextscale.editing.composite import composite
+from nextscale.editing.canvas import composite, filled
 from nextscale.editing.hooks import METHODS
-from nextscale.editing.masks import filled
 from nextscale.evaluation.features import FeatureNetwork
 from nextscale.evaluation.metrics import FeatureStatistics, accuracy, class_means, frechet_distance, nearest_mean
 from nextscale.evaluation.reconstruction import rounded

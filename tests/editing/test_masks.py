@@ -1,4 +1,4 @@
-"""Masks in every form, fills, regions and compositing."""
+"""Masks in every form."""
 
 import io
 from pathlib import Path
@@ -6,13 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from nextscale.editing.composite import composite, depth_below
-from nextscale.editing.masks import filled, mask_of_boxes, read_mask, spread_inward
-from nextscale.editing.regions import Region, covered, region_around
+from nextscale.editing.masks import mask_of_boxes, read_mask
 
 
 def test_masks_of_every_form(tmp_path: Path) -> None:
@@ -153,78 +149,3 @@ def test_masks_that_change_nothing_or_all_are_told(
 def test_boxes_outside_the_image_are_refused(box: tuple[int, int, int, int]) -> None:
     with pytest.raises(ValueError, match="does not lie in the image of 8 x 6 pixels"):
         mask_of_boxes([box], (6, 8))
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
-def test_fills_keep_what_is_known_and_stay_within_its_range(height: int, width: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.rand(2, 3, height, width, generator=generator)
-    known = torch.rand(2, 1, height, width, generator=generator) < 0.3
-    some = known.flatten(1).any(dim=1)
-    spread = filled(values, known)
-    assert torch.allclose(spread.where(known, 0), values.where(known, 0), atol=1e-6)
-    for one, shown, mask, any_known in zip(values, spread, known, some, strict=True):
-        if any_known:
-            inside = one[:, mask[0]]
-            assert (shown >= inside.amin(1)[:, None, None] - 1e-4).all()
-            assert (shown <= inside.amax(1)[:, None, None] + 1e-4).all()
-        else:
-            assert torch.equal(shown, one)
-
-
-def test_a_fill_of_a_ramp_is_smooth() -> None:
-    ramp = torch.linspace(0, 1, 32).expand(1, 1, 32, 32)
-    known = torch.ones(1, 1, 32, 32, dtype=torch.bool)
-    known[..., 8:24, 8:24] = False
-    assert (spread_inward(ramp, known) - ramp).abs().max() < 0.25
-    assert (filled(ramp, known).diff(dim=3).abs()).max() < 0.2
-
-
-def test_depths() -> None:
-    mask = torch.zeros(1, 1, 7, 7)
-    mask[..., 1:6, 1:6] = 1
-    depth = depth_below(mask, 9)[0, 0]
-    assert depth[3, 3] == 3 and depth[1, 1] == 1 and depth[2, 3] == 2 and depth[0, 0] == 0
-    assert depth_below(mask, 2).max() == 2
-
-
-@pytest.mark.parametrize("feather", [0, 3])
-def test_composites_keep_pixels_to_the_bit_and_close_the_step(feather: int) -> None:
-    torch.manual_seed(0)
-    original, generated = torch.full((1, 3, 32, 32), 0.3), torch.full((2, 3, 32, 32), -0.2)
-    mask = torch.zeros(1, 1, 32, 32)
-    mask[..., 8:24, 8:24] = 1
-    result = composite(original, generated, mask, feather=feather)
-    kept = (mask == 0).expand_as(result)
-    assert torch.equal(result[kept], original.expand_as(result)[kept])
-    step = (result[..., 8, 16] - original[..., 7, 16]).abs().max()
-    assert step == pytest.approx(0.5 if feather == 0 else 0, abs=1e-5)
-    assert result[0, 0, 16, 16] == pytest.approx(-0.2, abs=1e-5), "deep inside it is what was generated"
-    half = composite(original, generated, mask * 0.5, feather=0)
-    assert half[0, 0, 16, 16] == pytest.approx(0.05)
-
-
-@given(st.integers(4, 90), st.integers(4, 90), st.integers(4, 40), st.integers(4, 40), st.integers(0, 2**31))
-def test_regions_hold_the_mask_and_cut_and_paste_are_inverse(
-    height: int, width: int, model_height: int, model_width: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    top, left = rng.integers(0, height), rng.integers(0, width)
-    bottom, right = rng.integers(top, height) + 1, rng.integers(left, width) + 1
-    mask = mask_of_boxes([(int(left), int(top), int(right), int(bottom))], (height, width))
-    region = region_around(mask, (model_height, model_width))
-    assert region.top <= top and region.top + region.height >= bottom
-    assert region.left <= left and region.left + region.width >= right
-    assert abs(region.height / region.width * model_width / model_height - 1) < 1, "near the model's aspect"
-    image = torch.rand(1, 3, height, width)
-    part = region.cut(image)
-    assert part.shape == (1, 3, region.height, region.width)
-    assert torch.equal(region.paste(torch.zeros_like(image), part), image * region.cover(mask))
-    small = covered(region.cut(mask, fill=1.0), (model_height, model_width))
-    assert small.max() == 1
-
-
-def test_a_region_lies_inside_a_large_image() -> None:
-    mask = mask_of_boxes([(4900, 10, 4990, 60)], (3000, 5000))
-    region = region_around(mask, (256, 256))
-    assert region == Region(0, 5000 - 256, 256, 256)

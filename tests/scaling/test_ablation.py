@@ -10,7 +10,7 @@ from scipy import stats
 
 from nextscale.cli import main
 from nextscale.families.config import family_presets
-from nextscale.scaling.ablation import ROWS, Ablation, read_ablation, summarise, training_of
+from nextscale.scaling.ablation import ROWS, Ablation, read_ablation, summarise, training_of_row
 from toys import make_pipeline
 
 
@@ -93,6 +93,6 @@ def test_raster_order_reads_its_own_tokens(tmp_path: Path) -> None:
         images="i", data="d", heldout="h", tokenizer="t", raster_data="rd", raster_heldout="rh", raster_tokenizer="rt",
         out=str(tmp_path),
     )  # fmt: skip
-    raster, var = (training_of(config, row, 5) for row in ROWS[:2])
+    raster, var = (training_of_row(config, row, 5) for row in ROWS[:2])
     assert (raster.data, raster.heldout, raster.tokenizer) == ("rd", "rh", "rt")
     assert (var.data, var.heldout, var.tokenizer, var.seed) == ("d", "h", "t", 5)

@@ -109,7 +109,7 @@ def edit_class(image: ImageFile, *, config: ConfigFile = "", given: Any = None) 
 def outpaint(image: ImageFile, *, config: ConfigFile = "", given: Any = None) -> None:
     """Add pixels at the sides of an image."""
     options = settle(OutpaintOptions, given, file=config)
-    from nextscale.editing.outpaint import parse_expansion
+    from nextscale.editing.enlarge import parse_expansion
 
     expansion = parse_expansion(options.expand)
     picture, pipeline = load(image, options)

@@ -1,6 +1,6 @@
-"""One edit: regions around a mask, their scales sampled under a hook, and the results put back.
+"""An edit: each region around the mask is sampled under a hook, and the result put back into the image.
 
-Shapes: B variations of one image, (H, W) pixels, L tokens.
+Shapes: B variations of one image, C latent channels, (H, W) pixels, (h, w) the latent grid.
 """
 
 from __future__ import annotations
@@ -8,22 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from nextscale.data.decode import center_crop
-from nextscale.editing.canvas import Canvas
-from nextscale.editing.composite import composite
+from nextscale.editing.canvas import Canvas, composite, filled
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS, KeepScales
-from nextscale.editing.masks import filled
-from nextscale.editing.outpaint import Expansion, window_size, windows
-from nextscale.editing.plan import pieces, plan
-from nextscale.editing.regions import Region, covered, resized
+from nextscale.editing.regions import Region, covered, holes_of, plan, resized, size_of
 from nextscale.families.var import VAR
-from nextscale.pyramid import ScaleSchedule
 from nextscale.sampling.likelihood import class_log_likelihoods
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.step import HookChain, SamplingConfig, SamplingHook, ScaleSample
@@ -31,7 +24,7 @@ from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
 
 MANY = 100
-"""Classes above which they are not all tried for the likeliest: edits are then unconditional."""
+"""Most classes among which the likeliest is looked for; edits of models with more are unconditional."""
 
 
 class RegionEditor:
@@ -47,36 +40,34 @@ class RegionEditor:
         self.model, self.tokenizer, self.config, self.region = model, tokenizer, config, region
         self.image, self.mask = image, mask
         size = tokenizer.config.image_size
-        there = region.cut(torch.ones_like(mask)) > 0
-        inside = region.cut(mask, fill=1.0)  # what lies beyond the image's edges is made up, and dropped
-        known = (covered(inside, size) == 0)[None, None]
-        self.cut = resized(filled(region.cut(image), there[None, None]), size)
-        # What the hook's method sees: the hole filled from around it, so that nothing of what was there leaks.
+        in_image = region.cut(torch.ones_like(mask)) > 0
+        self.hole = region.cut(mask, fill=1.0)  # pixels beyond the image's edges are regenerated too, and dropped
+        known = (covered(self.hole, size) == 0)[None, None]
+        self.cut = resized(filled(region.cut(image), in_image[None, None]), size)
+        # What the method encodes: the hole is filled from around it, so that nothing of its content leaks.
         self.shown = filled(self.cut, known)
         self.kept = downsample(known.float(), tokenizer.schedule.final)
+        self.keeps_some = bool((self.kept > 0).any())
 
     @property
     def share(self) -> float:
-        """How much of what the model sees is made anew, 0 to 1."""
+        """Share of the region that is regenerated, 0 to 1."""
         return 1 - float(self.kept.mean())
 
     def softened(self, sampling: SamplingConfig) -> SamplingConfig:
-        """Settings whose guidance counts by the square of the share that is made anew.
-
-        What is kept tells the class by itself, the more of it there is.
-        """
+        """Settings with guidance times the squared share that is regenerated: what is kept tells the class already."""
         return replace(sampling, guidance=sampling.guidance * self.share**2)
 
     def known_part(self) -> tuple[Tensor, Tensor]:
         """An image (B, 3, H, W) of the model's size and the share of each latent (1, 1, h, w) that tells its class."""
-        if self.config.keep_scales and not bool((self.kept > 0).any()):
+        if self.config.keep_scales and not self.keeps_some:
             return self.cut, torch.ones_like(self.kept)
         return self.shown, self.kept
 
     def hook(self) -> SamplingHook | None:
         """A new hook; none where nothing is kept."""
         hooks: list[SamplingHook] = []
-        if bool((self.kept > 0).any()):
+        if self.keeps_some:
             hooks.append(METHODS[self.config.method](self.tokenizer, self.shown, self.kept))
         if self.config.keep_scales:
             hooks.append(KeepScales(self.tokenizer, self.cut, self.config.keep_scales))
@@ -91,13 +82,12 @@ class RegionEditor:
         )
 
     def finish(self, accumulated: Tensor, variation: int = 0) -> Tensor:
-        """The image (1, 3, H, W) with what was accumulated for one variation, (1, C, h, w), in the hole."""
+        """The image (1, 3, H, W) of one variation, its hole decoded from what was accumulated, (1, C, h, w)."""
         image = self.image[min(variation, len(self.image) - 1)][None]
         generated = self.tokenizer.decode_features(accumulated.to(image.device))
-        whole = (self.region.height, self.region.width)
-        before, hole = self.region.cut(image), self.region.cut(self.mask, fill=1.0)[None, None]
-        part = composite(before, resized(generated, whole), hole, feather=self.config.feather)
-        return self.region.paste(image, part)
+        generated = resized(generated, (self.region.height, self.region.width))
+        hole, feather = self.hole[None, None], self.config.feather
+        return self.region.paste(image, composite(self.region.cut(image), generated, hole, feather=feather))
 
 
 @dataclass(frozen=True)
@@ -108,21 +98,21 @@ class EditStep:
     tokens: Tensor  # (B, h_k, w_k) int64
     accumulated: Tensor  # (B, C, h, w) float32
     editor: RegionEditor
-    place: Region  # where the editor's image lies in the whole one
+    place: Region  # where the editor's image lies in the edited one
     canvas: Canvas  # as the regions before left it
     region: int = 0
-    "Which region this is, from 0."
+    "Number of the region, from 0."
     regions: int = 1
 
     @torch.no_grad()
     def finished(self) -> Canvas:
-        """The canvas with the region as it stands after this scale."""
+        """The canvas with the region as it is after this scale."""
         rows = enumerate(self.accumulated.split(1))
         return self.canvas.put(self.place, torch.cat([self.editor.finish(one, row) for row, one in rows]))
 
     @torch.no_grad()
     def images(self) -> list[Image.Image]:
-        """The whole images as they stand after this scale, one per variation."""
+        """The edited images as they are after this scale, one per variation."""
         rows = enumerate(self.accumulated.split(1))  # one at a time: a region may be as large as the image
         return [
             image
@@ -132,7 +122,7 @@ class EditStep:
 
 
 class Editor:
-    """An image and a mask, ready to be edited with any class and seed: region after region, mostly one."""
+    """An image and a mask, ready to be edited with any class and seed, region after region (mostly one)."""
 
     def __init__(
         self,
@@ -145,31 +135,29 @@ class Editor:
     ) -> None:
         """`mask` (H, W), 1 where the image is regenerated.
 
-        The regions that the model sees are chosen around the mask unless they are given. Raises ValueError for more
-        scales to keep than there are.
+        Without `regions`, those that the model sees are chosen around the mask. Raises ValueError for more scales to
+        keep than there are.
         """
         if config.keep_scales > len(model.schedule):
             raise ValueError(f"keep_scales is {config.keep_scales}, the model has {len(model.schedule)} scales")
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.canvas, self.mask = canvas, mask
-        self.pieces = pieces(mask, plan(mask, tokenizer.config.image_size) if regions is None else regions)
-        self.first = self.part(0, canvas)
+        self.holes = holes_of(mask, plan(mask, tokenizer.config.image_size) if regions is None else regions)
+        self.first = self.region_editor(0, canvas)
 
-    def part(self, number: int, canvas: Canvas) -> RegionEditor:
+    def region_editor(self, number: int, canvas: Canvas) -> RegionEditor:
         """The editor of a region of the canvas as the regions before left it."""
-        region, hole = self.pieces[number]
-        place = self.place(number)
-        image, device = canvas.cut(place), self.model.device
-        return RegionEditor(
-            self.model, self.tokenizer, image.to(device), hole.to(device), self.config, region.seen_from(place)
-        )
+        region, hole = self.holes[number]
+        place, device = self.place(number), self.model.device
+        image, seen = canvas.cut(place).to(device), region.seen_from(place)
+        return RegionEditor(self.model, self.tokenizer, image, hole.to(device), self.config, seen)
 
     def place(self, number: int) -> Region:
-        """What of a region lies in the image."""
-        return self.pieces[number][0].inside((self.mask.shape[0], self.mask.shape[1]))
+        """The part of a region inside the image."""
+        return self.holes[number][0].inside(size_of(self.mask))
 
     def known_part(self) -> tuple[Tensor, Tensor]:
-        """That of the first region, which tells the class."""
+        """`RegionEditor.known_part` of the first region, which tells the class."""
         return self.first.known_part()
 
     def steps(
@@ -182,55 +170,29 @@ class Editor:
     ) -> Iterator[EditStep]:
         """Variations of classes (B,), one generator each, a scale at a time, region after region.
 
-        With `soften`, guidance counts as `RegionEditor.softened` has it.
+        With `soften`, guidance is that of `RegionEditor.softened`.
         """
         canvas = self.canvas
-        for number in range(len(self.pieces)):
-            editor = self.part(number, canvas) if number else self.first
-            settled = editor.softened(sampling) if soften else sampling
+        for number in range(len(self.holes)):
+            editor = self.region_editor(number, canvas) if number else self.first
+            settings = editor.softened(sampling) if soften else sampling
+            about = editor, self.place(number), canvas, number, len(self.holes)
             step = None
-            for sample in editor.samples(classes, generators, settled):
-                step = EditStep(
-                    sample.scale, sample.tokens, sample.accumulated, editor, self.place(number), canvas, number,
-                    len(self.pieces),
-                )  # fmt: skip
+            for sample in editor.samples(classes, generators, settings):
+                step = EditStep(sample.scale, sample.tokens, sample.accumulated, *about)
                 yield step
-            if step is not None and number + 1 < len(self.pieces):
+            if step is not None and number + 1 < len(self.holes):
                 canvas = step.finished()
 
 
 def likely_classes(model: VAR, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> Tensor:
-    """The class under which the tokens of each image (B, 3, H, W) are likeliest, each by its share of `kept`, (B,).
+    """The class under which each image's tokens, weighted by their kept shares, are likeliest, (B,).
 
-    `kept` (B or 1, 1, h, w). The unconditional class where nothing is kept, and for no or more than `MANY` classes.
+    `images` (B, 3, H, W); `kept` (B or 1, 1, h, w). The unconditional class where nothing is kept, and for models of
+    no classes or more than `MANY`.
     """
     if not 0 < model.config.classes <= MANY or not bool((kept > 0).any()):
         return torch.full((len(images),), model.config.unconditional, device=images.device)
     shares = torch.cat([downsample(kept, size).flatten(1) for size in tokenizer.schedule], dim=1)
     table = class_log_likelihoods(model, tokenizer.quantizer, tokenizer.encode(images), shares)
     return table.argmax(dim=1).to(images.device)
-
-
-def outpainting(model: VAR, tokenizer: VQVAE, image: Image.Image, expansion: Expansion, config: EditConfig) -> Editor:
-    """An image ready to get new pixels around it, window by window."""
-    pixels, mask = expansion.canvas(Canvas.of(image).cut(Region(0, 0, image.height, image.width)))
-    height, width = mask.shape
-    empty = Canvas(np.zeros((height, width, 3), np.uint8)).put(Region(0, 0, height, width), pixels)
-    size = window_size((image.height, image.width), tokenizer.config.image_size)
-    return Editor(model, tokenizer, empty, mask, config, list(windows(mask, size)))
-
-
-def enlarged(picture: Image.Image, model: tuple[int, int], schedule: ScaleSchedule) -> tuple[Image.Image, int]:
-    """A small image at the model's size, and how many scales have maps that it resolves, at least the first.
-
-    Raises ValueError for an image that is not smaller than the model's.
-    """
-    height, width = model
-    share = max(picture.height / height, picture.width / width)
-    if share >= 1:
-        raise ValueError(
-            f"the image has {picture.width} x {picture.height} pixels already; upscaling makes those of less than "
-            f"{width} x {height} as large as that"
-        )
-    known = sum(size[0] / schedule.final[0] <= share for size in schedule)
-    return Image.fromarray(center_crop(picture, model)), max(1, known)

@@ -1,4 +1,4 @@
-"""Settings of edits; they import no torch, so that help is quick."""
+"""Settings of edits; this module imports no torch, so that help is quick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from nextscale.config import require_at_least
 
 METHOD_NAMES = ("evidence", "blend", "embeddings")
-"""What keeps the rest of an image; the hooks of `editing.hooks` by name."""
+"""How the rest of an image is kept: names of hooks of `editing.hooks`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,4 +28,4 @@ class EditConfig:
 
 
 EDIT_SETTINGS = tuple(field.name for field in fields(EditConfig))
-"""Names of the settings of edits."""
+"""Names of `EditConfig`'s fields."""

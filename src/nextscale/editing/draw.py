@@ -1,4 +1,7 @@
-"""Finished variations of an edit, and the best of several candidates of each."""
+"""Finished variations of an edit, and the best of several candidates of each.
+
+Shapes: N candidates, C latent channels, (h, w) the latent grid.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ AUTO = "auto"
 
 
 def edit_settings(editing: EditConfig | None, settings: dict[str, Any]) -> tuple[EditConfig, dict[str, Any]]:
-    """Settings of the edit given by name over those of `editing`, and the settings that are not the edit's.
+    """`editing` with the settings of edits that were given by name, and the other settings.
 
     Raises ValueError for unknown ones, with near matches, and for values out of range.
     """
@@ -34,19 +37,19 @@ def edit_settings(editing: EditConfig | None, settings: dict[str, Any]) -> tuple
 
 
 def softens(classes: Any, config: SamplingConfig | None, settings: dict[str, Any]) -> bool:
-    """Whether guidance is left to the edit, whose class is what its surroundings look like."""
+    """Whether the edit softens the model's guidance: for a class that was read from the image, if none was set."""
     return classes == AUTO and config is None and settings.get("guidance") is None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Variations of an edit: a class and a seed each, drawn alike."""
+    """Variations of an edit: a class and a seed each, and the settings of all."""
 
     labels: Sequence[int]
     seeds: Sequence[int]
     sampling: SamplingConfig
     soften: bool
-    "Whether guidance counts by how much is made anew (`RegionEditor.softened`)."
+    "Whether guidance is that of `RegionEditor.softened`."
 
     def __post_init__(self) -> None:
         if len(self.seeds) == 0:
@@ -62,23 +65,23 @@ class Wanted:
 def draw_edits(
     editor: Editor, wanted: Wanted, *, batch_size: int, rejection: Rejection | None = None
 ) -> tuple[list[Image.Image], Drawn]:
-    """An image for each label and seed, and what was drawn, in the last region where there are several.
+    """An image for each label and seed, and the tokens of the last region.
 
-    With `rejection` the best of several candidates; where there are several regions, their scores are added. Raises
-    ValueError where there is no class to judge by.
+    With `rejection`, the best of several candidates; their scores are added over all regions. Raises ValueError where
+    a candidate's class is the unconditional one.
     """
     if not bool((editor.mask > 0).any()):
         tokens = TokenPyramid(editor.tokenizer.encode(editor.first.cut).packed.cpu(), editor.model.schedule)
         labels, seeds = list(wanted.labels), list(wanted.seeds)
         unchanged = Drawn(tokens.select([0] * len(seeds)), editor.first.kept, labels, seeds, None)
         return editor.canvas.images() * len(seeds), unchanged
-    if len(editor.pieces) > 1:
+    if len(editor.holes) > 1:
         return draw_in_turn(editor, wanted, rejection=rejection)
     region = editor.first
-    settled = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
+    sampling = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
     drawing = Drawing(editor.model, wanted.pairs, rejection)
-    for classes, generators in drawing.batches(batch_size):
-        drawing.add(list(region.samples(classes, generators, settled)))
+    for classes, generators in drawing.parts(batch_size):
+        drawing.add(list(region.samples(classes, generators, sampling)))
     drawn = drawing.finish(editor.tokenizer)
     last = len(editor.model.schedule) - 1
     step = EditStep(last, drawn.tokens[last], drawn.accumulated, region, editor.place(0), editor.canvas)
@@ -88,7 +91,7 @@ def draw_edits(
 def draw_in_turn(
     editor: Editor, wanted: Wanted, *, rejection: Rejection | None = None
 ) -> tuple[list[Image.Image], Drawn]:
-    """As `draw_edits`, one variation after the other: later regions depend on what it has in earlier ones."""
+    """`draw_edits`, one variation after the other, because later regions depend on a variation's earlier ones."""
     if rejection is not None:
         require_classes(editor.model, wanted.pairs)
     images: list[Image.Image] = []
@@ -96,53 +99,54 @@ def draw_in_turn(
     labels, seeds, scores = [], [], []
     for label, seed in wanted.pairs:
         candidates = (rejection or Rejection()).seeds(seed)
-        drawn = [one_edit(editor, label, one, wanted) for one in candidates]
-        chosen, judged = [0], torch.zeros(1)
+        drawn = [draw_one(editor, label, candidate, wanted) for candidate in candidates]
+        best, sums = [0], torch.zeros(1)
         if rejection is not None:
-            judged = sum_of_scores([regions for _, regions in drawn], label, editor, rejection)
-            chosen = judged.argsort(descending=True, stable=True)[: rejection.keep].tolist()
-        for row in chosen:
-            image, regions = drawn[row]
-            images.append(image)
-            kept.append(regions[-1])
-            labels.append(label)
-            seeds.append(candidates[row])
-            scores.append(float(judged[row]))
-    tokens = TokenPyramid(torch.cat([one.tokens.packed for one in kept]).cpu(), editor.model.schedule)
-    accumulated = torch.cat([one.accumulated for one in kept]).cpu()
-    return images, Drawn(tokens, accumulated, labels, seeds, scores if rejection else None)
+            sums = sum_of_scores([regions for _, regions in drawn], label, editor, rejection)
+            best = sums.argsort(descending=True, stable=True)[: rejection.keep].tolist()
+        images += [drawn[row][0] for row in best]
+        kept += [drawn[row][1][-1] for row in best]
+        labels += [label] * len(best)
+        seeds += [candidates[row] for row in best]
+        scores += sums[best].tolist()
+    last = joined(kept, editor)
+    return images, Drawn(last.tokens, last.accumulated.cpu(), labels, seeds, scores if rejection else None)
 
 
 @dataclass(frozen=True)
 class DrawnRegion:
-    """What was drawn in one region of one variation."""
+    """What was drawn in one region, of one variation or several."""
 
     tokens: TokenPyramid
-    accumulated: Tensor  # (1, C, h, w)
+    accumulated: Tensor  # (N, C, h, w)
 
 
-def one_edit(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Image.Image, list[DrawnRegion]]:
-    """The whole image of one variation, and what was drawn in each region."""
+def joined(regions: Sequence[DrawnRegion], editor: Editor) -> DrawnRegion:
+    """Several variations of a region as one batch; their tokens on the CPU."""
+    packed = torch.cat([one.tokens.packed for one in regions]).cpu()
+    return DrawnRegion(TokenPyramid(packed, editor.model.schedule), torch.cat([one.accumulated for one in regions]))
+
+
+def draw_one(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Image.Image, list[DrawnRegion]]:
+    """The edited image of one variation, and what was drawn in each region."""
     classes = torch.tensor([label], device=editor.model.device)
     maps: list[Tensor] = []
     regions: list[DrawnRegion] = []
-    image = None
+    step = None
     for step in editor.steps(classes, [image_generator(seed)], wanted.sampling, soften=wanted.soften):
         maps.append(step.tokens)
         if step.scale == len(editor.model.schedule) - 1:
             regions.append(DrawnRegion(TokenPyramid.from_maps(maps, editor.model.schedule), step.accumulated))
             maps = []
-            if step.region == step.regions - 1:
-                (image,) = step.images()
-    assert image is not None
-    return image, regions
+    assert step is not None
+    return step.images()[0], regions
 
 
 def sum_of_scores(drawn: Sequence[Sequence[DrawnRegion]], label: int, editor: Editor, rejection: Rejection) -> Tensor:
-    """What the judge gives each candidate in all of its regions together, (N,)."""
+    """The judge's score of each candidate, summed over its regions, (N,)."""
     scores = torch.zeros(len(drawn))
     for regions in zip(*drawn, strict=True):
-        tokens = TokenPyramid(torch.cat([one.tokens.packed for one in regions]).cpu(), editor.model.schedule)
-        accumulated = torch.cat([one.accumulated for one in regions])
-        scores += rejection.judge(Candidates(tokens, accumulated, label, editor.model, editor.tokenizer)).cpu()
+        region = joined(regions, editor)
+        candidates = Candidates(region.tokens, region.accumulated, label, editor.model, editor.tokenizer)
+        scores += rejection.judge(candidates).cpu()
     return scores

@@ -1,4 +1,4 @@
-"""What is kept of an image while its scales are sampled: hooks of the sampler, one per method.
+"""Hooks of the sampler that keep parts of an image while its scales are sampled, one per method.
 
 Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale k, V codebook entries.
 """
@@ -17,10 +17,10 @@ from nextscale.tokenizer.vqvae import VQVAE
 
 
 class KeepScales(SamplingHook):
-    """The first scales are the original's, everywhere."""
+    """The first scales are the original's, at every position."""
 
     def __init__(self, tokenizer: VQVAE, images: Tensor, scales: int) -> None:
-        """`images` (B, 3, H, W) in [-1, 1]; one serves a whole batch."""
+        """`images` (B, 3, H, W) in [-1, 1]; a single image serves a batch of any size."""
         self.quantizer = tokenizer.quantizer
         self.original = tokenizer.encode(images)
         self.scales = scales
@@ -36,17 +36,17 @@ class KeepScales(SamplingHook):
 class EmbeddingsHook(SamplingHook):
     """The authors' rule: the original's codebook embeddings where more than half of a position is kept.
 
-    The first scale is the original's whatever the mask, as in their notebook.
+    The first scale is always the original's, as in their notebook.
     """
 
     def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> None:
-        """`images` (B, 3, H, W) in [-1, 1]; `kept` (B, 1, h, w) from 0 to 1. One serves a whole batch."""
+        """`images` (B, 3, H, W) in [-1, 1]; `kept` (B, 1, h, w) from 0 to 1; one of each serves any batch."""
         self.quantizer = tokenizer.quantizer
         self.original = tokenizer.encode(images)
         self.kept = kept
 
     def keeps(self, scale: int) -> Tensor:
-        """Positions of a scale that are the original's, (B, 1, h_k, w_k)."""
+        """Whether a position of a scale is the original's, (B, 1, h_k, w_k) bool."""
         small = F.interpolate(self.kept, size=self.original.schedule[scale], mode="bilinear")
         return small > 0.5 if scale > 0 else torch.ones_like(small, dtype=torch.bool)
 
@@ -59,7 +59,7 @@ class EmbeddingsHook(SamplingHook):
 
 
 class BlendHook(SamplingHook):
-    """What was accumulated is the original's where it is kept, a mixture where a position is partly kept."""
+    """The accumulated map is the original's where it is kept, and mixed by share where a position is partly kept."""
 
     def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> None:
         """As for `EmbeddingsHook`."""
@@ -73,14 +73,14 @@ class BlendHook(SamplingHook):
 
 
 class EvidenceHook(SamplingHook):
-    """Kept pixels are evidence: each scale draws from the model's probabilities times how well codes explain them.
+    """Kept pixels are evidence: tokens are drawn from the posterior, the model's probabilities times a likelihood.
 
-    At a position of scale k the kept part of the latents that are still to be explained, r, is likely under a code e
-    as a Gaussian around it is, with the variance that quantising this image left at this scale; where only a share of
-    the position is kept, its logarithm counts by that share. A hole is the model's alone, what is wholly kept is
-    quantised anew, *given what was really generated before*, so that finer scales repair what coarser ones did
-    across the edge; positions on the edge weigh both. This is sampling from the posterior, scale by scale; the
-    evidence counts twice, because what is kept should not vary (measured: docs/editing.md).
+    At a position of scale k, let r be the mean of the residual f - f_hat over the position's kept part. The likelihood
+    of a code e is a Gaussian of r around e, with the variance that quantising this image leaves at this scale; its
+    logarithm is multiplied by the position's kept share, and by `strength`: 2, because what is kept should not vary
+    (measured: docs/editing.md). So a hole follows the model alone. A kept position is quantised again, *given what was
+    really generated before*, so that finer scales repair what coarser ones did across the edge. A position on the edge
+    weighs both.
     """
 
     def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor, *, strength: float = 2.0) -> None:
@@ -97,24 +97,28 @@ class EvidenceHook(SamplingHook):
         self.strength = strength
 
     def variance(self, accumulated: Tensor, scale: int) -> Tensor:
-        """Mean square of what a scale left of the kept parts, (B, 1, 1)."""
-        rest, share = self.left(accumulated, scale)
+        """Mean square of the residual that a scale leaves in the kept parts, (B, 1, 1)."""
+        rest, share = self.kept_residual(accumulated, scale)
         squares = (rest.square().mean(dim=1, keepdim=True) * share).sum(dim=(1, 2, 3))
         return (squares / share.sum(dim=(1, 2, 3)).clamp_min(1e-6)).clamp_min(1e-8).view(-1, 1, 1)
 
-    def left(self, accumulated: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """Mean over the kept part of each position of what is to be explained (B, C, h_k, w_k), and that part."""
+    def kept_residual(self, accumulated: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """Mean residual over the kept part of each position, (B, C, h_k, w_k), and the kept shares (B, 1, h_k, w_k)."""
         size = self.schedule[scale]
         share = downsample(self.kept, size)
         rest = downsample((self.target - accumulated) * self.kept, size)
         return rest / share.clamp_min(1e-3), share
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
-        rest, share = self.left(accumulated, scale)
+        rest, share = self.kept_residual(accumulated, scale)
         distances = self.quantizer.distances(flatten_map(rest))  # |r - e|^2 but for |r|^2
         weight = self.strength * flatten_map(share) / (2 * self.variances[scale])
         return logits - weight * distances
 
 
-Hook = Callable[[VQVAE, Tensor, Tensor], SamplingHook]
-METHODS: dict[str, Hook] = {"evidence": EvidenceHook, "blend": BlendHook, "embeddings": EmbeddingsHook}
+METHODS: dict[str, Callable[[VQVAE, Tensor, Tensor], SamplingHook]] = {
+    "evidence": EvidenceHook,
+    "blend": BlendHook,
+    "embeddings": EmbeddingsHook,
+}
+"""Hooks by the names of `METHOD_NAMES`."""

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.editing.apply import RegionEditor
-from nextscale.editing.composite import composite
+from nextscale.editing.canvas import composite
 from nextscale.editing.regions import covered, resized
 from nextscale.pictures import grid, to_images
 

@@ -34,7 +34,7 @@ from nextscale.training.adversarial import Adversary
 from nextscale.training.config import TokenizerTraining
 from nextscale.training.heldout import measure_tokenizer, reconstruction_line
 from nextscale.training.images import image_batches, open_samples, samples_apart
-from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
+from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
 from nextscale.training.optimisation import Updater, averaged
 from nextscale.training.parallel import add_up, broadcast, wrap
 from nextscale.training.warm_start import rescaled_state
@@ -50,7 +50,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     return train(TokenizerStage(config, resume=resume))
 
 
-class TokenizerStage(Stage[TokenizerTraining]):
+class TokenizerStage(TrainingStage[TokenizerTraining]):
     """A VQVAE, its losses, and a discriminator where the settings ask for one."""
 
     title = command = "tokenizer"

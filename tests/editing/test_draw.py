@@ -1,4 +1,4 @@
-"""Settings of edits: by name, over configs, and refused in one line."""
+"""Settings of edits, by name and over configs, and the best of several candidates."""
 
 from typing import Any
 
@@ -9,8 +9,9 @@ from PIL import Image
 
 from nextscale.editing.config import EditConfig
 from nextscale.pipeline import VARPipeline
-from nextscale.sampling.next_scale import SamplingConfig
-from toys import centre, pixels, toy_image
+from nextscale.sampling.rejection import Candidates, Rejection
+from nextscale.sampling.step import SamplingConfig
+from toys import centre, noise, pixels, toy_image
 
 
 def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
@@ -76,3 +77,51 @@ def test_out_of_range_settings_of_edits_are_refused(pipeline: VARPipeline) -> No
         pipeline.inpaint(toy_image(0, 0), None, feather=-1)
     with pytest.raises(ValueError, match="no first scales to keep"):
         pipeline.outpaint(toy_image(0, 0), left=3, keep_scales=1)
+
+
+def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), centre(16, 16)
+    editor = pipeline.editor(image, mask)
+    assert editor.first.share == pytest.approx(0.25)
+    softened = pipeline.inpaint(image, mask, seeds=range(4))
+    by_hand = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
+    assert torch.equal(softened.tokens.packed, by_hand.tokens.packed)
+    named = pipeline.inpaint(image, mask, classes="red", seeds=range(4))
+    full = pipeline.inpaint(image, mask, classes="red", seeds=range(4), guidance=pipeline.config.guidance)
+    assert torch.equal(named.tokens.packed, full.tokens.packed)
+    everything = pipeline.inpaint(image, None, classes="red", seeds=range(4))
+    assert torch.equal(everything.tokens.packed, pipeline.generate("red", seeds=range(4)).tokens.packed)
+
+
+def test_the_best_of_several_candidates_is_kept(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), centre(16, 16)
+    best = pipeline.inpaint(image, mask, classes="red", seeds=[1, 2], rejection=Rejection(candidates=3))
+    every = pipeline.inpaint(image, mask, classes="red", seeds=range(3, 9))
+    given, free = (pipeline.log_likelihood(every.tokens, c).double() for c in ("red", None))
+    scores = (given - free)[:, :1].sum(1) + 0.2 * free[:, 1:].sum(1)
+    rows = [int(scores[start : start + 3].argmax()) + start for start in (0, 3)]
+    assert best.seeds == [3 + row for row in rows]
+    assert best.scores == pytest.approx(scores[rows].tolist(), abs=1e-2)
+    assert [one.tobytes() for one in best.images] == [every.images[row].tobytes() for row in rows]
+
+
+def test_candidates_are_whole_edits_and_their_scores_add_up(pipeline: VARPipeline) -> None:
+    wide, ends = noise(300, 18), [(4, 4, 14, 14), (288, 2, 296, 10)]
+
+    def judge(candidates: Candidates) -> torch.Tensor:
+        return candidates.accumulated.flatten(1)[:, :8].sum(dim=1)
+
+    best = pipeline.inpaint(
+        wide, ends, classes="red", seeds=[5], temperature=3.0, rejection=Rejection(candidates=3, keep=2, judge=judge)
+    )
+    scores = {}
+    for seed in (15, 16, 17):
+        editor = pipeline.editor(wide, ends)
+        steps = list(pipeline.edit_steps(editor, classes="red", seeds=[seed], temperature=3.0))
+        scores[seed] = float(sum(steps[last].accumulated.flatten()[:8].sum() for last in (3, 7)))
+    order = sorted(scores, key=lambda seed: -scores[seed])[:2]
+    assert best.seeds == order and best.scores == pytest.approx([scores[seed] for seed in order], abs=1e-4)
+    again = pipeline.inpaint(wide, ends, classes="red", seeds=order, temperature=3.0)
+    assert [one.tobytes() for one in best.images] == [one.tobytes() for one in again.images]
+    with pytest.raises(ValueError, match="name classes"):
+        pipeline.inpaint(wide, ends, classes=[None], rejection=Rejection(candidates=2))

@@ -1,4 +1,4 @@
-"""Regions of holes near and far, and canvases that they are put into."""
+"""Regions as rectangles, and those chosen for holes near, far and long."""
 
 from __future__ import annotations
 
@@ -14,13 +14,29 @@ from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nextscale.editing.canvas import Canvas
 from nextscale.editing.masks import mask_of_boxes
-from nextscale.editing.plan import MOST_REGIONS, STEPS, pieces, plan, regions_of, widest_gap
-from nextscale.editing.regions import Region, region_around
+from nextscale.editing.regions import (
+    MOST_REGIONS,
+    STEPS,
+    Region,
+    bounds,
+    covered,
+    holes_of,
+    plan,
+    region_around,
+    regions_of,
+    size_of,
+    widest_gap,
+)
 from nextscale.pipeline import VARPipeline
 
 MODEL = (64, 64)
+
+
+def one_region(mask: torch.Tensor, model: tuple[int, int] = MODEL) -> Region:
+    """The region around all of a mask, or around the image where the mask is empty."""
+    image = size_of(mask)
+    return region_around(bounds(mask) or Region(0, 0, *image), image, model)
 
 
 def holes(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -33,12 +49,12 @@ def test_an_image_of_the_models_size_has_one_region(height: int, width: int, see
     mask = (torch.rand(height, width, generator=torch.Generator().manual_seed(seed)) < 0.02).float()
     regions = plan(mask, MODEL)
     if max(height, width) <= 2 * min(height, width):
-        assert regions == [region_around(mask, MODEL)]
+        assert regions == [one_region(mask)]
 
 
 def test_holes_near_each_other_share_a_region() -> None:
     mask = holes((900, 1200), (500, 400, 560, 460), (600, 430, 640, 480))
-    assert plan(mask, MODEL) == [region_around(mask, MODEL)]
+    assert plan(mask, MODEL) == [one_region(mask)]
 
 
 @pytest.mark.parametrize(
@@ -54,21 +70,21 @@ def test_holes_far_apart_have_regions_of_their_own(
     size: tuple[int, int], boxes: list[tuple[int, int, int, int]]
 ) -> None:
     regions = plan(holes(size, *boxes), MODEL)
-    assert regions == [region_around(holes(size, box), MODEL) for box in boxes], "the largest hole's first"
+    assert regions == [one_region(holes(size, box)) for box in boxes], "the largest hole's first"
     assert max(region.area for region in regions) <= 180 * 180
 
 
 def test_a_pair_and_a_hole_far_from_it_have_two_regions() -> None:
     pair, far = [(500, 400, 560, 460), (600, 430, 640, 480)], (2000, 400, 2040, 440)
     regions = plan(holes((900, 2400), *pair, far), MODEL)
-    assert regions == [region_around(holes((900, 2400), *boxes), MODEL) for boxes in (pair, [far])]
+    assert regions == [one_region(holes((900, 2400), *boxes)) for boxes in (pair, [far])]
 
 
 def test_very_many_holes_share_a_region() -> None:
     boxes = [(x, y, x + 4, y + 4) for x in range(0, 1000, 200) for y in range(0, 1000, 200)]
     assert len(boxes) > MOST_REGIONS
     mask = holes((1000, 1000), *boxes)
-    assert plan(mask, MODEL) == [region_around(mask, MODEL)]
+    assert plan(mask, MODEL) == [one_region(mask)]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +107,7 @@ def test_a_hole_longer_than_the_image_allows_is_gone_through_in_steps(
     for before, after in itertools.pairwise(regions):
         shared = max(after.left - before.left, after.top - before.top)
         assert 0 < shared <= after.width // 2, "half of what each sees was seen by the one before"
-    made = sum((paste(size, region, hole) for region, hole in pieces(holes(size, box), regions)), torch.zeros(size))
+    made = sum((paste(size, region, hole) for region, hole in holes_of(holes(size, box), regions)), torch.zeros(size))
     assert torch.equal(made, holes(size, box)), "all of the hole is made anew, once"
 
 
@@ -109,7 +125,7 @@ def test_any_mask_is_made_anew_once_by_bounded_regions(height: int, width: int, 
         top, left = rng.integers(0, height), rng.integers(0, width)
         mask[top : top + rng.integers(1, 90), left : left + rng.integers(1, 900)] = float(rng.random()) / 2 + 0.5
     regions = plan(mask, MODEL)
-    todo = pieces(mask, regions)
+    todo = holes_of(mask, regions)
     assert torch.equal(sum((paste((height, width), *one) for one in todo), torch.zeros(height, width)), mask)
     step = max(height, width) / (4 * STEPS) + 1  # along a hole in a thin image
     for region in regions:
@@ -118,8 +134,8 @@ def test_any_mask_is_made_anew_once_by_bounded_regions(height: int, width: int, 
 
 def test_an_empty_mask_has_one_bounded_region() -> None:
     assert plan(torch.zeros(500, 8000), MODEL) == regions_of(Region(0, 0, 500, 8000), (500, 8000), MODEL)[:1]
-    ((region, hole),) = pieces(torch.zeros(30, 40), plan(torch.zeros(30, 40), MODEL))
-    assert region == region_around(torch.zeros(30, 40), MODEL) and hole.sum() == 0
+    ((region, hole),) = holes_of(torch.zeros(30, 40), plan(torch.zeros(30, 40), MODEL))
+    assert region == one_region(torch.zeros(30, 40)) and hole.sum() == 0
 
 
 @pytest.mark.parametrize(
@@ -128,26 +144,6 @@ def test_an_empty_mask_has_one_bounded_region() -> None:
 )
 def test_widest_gaps(filled: list[int], gap: tuple[int, int]) -> None:
     assert widest_gap(torch.tensor(filled).bool()) == gap
-
-
-def test_a_canvas_keeps_what_no_part_covers_to_the_bit() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    canvas = Canvas.of(Image.fromarray(pixels))
-    assert [image.tobytes() for image in canvas.images()] == [pixels.tobytes()]
-    parts = torch.rand(2, 3, 3, 4) * 2 - 1
-    first = canvas.put(Region(1, 2, 3, 4), parts)
-    both = first.put(Region(3, 5, 2, 3), torch.ones(1, 3, 2, 3))
-    cut = both.cut(Region(2, 4, 3, 3))
-    assert cut.shape == (2, 3, 3, 3)
-    assert torch.equal(cut[:, :, 0, :2], parts[:, :, 1, 2:]), "floats, not rounded to bytes"
-    assert (cut[:, :, 1:, 1:] == 1).all(), "later parts lie over earlier ones"
-    for row, image in enumerate(both.images()):
-        shown = np.asarray(image)
-        untouched = np.ones((6, 9), bool)
-        untouched[1:4, 2:6] = untouched[3:5, 5:8] = False
-        assert np.array_equal(shown[untouched], pixels[untouched]) and (shown[3:5, 5:8] == 255).all()
-        assert both.variation(row).images()[0].tobytes() == image.tobytes()
-    assert len(canvas.cut(Region(0, 0, 2, 2))) == len(first.cut(Region(0, 0, 1, 2))) == 1
 
 
 class Largest(TorchDispatchMode):
@@ -174,3 +170,33 @@ def test_memory_follows_the_holes_not_the_images_shape(pipeline: VARPipeline, bo
         pipeline.inpaint(image, boxes, classes="red")
     mask = 4 * 100 * 1000
     assert seen.most <= mask, "no tensor is larger than the mask: never the whole image, nor a square around it"
+
+
+@given(st.integers(4, 90), st.integers(4, 90), st.integers(4, 40), st.integers(4, 40), st.integers(0, 2**31))
+def test_regions_hold_the_mask_and_cut_and_paste_are_inverse(
+    height: int, width: int, model_height: int, model_width: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    top, left = rng.integers(0, height), rng.integers(0, width)
+    bottom, right = rng.integers(top, height) + 1, rng.integers(left, width) + 1
+    mask = mask_of_boxes([(int(left), int(top), int(right), int(bottom))], (height, width))
+    region = one_region(mask, (model_height, model_width))
+    assert region.top <= top and region.top + region.height >= bottom
+    assert region.left <= left and region.left + region.width >= right
+    assert abs(region.height / region.width * model_width / model_height - 1) < 1, "near the model's aspect"
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    covers = (rows >= region.top) & (rows < region.top + region.height)
+    covers = covers & (columns >= region.left) & (columns < region.left + region.width)
+    image = torch.rand(1, 3, height, width)
+    part = region.cut(image)
+    assert part.shape == (1, 3, region.height, region.width)
+    assert torch.equal(region.cut(image, fill=2.0) == 2, region.cut(~covers[None, None], fill=1.0).expand_as(part))
+    assert torch.equal(region.paste(torch.zeros_like(image), part), image * covers)
+    small = covered(region.cut(mask, fill=1.0), (model_height, model_width))
+    assert small.max() == 1
+
+
+def test_a_region_lies_inside_a_large_image() -> None:
+    mask = mask_of_boxes([(4900, 10, 4990, 60)], (3000, 5000))
+    region = one_region(mask, (256, 256))
+    assert region == Region(0, 5000 - 256, 256, 256)

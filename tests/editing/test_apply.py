@@ -1,4 +1,4 @@
-"""Edits of a toy model: what is kept, what is regenerated, and that both are what they should be."""
+"""Edits of a toy model: what is kept, what is regenerated, in one region or in several."""
 
 import io
 from pathlib import Path
@@ -12,11 +12,18 @@ from nextscale.data.decode import read_image
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
+from nextscale.editing.masks import mask_of_boxes
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.rejection import Rejection
 from toys import centre, noise, pixels, toy_image
+
+ENDS = [(4, 4, 14, 14), (288, 2, 296, 10)]
+
+
+@pytest.fixture
+def wide() -> Image.Image:
+    return noise(300, 18)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -75,36 +82,10 @@ def test_the_likely_class_is_the_argmax_of_the_kept_tokens(pipeline: VARPipeline
     assert pipeline.inpaint(toy_image(0, 0), None).classes == [3], "nothing tells the class of a full mask"
 
 
-def test_the_best_of_several_candidates_is_kept(pipeline: VARPipeline) -> None:
-    image, mask = toy_image(0, 0), centre(16, 16)
-    best = pipeline.inpaint(image, mask, classes="red", seeds=[1, 2], rejection=Rejection(candidates=3))
-    every = pipeline.inpaint(image, mask, classes="red", seeds=range(3, 9))
-    given, free = (pipeline.log_likelihood(every.tokens, c).double() for c in ("red", None))
-    scores = (given - free)[:, :1].sum(1) + 0.2 * free[:, 1:].sum(1)
-    rows = [int(scores[start : start + 3].argmax()) + start for start in (0, 3)]
-    assert best.seeds == [3 + row for row in rows]
-    assert best.scores == pytest.approx(scores[rows].tolist(), abs=1e-2)
-    assert [one.tobytes() for one in best.images] == [every.images[row].tobytes() for row in rows]
-
-
 def test_tokens_of_an_empty_mask_are_the_images(pipeline: VARPipeline) -> None:
     empty = pipeline.inpaint(toy_image(0, 0), np.zeros((16, 16)), classes="red")
     assert isinstance(empty.tokens, TokenPyramid)
     assert torch.equal(empty.tokens.packed, pipeline.tokenizer.encode(pixels(toy_image(0, 0))).packed)
-
-
-def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline: VARPipeline) -> None:
-    image, mask = toy_image(0, 0), centre(16, 16)
-    editor = pipeline.editor(image, mask)
-    assert editor.first.share == pytest.approx(0.25)
-    softened = pipeline.inpaint(image, mask, seeds=range(4))
-    by_hand = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
-    assert torch.equal(softened.tokens.packed, by_hand.tokens.packed)
-    named = pipeline.inpaint(image, mask, classes="red", seeds=range(4))
-    full = pipeline.inpaint(image, mask, classes="red", seeds=range(4), guidance=pipeline.config.guidance)
-    assert torch.equal(named.tokens.packed, full.tokens.packed)
-    everything = pipeline.inpaint(image, None, classes="red", seeds=range(4))
-    assert torch.equal(everything.tokens.packed, pipeline.generate("red", seeds=range(4)).tokens.packed)
 
 
 def test_no_boxes_are_told(pipeline: VARPipeline, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,3 +112,44 @@ def test_images_in_any_form_are_edited_upright_and_over_white(pipeline: VARPipel
     empty = pipeline.inpaint(Image.open(io.BytesIO(stored)), mask * 0, classes="red").images[0]
     assert empty.tobytes() == shown.tobytes()
     assert pipeline.outpaint(Image.open(io.BytesIO(stored)), left=4, classes="red").images[0].size == (20, 24)
+
+
+def test_holes_far_apart_are_edited_each_in_a_region_of_its_own(pipeline: VARPipeline, wide: Image.Image) -> None:
+    result = pipeline.inpaint(wide, ENDS, classes="red", seeds=[1, 2], temperature=3.0)
+    alone = pipeline.inpaint(wide, ENDS[:1], classes="red", seeds=[1], temperature=3.0)
+    before, mask = np.asarray(wide), mask_of_boxes(ENDS, (18, 300)).numpy() > 0
+    for image in result.images:
+        after = np.asarray(image)
+        assert np.array_equal(after[~mask], before[~mask])
+        assert all((after[y:b, x:r] != before[y:b, x:r]).any() for x, y, r, b in ENDS)
+    assert np.array_equal(np.asarray(result.images[0])[:, :100], np.asarray(alone.images[0])[:, :100])
+    assert result.tokens.packed.shape == (2, 30) and result.seeds == [1, 2] and result.scores is None
+    second = pipeline.inpaint(wide, ENDS, classes="red", seeds=[2], temperature=3.0)
+    assert second.images[0].tobytes() == result.images[1].tobytes(), "a variation does not depend on the others"
+
+
+def test_steps_go_through_the_regions_and_end_with_the_result(pipeline: VARPipeline, wide: Image.Image) -> None:
+    editor = pipeline.editor(wide, ENDS, feather=2)
+    steps = list(pipeline.edit_steps(editor, classes="red", seeds=[1]))
+    assert [(step.region, step.scale) for step in steps] == [(r, k) for r in (0, 1) for k in range(4)]
+    wanted = pipeline.inpaint(wide, ENDS, classes="red", seeds=[1], feather=2).images[0]
+    assert steps[-1].images()[0].tobytes() == wanted.tobytes()
+    halfway = np.asarray(steps[3].images()[0])
+    assert np.array_equal(halfway[:, :100], np.asarray(wanted)[:, :100])
+    assert np.array_equal(halfway[:, 200:], np.asarray(wide)[:, 200:])
+
+
+def test_a_long_hole_is_filled_along_the_image(pipeline: VARPipeline) -> None:
+    long, mask = noise(90, 18), np.zeros((18, 90), np.uint8)
+    mask[6:12, 10:80] = 1
+    image = np.asarray(pipeline.inpaint(long, mask, classes="red").images[0])
+    assert np.array_equal(image[mask == 0], np.asarray(long)[mask == 0])
+    changed = (image != np.asarray(long)).any(axis=2)[mask > 0].reshape(6, 70)
+    assert changed.mean(axis=0).min() > 0.5
+
+
+def test_a_large_photo_is_edited_around_the_mask(pipeline: VARPipeline) -> None:
+    image = noise(500, 300)
+    result = pipeline.inpaint(image, [(480, 280, 495, 299)], classes="red")
+    changed = (np.asarray(result.images[0]) != np.asarray(image)).any(axis=2)
+    assert changed[280:299, 480:495].any() and not changed[:280].any() and not changed[:, :480].any()
