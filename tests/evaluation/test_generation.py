@@ -12,8 +12,8 @@ from PIL import Image
 
 from nextscale.cli import main
 from nextscale.data.source import open_source
-from nextscale.evaluation import generation, sampled
-from nextscale.evaluation.features import identity, load_features
+from nextscale.evaluation import sampled
+from nextscale.evaluation.features import identity
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import ArrayImages, batches, open_image_set
 from nextscale.evaluation.reference import balanced_order
@@ -24,16 +24,9 @@ from toys import SmallFeatures, make_pipeline
 Make = Callable[..., Path]
 
 
-def network_of(name: str, weights: str = "") -> torch.nn.Module:
-    """Most tests need no network that sees."""
-    return SmallFeatures(name, weights) if name.startswith("small-") else load_features(name, weights)
-
-
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small(monkeypatch: pytest.MonkeyPatch, small_features: None) -> None:
     monkeypatch.setattr(sampled, "SHARD", 8)
-    monkeypatch.setattr(generation, "load_features", network_of)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -120,7 +113,7 @@ def test_a_set_against_itself_and_npz_files(config: GenerationEvaluation, tmp_pa
     ours = torch.cat([images for images, _ in batches(source, (16, 16), batch_size=7)])
     theirs = torch.cat([images for images, _ in batches(stored, (16, 16), batch_size=9)])
     assert torch.equal(ours, theirs)
-    network = network_of(config.features)
+    network = SmallFeatures(config.features)
     features = network(ours).double()
     np.savez(tmp_path / "statistics.npz", mu=features.mean(0).numpy(), sigma=torch.cov(features.T).numpy())
     images = replace(config, images=str(tmp_path / "images.npz"), count=60)
