@@ -15,10 +15,12 @@ import torch
 from hypothesis import settings
 from torchvision.models import mobilenet_v2
 
+from nextscale.evaluation import generation
+from nextscale.evaluation.features import load_features
 from nextscale.families.var import VAR
 from nextscale.pipeline import VARPipeline
 from nextscale.tokenizer.vqvae import VQVAE
-from toys import CLASS_NAMES, make_pipeline, make_tokenizer, make_transformer, toy_image
+from toys import CLASS_NAMES, SmallFeatures, make_pipeline, make_tokenizer, make_transformer, toy_image
 
 # No test depends on how fast the machine is; where a change is judged, all runs try the same examples.
 settings.register_profile("any machine", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -53,6 +55,17 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(0)
     torch.save(mobilenet_v2(weights=None).state_dict(), path)
     return str(path)
+
+
+@pytest.fixture
+def small_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Evaluations of generation know networks `small-6`, `other-6` and the like; they find no features made before."""
+
+    def load(name: str, weights: str = "") -> torch.nn.Module:
+        return SmallFeatures(name, weights) if name.startswith(("small-", "other-")) else load_features(name, weights)
+
+    monkeypatch.setattr(generation, "load_features", load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def test_make_targets_and_scripts_exist() -> None:
         if words[0] == "make":
             assert set(words[1:]) <= targets, line
         for word in words:
-            if word.startswith(("examples/", "benchmarks/")):
+            if word.startswith(("examples/", "benchmarks/", "tests/")):
                 assert (ROOT / word).is_file(), line
 
 

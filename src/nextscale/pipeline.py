@@ -32,15 +32,12 @@ from nextscale.families.var import VAR
 from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare, unpack_linears
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.results import Generation, GenerationStep, generation_of
+from nextscale.results import Generation, GenerationStep, generation_of, joined
 from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
 from nextscale.tokenizer.vqvae import VQVAE
-
-COMPILED_BATCH_SIZES = 8
-"""Batch sizes that a compiled pipeline keeps graphs for."""
 
 
 class VARPipeline:
@@ -118,7 +115,7 @@ class VARPipeline:
         if is_quantized(self.transformer):
             raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
         unpack_linears(self.transformer)  # the compiler refuses packed weights: they are no constants of its graph
-        self.transformer.compile_transform(graphs=len(self.schedule) * COMPILED_BATCH_SIZES, **options)
+        self.transformer.compile_transform(**options)
         self.tokenizer.decoder.compile(dynamic=False, **options)
         return self
 
@@ -165,19 +162,16 @@ class VARPipeline:
         """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
         return class_ids(classes, self.class_names, self.transformer.config)
 
-    def _repeated(self, classes: Classes, count: int) -> Tensor:
-        return torch.tensor(repeated(self.class_ids(classes), count), device=self.device)
-
     @torch.no_grad()
     def logits(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
         """Teacher-forcing logits of every token, (B, L, V) float32."""
-        labels = self._repeated(classes, pyramid.batch_size)
+        labels = torch.tensor(repeated(self.class_ids(classes), pyramid.batch_size), device=self.device)
         known = teacher_inputs(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
         return self.transformer(known, labels)
 
     def log_likelihood(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
         """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
-        labels = self._repeated(classes, pyramid.batch_size)
+        labels = torch.tensor(repeated(self.class_ids(classes), pyramid.batch_size), device=self.device)
         return token_log_probabilities(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device), labels)[0]
 
     def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
@@ -189,18 +183,13 @@ class VARPipeline:
         """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
         return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
 
-    def sampling(self, **settings: float | int | bool | None) -> SamplingConfig:
-        """The model's default settings but for those named here; None keeps the default. Raises ValueError."""
-        config = self.config
-        base = SamplingConfig(guidance=config.guidance, top_k=config.top_k, top_p=config.top_p, steps=config.steps)
-        return self.settled(base, settings)
-
-    def settled(self, config: SamplingConfig | None, settings: dict[str, Any]) -> SamplingConfig:
-        """Settings given by name over a config, or over the model's. Raises ValueError as `sampling` does."""
-        if config is None:
-            return self.sampling(**settings)
+    def sampling(
+        self, config: SamplingConfig | None = None, /, **settings: float | int | bool | None
+    ) -> SamplingConfig:
+        """A config, or the model's default settings, but for those named; None keeps them. Raises ValueError."""
         require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
-        return with_settings(config, settings)
+        own = {name: getattr(self.config, name) for name in ("guidance", "top_k", "top_p", "steps")}
+        return with_settings(config or SamplingConfig(**own), settings)
 
     def generate_steps(
         self,
@@ -212,8 +201,9 @@ class VARPipeline:
         **settings: float | int | bool | None,
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        labels, generators = self._repeated(classes, len(seeds)), [image_generator(seed) for seed in seeds]
-        asked = {"generators": generators, "config": self.settled(config, settings), "hook": hook}
+        labels = torch.tensor(repeated(self.class_ids(classes), len(seeds)), device=self.device)
+        generators = [image_generator(seed) for seed in seeds]
+        asked = {"generators": generators, "config": self.sampling(config, **settings), "hook": hook}
         steps = self.family.sample(self.transformer, self.tokenizer, labels, **asked)
         return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
 
@@ -229,26 +219,36 @@ class VARPipeline:
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
-        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig`
-        (guidance, top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size`
-        images are worked on at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each
-        image are drawn and the best kept, with their scores. Raises ValueError for unknown classes and settings
-        out of range.
+        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig` (guidance,
+        top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size` images are worked on
+        at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each image are drawn and the
+        best kept, with their scores. Raises ValueError for unknown classes and settings out of range.
         """
+        how: Any = {"seeds": seeds, "batch_size": batch_size, "config": config, "rejection": rejection, **settings}
+        return joined(list(self.generate_batches(classes, **how)))
+
+    def generate_batches(
+        self,
+        classes: Classes,
+        *,
+        seeds: Sequence[int] | None = None,
+        batch_size: int = 0,
+        config: SamplingConfig | None = None,
+        rejection: Rejection | None = None,
+        **settings: Any,
+    ) -> Iterator[Generation]:
+        """`generate` batch by batch, for many images: those of one batch are finished before the next one begins."""
         ids = self.class_ids(classes)
         seeds = range(len(ids)) if seeds is None else seeds
-        if len(seeds) == 0:
-            raise ValueError("no seeds given; expected one per image")
-        if batch_size < 0:
-            raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {batch_size}")
-        settled = self.settled(config, settings)
+        settled, decode = self.sampling(config, **settings), self.tokenizer.decode_features
         wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
-        drawing = Drawing(self.transformer, wanted, rejection)
-        for labels, generators in drawing.batches(batch_size or self.default_batch_size):
-            asked = {"generators": generators, "config": settled}
-            drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
-        drawn, decode = drawing.finish(self.tokenizer), self.tokenizer.decode_features
-        return generation_of([to_images(decode(one))[0] for one in drawn.accumulated.split(1)], drawn)
+        size = batch_size or self.default_batch_size
+        for drawing in Drawing.in_batches(self.transformer, wanted, size, rejection):
+            for labels, generators in drawing.parts(size):
+                asked = {"generators": generators, "config": settled}
+                drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
+            drawn = drawing.finish(self.tokenizer)
+            yield generation_of([to_images(decode(one))[0] for one in drawn.accumulated.split(1)], drawn)
 
     def editor(
         self,
@@ -295,7 +295,7 @@ class VARPipeline:
         self, classes: Classes, seeds: Sequence[int], config: SamplingConfig | None, settings: Any, known: Any
     ) -> Wanted:
         """The variations asked for of an image of which a part is known (`Editor.known_part`)."""
-        sampling, soften = self.settled(config, settings), softens(classes, config, settings)
+        sampling, soften = self.sampling(config, **settings), softens(classes, config, settings)
         return Wanted(repeated(self.edit_classes(classes, *known), len(seeds)), list(seeds), sampling, soften)
 
     def edit_classes(self, classes: Classes, image: Tensor, kept: Tensor) -> list[int]:
@@ -318,15 +318,15 @@ class VARPipeline:
     ) -> Generation:
         """Regenerate what the mask covers, one variation per seed; `tokens` are those of the region around it.
 
-        What is not covered stays as it is, to the pixel; an empty mask returns the image. Images of any size: the
-        region around the mask is edited at the model's size and put back; holes far from each other have regions of
-        their own, one after the other, of which the largest hole's tells the class and `tokens` are the last's. With
-        `rejection`, the best of several candidates of each variation is kept. Guidance that is not given is the
-        model's; for the class `auto`, times the squared share of the region that is made anew. Raises ValueError for
-        masks that do not fit, and for unknown settings.
+        What is not covered stays as it is, to the pixel; an empty mask returns the image. Images may have any size: the
+        region around the mask is edited at the model's size and put back. Holes far from each other have regions of
+        their own, one after the other; the largest hole's tells the class, and `tokens` are the last's. With
+        `rejection`, the best of several candidates of each variation is kept. Guidance that is not set is the model's;
+        for the class `auto`, times the squared share of the region made anew. Raises ValueError for masks that do not
+        fit and for unknown settings.
         """
         editing, settings = edit_settings(editing, settings)
-        self.settled(config, settings)  # complain before anything is read
+        self.sampling(config, **settings)  # complain before anything is read
         editor = self.editor(image, mask, editing=editing)
         return self.variations(editor, classes=classes, seeds=seeds, config=config, rejection=rejection, **settings)
 
@@ -368,7 +368,7 @@ class VARPipeline:
     ) -> Generation:
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
         editing, settings = edit_settings(editing, settings)
-        self.settled(config, settings)  # complain before anything is read
+        self.sampling(config, **settings)  # complain before anything is read
         if editing.keep_scales:
             raise ValueError("out-painting has no first scales to keep: nothing is there yet")
         expansion = Expansion(left=left, right=right, top=top, bottom=bottom)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -49,6 +50,19 @@ class GenerationStep:
     def preview(self) -> list[Image.Image]:
         """The images as they stand after this scale."""
         return to_images(self.tokenizer.decode_each(self.accumulated))
+
+
+def joined(parts: list[Generation]) -> Generation:
+    """The images of several batches as those of one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Generation(
+        [image for part in parts for image in part.images],
+        TokenPyramid(torch.cat([part.tokens.packed for part in parts]), parts[0].tokens.schedule),
+        [label for part in parts for label in part.classes],
+        [seed for part in parts for seed in part.seeds],
+        None if parts[0].scores is None else [score for part in parts for score in part.scores or ()],
+    )
 
 
 def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:

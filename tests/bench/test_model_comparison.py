@@ -10,16 +10,14 @@ from PIL import Image
 
 from nextscale.bench.model_comparison import shared_classes
 from nextscale.cli import main
-from nextscale.evaluation import generation
-from toys import SmallFeatures, make_baseline, make_pipeline
+from toys import make_baseline, make_pipeline
 
 
 def test_two_kinds_side_by_side(
-    image_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    image_folder: Callable[..., Path], small_features: None, tmp_path: Path, capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     monkeypatch.setenv("COLUMNS", "220")  # tables are not broken
-    monkeypatch.setattr(generation, "load_features", SmallFeatures)
     make_pipeline().save_pretrained(tmp_path / "var")
     make_baseline("raster", depth=2, heads=2).save_pretrained(tmp_path / "raster")
 

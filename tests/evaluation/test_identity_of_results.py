@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from nextscale.cli import main
 from nextscale.data.source import open_source
-from nextscale.evaluation import generation, sampled
+from nextscale.evaluation import sampled
 from nextscale.evaluation.generation import GenerationEvaluation, evaluate_generation
 from nextscale.evaluation.image_sets import batches
 from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance
@@ -26,12 +26,10 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def config(
-    tmp_path: Path, image_folder: Make, model_folder: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, image_folder: Make, model_folder: Path, small_features: None, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> GenerationEvaluation:  # fmt: skip
     monkeypatch.setattr(sampled, "SHARD", 8)
-    monkeypatch.setattr(generation, "load_features", SmallFeatures)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     caplog.set_level(logging.INFO, "nextscale")
     return GenerationEvaluation(
         data=str(image_folder(per_class=8)), model=str(model_folder), out=str(tmp_path / "out"), count=12,

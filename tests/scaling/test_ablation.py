@@ -10,7 +10,7 @@ from scipy import stats
 
 from nextscale.cli import main
 from nextscale.families.config import family_presets
-from nextscale.scaling.ablation import ROWS, Ablation, read_ablation, summarise, training_of
+from nextscale.scaling.ablation import ROWS, Ablation, read_ablation, summarise, training_of_row
 from toys import make_pipeline
 
 
@@ -51,7 +51,7 @@ def test_rows_change_one_thing_each_at_equal_size() -> None:
 
 @pytest.mark.slow
 def test_rows_that_share_a_training_train_once(
-    image_folder: Callable[..., Path], mobilenet: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    image_folder: Callable[..., Path], small_features: None, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     make_pipeline().save_pretrained(tmp_path / "model")
     data = str(image_folder())
@@ -59,9 +59,8 @@ def test_rows_that_share_a_training_train_once(
         "scaling", "ablation", "--images", data, "--data", data, "--heldout", data, "--tokenizer",
         str(tmp_path / "model"), "--raster-data", data, "--raster-heldout", data, "--raster-tokenizer", "none",
         "--rows", "adaln,filtered", "--seeds", "0,1", "--steps", "3", "--batch-size", "4", "--count", "6",
-        "--features", "mobilenet_v2",
-        "--feature-weights", mobilenet, "--precision", "fp32",
-        "--out", str(tmp_path / "out"), "--json", str(tmp_path / "all.json"),
+        "--features", "small-6", "--precision", "fp32", "--out", str(tmp_path / "out"),
+        "--json", str(tmp_path / "all.json"),
     ]  # fmt: skip
     assert main(flags) == 0
     assert sorted(path.name for path in (tmp_path / "out").glob("ablation-*")) == [
@@ -94,6 +93,6 @@ def test_raster_order_reads_its_own_tokens(tmp_path: Path) -> None:
         images="i", data="d", heldout="h", tokenizer="t", raster_data="rd", raster_heldout="rh", raster_tokenizer="rt",
         out=str(tmp_path),
     )  # fmt: skip
-    raster, var = (training_of(config, row, 5) for row in ROWS[:2])
+    raster, var = (training_of_row(config, row, 5) for row in ROWS[:2])
     assert (raster.data, raster.heldout, raster.tokenizer) == ("rd", "rh", "rt")
     assert (var.data, var.heldout, var.tokenizer, var.seed) == ("d", "h", "t", 5)

@@ -10,7 +10,7 @@ import pytest
 
 from nextscale.cli import main
 from nextscale.config import read_json
-from nextscale.scaling.runs import ScalingRun, claimed, run_depths, shared_precision, training_of
+from nextscale.scaling.runs import ScalingRun, claimed, run_depths, shared_precision, training_of_depth
 from toys import make_pipeline, scaling_results
 
 
@@ -99,7 +99,7 @@ def test_claimed_depths_are_left_to_others(flags: list[str], tmp_path: Path) -> 
 
     claim.write_text(f"{socket.gethostname()} 999999999")
     assert run_depths(config) == [Path(config.out) / "var-d1.json"], "a process that is gone holds nothing"
-    assert training_of(config, 1).optimiser.learning_rate == pytest.approx(8e-3 * 2)
+    assert training_of_depth(config, 1).optimiser.learning_rate == pytest.approx(8e-3 * 2)
 
 
 @pytest.mark.parametrize(

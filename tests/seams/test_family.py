@@ -19,13 +19,12 @@ from nextscale.bench.cost import generation_flops, sampling_steps, training_flop
 from nextscale.cli import main
 from nextscale.conditions import Conditions
 from nextscale.config import read_json_lines
-from nextscale.evaluation import generation
 from nextscale.families import family, family_of, kinds, register
 from nextscale.families.base import Family
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.training.config import OptimiserConfig, training_settings
 from nextscale.training.stage2 import train_transformer
-from toys import CLASS_NAMES, SmallFeatures, make_pipeline, toy_image
+from toys import CLASS_NAMES, make_pipeline, toy_image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,10 +184,8 @@ def test_it_is_costed(run: Path) -> None:
     assert training_flops(config) == 3 * 2 * 4 * 3 * 16 * 16
 
 
-def test_it_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation, "load_features", SmallFeatures)
+def test_it_is_compared(run: Path, tmp_path: Path, small_features: None) -> None:
     make_pipeline().save_pretrained(tmp_path / "var")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     command = ["compare", str(run), str(tmp_path / "var"), "--data", str(run.parent / "images"), "--count", "6"]
     command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
     assert main(command) == 0

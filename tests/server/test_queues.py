@@ -116,7 +116,7 @@ def test_a_group_that_ends_early_is_an_error_of_its_author() -> None:
         yield from ()
 
     async def scenario() -> None:
-        await asyncio.wait_for(collect(Batcher(run, most=1), job(0)), 5)
+        await asyncio.wait_for(collect(Batcher(run, most=1), job(0)), WAIT)
 
     with pytest.raises(RuntimeError, match="ended without a result"):
         asyncio.run(scenario())

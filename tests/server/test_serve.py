@@ -118,7 +118,7 @@ def test_only_this_machine_reaches_any_port(server: Server) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_threads_of_the_model_sleep_while_they_wait(server: Server) -> None:
+def test_waiting_threads_of_the_model_are_passive(server: Server) -> None:
     assert server.replicas()
     for pid in server.replicas():
         assert b"OMP_WAIT_POLICY=PASSIVE" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")

@@ -135,8 +135,8 @@ def paint(page: playwright.Page) -> None:
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    for step in range(10):
-        page.mouse.move(x + 3 * step, y + 2 * step)
+    for step in range(1, 4):
+        page.mouse.move(x + 9 * step, y + 6 * step)
     page.mouse.up()
 
 
@@ -198,7 +198,8 @@ def test_a_running_job_is_seen_and_outlives_the_page(
     page.reload()
     page.get_by_text("4 images of blue").wait_for()
     playwright.expect(page.locator("#generate-gallery .thumbnail-item img")).to_have_count(4, timeout=WAIT)
-    assert status.is_visible() and start.is_enabled()
+    playwright.expect(status).to_be_visible(timeout=WAIT)
+    playwright.expect(start).to_be_enabled(timeout=WAIT)
 
 
 def test_a_job_is_stopped(page: playwright.Page, held: threading.Event) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from nextscale.checkpoint import fingerprint, load_tokenizer
+from nextscale.errors import TrainingStopped
 from nextscale.training import heldout
 from nextscale.training.config import AdversarialConfig
 from nextscale.training.stage1 import train_tokenizer
@@ -28,7 +29,7 @@ def test_stage1_repeats_and_resumes_exactly(
     train_tokenizer(second)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
     interrupt_at(monkeypatch, 6)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(TrainingStopped, match="c: stopped at step 6 of 12; --resume continues"):
         train_tokenizer(third)
     monkeypatch.undo()
     assert lines(tmp_path / "c")[-1]["step"] == 6

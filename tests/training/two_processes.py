@@ -12,7 +12,7 @@ from nextscale.training.stage2 import train_transformer
 from toys import transformer_config
 from training.small_runs import stage1_config, stage2_config
 
-STEPS = 30
+STEPS = 16
 
 
 def train_and_continue(data: Path, tokenizer: Path, out: Path, parallel: str) -> None:

@@ -37,7 +37,7 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
         report = read_json(Path(options.report))
         if not {"models", "published", "floor", "sets", "count", "features"} <= set(report):
             raise ValueError(f"{options.report}: holds no report of `nextscale compare`")
-        show(report)
+        show_comparison(report)
         return
     from nextscale.bench.model_comparison import compare_models, plot_comparison
     from nextscale.plots import can_plot
@@ -54,10 +54,10 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     write_report(report, options.out, options.json)
     if can_plot():
         plot_comparison(report, Path(options.out) / "compare.png")
-    show(report)
+    show_comparison(report)
 
 
-def show(report: dict[str, Any]) -> None:
+def show_comparison(report: dict[str, Any]) -> None:
     """Quality, cost, and the published figures, as three tables."""
     show_quality(report)
     show_cost(report["models"])

@@ -82,21 +82,16 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         rejection = chosen_rejection(pipeline, options.candidates, options.keep, options.judge)
         facts = manifest_facts(pipeline, options, sampling)
         named = chosen_classes(pipeline, options.classes)
-        classes = [named[number % len(named)] for number in range(options.count)]
         seeds = range(options.seed, options.seed + options.count)
-        batch_size = options.batch_size or pipeline.default_batch_size
-        at_once = max(1, batch_size // options.candidates)
         entries: list[dict[str, Any]] = []
         shown: list[Image] = []
         with closing(Progress(options.count, title="images", line_seconds=10)) as progress:
-            for start in range(0, options.count, at_once):  # pictures are on disk before the next ones are made
-                part = slice(start, start + at_once)
-                batch = pipeline.generate(
-                    classes[part], seeds=seeds[part], batch_size=batch_size, config=sampling, rejection=rejection
-                )
+            for batch in pipeline.generate_batches(
+                named, seeds=seeds, batch_size=options.batch_size, config=sampling, rejection=rejection
+            ):  # pictures are on disk before the next ones are made
                 entries += write_batch(pipeline, batch, len(entries), folder, facts)
                 shown += batch.images[: GRID_IMAGES - len(shown)]
-                progress.advance(min(start + at_once, options.count))
+                progress.advance(len(entries) // options.keep)
         sheet(shown, [entry["class"] or "" for entry in entries[: len(shown)]]).save(folder / GRID)
         write_manifest(folder, entries)
     report(pipeline, options, entries, time.monotonic() - began)

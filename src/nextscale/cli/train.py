@@ -158,6 +158,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
     ) -> None:
         from nextscale.catalogue import find_model
         from nextscale.runtime import resolve_device
+        from nextscale.training.images import open_indexed
         from nextscale.training.stage2 import train_transformer
         from nextscale.training.suggest import suggest_transformer
 
@@ -168,7 +169,8 @@ def transformer_command(kind: str) -> Callable[..., None]:
 
         def suggest(known: TransformerTraining) -> Suggestion:
             tokenizer = find_model(known.tokenizer).tokenizer().config
-            return suggest_transformer(count_images(known), kind, tokenizer, resolve_device(known.device).type)
+            count = len(open_indexed(known.data, known))
+            return suggest_transformer(count, kind, tokenizer, resolve_device(known.device).type)
 
         settings = choose_settings(start, config_class, suggest)
         run_training(start, settings, train_transformer)
@@ -226,14 +228,3 @@ def print_result(out: str, *following: str) -> None:
     if launched_processes().is_main:
         tell_next(*following)
         print(Path(out) / "model")
-
-
-def count_images(config: LoopConfig) -> int:
-    """Number of images of a token cache, or of a set of images."""
-    from nextscale.data.source import open_source
-    from nextscale.data.tokens import is_token_cache, open_tokens
-    from nextscale.training.images import columns
-
-    if is_token_cache(config.data):
-        return len(open_tokens(config.data))
-    return len(open_source(config.data, **columns(config)))

@@ -114,7 +114,8 @@ def pulled(sums: Tensor, weight: Tensor, size: Sequence[int]) -> Tensor:
         return here
     coarse = [-(-side // 2) for side in size]
     padding = (0, coarse[1] * 2 - size[1], 0, coarse[0] * 2 - size[0])
-    below = pulled(F.avg_pool2d(F.pad(sums, padding), 2), F.avg_pool2d(F.pad(weight, padding), 2), coarse)
+    halved, halved_weight = (F.avg_pool2d(F.pad(part, padding), 2) for part in (sums, weight))
+    below = pulled(halved, halved_weight, coarse)
     current = F.interpolate(below, scale_factor=2, mode="bilinear")[..., : size[0], : size[1]]
     known = weight > 0
     current = torch.where(known, here, current)

@@ -80,7 +80,7 @@ def draw_edits(
     region = editor.first
     sampling = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
     drawing = Drawing(editor.model, wanted.pairs, rejection)
-    for classes, generators in drawing.batches(batch_size):
+    for classes, generators in drawing.parts(batch_size):
         drawing.add(list(region.samples(classes, generators, sampling)))
     drawn = drawing.finish(editor.tokenizer)
     last = len(editor.model.schedule) - 1

@@ -41,7 +41,7 @@ class StoredArray:
         """The whole array. Raises ValueError in one line for Python objects and damaged files."""
         if self.dtype.hasobject:
             raise ValueError(f"{self.path}: {self.name} holds Python objects, which are not unpickled")
-        with readable(self.path), opened(self) as file:
+        with readable(self.path), open_array(self) as file:
             data = file.read(math.prod(self.shape) * self.dtype.itemsize)
             return np.frombuffer(data, self.dtype).reshape(self.shape, order="F" if self.columns_first else "C")
 
@@ -49,7 +49,7 @@ class StoredArray:
         """`rows` entries of the first axis at a time. Raises ValueError in one line for a damaged file."""
         assert not self.columns_first and not self.dtype.hasobject
         bytes_each = math.prod(self.shape[1:]) * self.dtype.itemsize
-        with readable(self.path), opened(self) as file:
+        with readable(self.path), open_array(self) as file:
             for start in range(0, self.shape[0], rows):
                 count = min(rows, self.shape[0] - start)
                 data = file.read(count * bytes_each)
@@ -64,16 +64,16 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
     with readable(path):
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
-                return {"": described(path, "", file, path.stat().st_size)}
+                return {"": array_at(path, "", file, path.stat().st_size)}
         with zipfile.ZipFile(path) as archive:
             for one in archive.infolist():
                 if one.filename.endswith(".npy"):
                     with archive.open(one) as file:
-                        found[Path(one.filename).stem] = described(path, one.filename, file, one.file_size)
+                        found[Path(one.filename).stem] = array_at(path, one.filename, file, one.file_size)
     return found
 
 
-def described(path: Path, member: str, file: Any, size: int) -> StoredArray:
+def array_at(path: Path, member: str, file: Any, size: int) -> StoredArray:
     """The array at the start of a stream of `size` bytes. Raises ValueError where the stream is too short for it."""
     array = StoredArray(path, member, *header(file))
     if min(array.shape, default=0) < 0:
@@ -94,7 +94,7 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def opened(array: StoredArray) -> Iterator[Any]:
+def open_array(array: StoredArray) -> Iterator[Any]:
     """A stream of an array's bytes, from behind its header."""
     if not array.member:
         with array.path.open("rb") as file:

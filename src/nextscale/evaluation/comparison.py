@@ -117,7 +117,7 @@ def warn_of_few(*sets: FeatureSet) -> None:
         )
 
 
-def spread(comparisons: Sequence[FeatureComparison]) -> dict[str, dict[str, float | None]]:
+def spread_over_sets(comparisons: Sequence[FeatureComparison]) -> dict[str, dict[str, float | None]]:
     """Mean and standard deviation of each figure over independent sets; a single set has no deviation."""
     columns = {name: [getattr(one, name) for one in comparisons] for name in asdict(comparisons[0]) if name != "count"}
     known: dict[str, list[Any]] = {name: values for name, values in columns.items() if None not in values}

@@ -23,7 +23,7 @@ from nextscale import __version__
 from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import to_dict
 from nextscale.data.decode import read_image
-from nextscale.evaluation.comparison import ClassMeans, FeatureComparison, compare_features, spread
+from nextscale.evaluation.comparison import ClassMeans, FeatureComparison, compare_features, spread_over_sets
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.features import FeatureSet, Network, identity, load_features
 from nextscale.evaluation.image_sets import (
@@ -45,7 +45,7 @@ from nextscale.evaluation.reference import (
     relabelled,
     usable_statistics,
 )
-from nextscale.evaluation.sampled import Draws, claim, draw_features, kept_image, sample_path, shown_numbers
+from nextscale.evaluation.sampled import Draws, claim_folder, draw_features, kept_image, sample_path, shown_numbers
 from nextscale.evaluation.statistics import StatisticsOrigin, StoredStatistics, write_statistics
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
@@ -124,7 +124,7 @@ def evaluate_generation(
         "classes": about_classes(compared[0], means),
         "floor": floor and asdict(floor),
         "sets": [asdict(one) for one in figures],
-        **spread(figures),
+        **spread_over_sets(figures),
     }
 
 
@@ -213,7 +213,7 @@ def drawn_images(
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
             known |= {"judge_weights": identity(rejection.judge.network)}
         if processes.is_main:
-            claim(out, {name: value for name, value in known.items() if name != "model"})
+            claim_folder(out, {name: value for name, value in known.items() if name != "model"})
         processes.wait()
         advance = progress("drawn", config.count * config.sets)
         sets = draw_features(pipeline, network, draws, out, processes=processes, advance=advance)

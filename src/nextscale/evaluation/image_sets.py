@@ -84,7 +84,7 @@ def open_arrays(path: Path) -> ArrayImages | StoredStatistics:
         raise ValueError(f"{path}: holds {held or 'nothing'}; expected {IMAGES}, {EXPECTED}, or mu and sigma")
     shape, channels_first = image_layout(path, chosen)
     found = next((arrays[name] for name in LABELS if may_be_labels(arrays.get(name), shape[0])), None)
-    labels, names = (None, ()) if found is None else read_labels(path, found)
+    labels, names = (None, ()) if found is None else read_array_labels(path, found)
     others = [name for name in arrays if arrays[name] not in (chosen, found) and name not in STATISTICS]
     if others:
         logger.info("%s: passed over beside its images: %s", path, ", ".join(f"{n} {arrays[n]}" for n in others))
@@ -125,7 +125,7 @@ def may_be_labels(array: StoredArray | None, count: int) -> bool:
     return array is not None and array.shape == (count,) and array.dtype.kind in "iu"
 
 
-def read_labels(path: Path, array: StoredArray) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_array_labels(path: Path, array: StoredArray) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels (N,) counted from 0, and the class names: the numbers that occur in the file. Raises ValueError."""
     numbers, labels = np.unique(array.read(), return_inverse=True)
     if numbers[0] < 0:

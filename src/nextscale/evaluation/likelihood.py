@@ -18,7 +18,7 @@ from nextscale.evaluation.comparison import ClassMeans
 from nextscale.evaluation.config import LikelihoodEvaluation
 from nextscale.evaluation.features import load_features
 from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone, require_size
-from nextscale.evaluation.metrics import accuracy, require_finite
+from nextscale.evaluation.metrics import accuracy, finite_figure
 from nextscale.evaluation.reference import balanced_order, cached_features
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Announce, silent
@@ -39,7 +39,7 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
         where = f"data {config.data}"
         ids = match_classes(images.class_names, pipeline.config.class_names, where=where, classes=classes)
     if config.classify:
-        require_classes(images, order, config, classes)
+        require_classifiable(images, order, config, classes)
     needed = order[: max(config.count, config.classify)]
     tokens, labels = tokenise(pipeline, images, needed, config.batch_size, progress)
     labels = torch.tensor([*ids, NO_CLASS])[labels if ids else torch.full_like(labels, NO_CLASS)]  # -1 finds the last
@@ -50,16 +50,16 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
     conditions["without_class"] = torch.full_like(labels[predicted], classes)
     for name, condition in conditions.items():
         advance = progress(name.replace("_", " "), len(condition))
-        report[name] = predict(pipeline, tokens.select(predicted), condition, config.batch_size, advance)
+        report[name] = prediction_figures(pipeline, tokens.select(predicted), condition, config.batch_size, advance)
     if config.classify:
         first = slice(config.classify)
-        report["classification"] = classify(
+        report["classification"] = classification_figures(
             config, pipeline, tokens.select(first), labels[first], images, order, progress
         )
     return report
 
 
-def require_classes(images: ImageSet, order: np.ndarray, config: LikelihoodEvaluation, classes: int) -> None:
+def require_classifiable(images: ImageSet, order: np.ndarray, config: LikelihoodEvaluation, classes: int) -> None:
     """Raises ValueError where images cannot be classified, or a class among them has no other images for its mean."""
     if images.labels is None or not classes:
         raise ValueError("classification needs a model with classes and images with labels")
@@ -88,7 +88,7 @@ def tokenise(
     return TokenPyramid(torch.cat(packed)[places], pipeline.schedule), torch.cat(labels)[places]
 
 
-def predict(
+def prediction_figures(
     pipeline: VARPipeline, tokens: TokenPyramid, classes: Tensor, batch_size: int, advance: Advance
 ) -> dict[str, Any]:
     """Loss and accuracy of all tokens and per scale, and the bits per pixel of coding them (ideal entropy coder)."""
@@ -102,7 +102,7 @@ def predict(
         sums += torch.stack([-probabilities.cpu().double().sum(dim=0), right.cpu().double().sum(dim=0)])
         advance(min(start + batch_size, len(classes)))
     losses, right = sums / len(classes)
-    require_finite("nats per token", float(losses.mean()))
+    finite_figure("nats per token", float(losses.mean()))
     height, width = pipeline.tokenizer.config.image_size
     return {
         "nats_per_token": float(losses.mean()),
@@ -118,7 +118,7 @@ def by_scale(values: Tensor, schedule: ScaleSchedule) -> list[float]:
     return [float(values[schedule.slice(scale)].mean()) for scale in range(len(schedule))]
 
 
-def classify(
+def classification_figures(
     config: LikelihoodEvaluation,
     pipeline: VARPipeline,
     tokens: TokenPyramid,

@@ -33,7 +33,7 @@ def require_features(features: Tensor, name: str, *, at_least: int) -> None:
         raise ValueError(f"{name}: features of {int((~finite).sum())} images are not finite, first of image {row}")
 
 
-def require_finite(name: str, value: float) -> float:
+def finite_figure(name: str, value: float) -> float:
     """Return `value`. Raises ValueError unless it is finite."""
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}: the images, the weights or the data hold values that are not finite")
@@ -103,7 +103,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     except RuntimeError as error:  # torch's LinAlgError, of entries near the largest floats
         raise ValueError(f"the Frechet distance cannot be computed ({str(error).splitlines()[0]})") from error
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * shared
-    return max(0.0, require_finite("Frechet distance", float(distance)))  # max() alone would make 0 of NaN
+    return max(0.0, finite_figure("Frechet distance", float(distance)))  # max() alone would make 0 of NaN
 
 
 def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = 2020) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def inception_score(logits: Tensor, *, splits: int = 10, seed: int | None = 2020
         log_p_NC = logits[order[start:stop]].double().log_softmax(dim=1)
         p_NC = log_p_NC.exp()
         divergence = (p_NC * (log_p_NC - p_NC.mean(dim=0).log())).nan_to_num(0.0).sum(dim=1)  # 0 log 0 is 0
-        scores.append(require_finite("Inception score", float(divergence.mean().exp())))
+        scores.append(finite_figure("Inception score", float(divergence.mean().exp())))
     return fmean(scores), pstdev(scores)
 
 
@@ -132,7 +132,7 @@ def kernel_distance(a: Tensor, b: Tensor) -> float:
     """
     require_comparable(a, b, at_least=2)
     inside = sum(kernel_sum(x, x, skip_diagonal=True) / (len(x) * (len(x) - 1)) for x in (a, b))
-    return require_finite("kernel distance", inside - 2 * kernel_sum(a, b) / (len(a) * len(b)))
+    return finite_figure("kernel distance", inside - 2 * kernel_sum(a, b) / (len(a) * len(b)))
 
 
 def kernel_sum(a: Tensor, b: Tensor, *, skip_diagonal: bool = False) -> float:

@@ -18,7 +18,7 @@ from nextscale.evaluation.comparison import compare_features
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, Network, features_of, identity, load_features
 from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone, require_size
-from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance, require_finite
+from nextscale.evaluation.metrics import FeatureStatistics, finite_figure, frechet_distance
 from nextscale.evaluation.reference import balanced_order, real_features
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import to_float, to_uint8
@@ -74,12 +74,12 @@ class Reconstructions:
     def figures(self) -> dict[str, Any]:
         """Means over all images, for the report. Raises ValueError where one is not finite."""
         per_scale = torch.cat(self.psnr, dim=1).mean(dim=1)
-        require_finite("PSNR", float(per_scale.mean()))
+        finite_figure("PSNR", float(per_scale.mean()))
         return {
             "psnr": float(per_scale[-1]),
             "psnr_after_scale": per_scale.tolist(),
-            "ssim": require_finite("SSIM", float(torch.cat(self.ssim).mean())),
-            "perceptual": require_finite("perceptual distance", sum(self.perceptual)) / self.count,
+            "ssim": finite_figure("SSIM", float(torch.cat(self.ssim).mean())),
+            "perceptual": finite_figure("perceptual distance", sum(self.perceptual)) / self.count,
             "codebook": {name: value.tolist() for name, value in self.usage.summary().items()},
         }
 

@@ -59,7 +59,7 @@ class Draws:
         return range(number * SHARD, min(number * SHARD + SHARD, self.count))
 
 
-def claim(out: Path, settings: dict[str, Any]) -> None:
+def claim_folder(out: Path, settings: dict[str, Any]) -> None:
     """Start in an empty folder, or continue in one that was started with the same settings.
 
     `settings` hold all that the shards depend on. Raises ValueError naming those that differ.
@@ -126,16 +126,16 @@ def draw_shard(
     images = draws.images_of(number)
     wanted = set(shown_numbers(draws.count, classes)) if s == 0 else set()
     parts: list[FeatureSet] = []
-    at_once = max(1, draws.batch_size // (draws.rejection.candidates if draws.rejection else 1))
-    for start in range(images.start, images.stop, at_once):
-        chosen = range(start, min(start + at_once, images.stop))
-        drawn = pipeline.generate(
-            [i % classes if classes else None for i in chosen],
-            seeds=[draws.seed + s * draws.count + i for i in chosen],
-            batch_size=draws.batch_size,
-            config=draws.sampling,
-            rejection=draws.rejection,
-        )
+    first, done = draws.seed + s * draws.count, images.start
+    for drawn in pipeline.generate_batches(
+        [i % classes if classes else None for i in images],
+        seeds=[first + i for i in images],
+        batch_size=draws.batch_size,
+        config=draws.sampling,
+        rejection=draws.rejection,
+    ):
+        chosen = range(done, done + len(drawn.images))
+        done = chosen.stop
         for i, image in zip(chosen, drawn.images, strict=True):
             if draws.keep_images:
                 save_image(image, kept_image(out, s, i))

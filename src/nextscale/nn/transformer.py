@@ -25,6 +25,8 @@ from nextscale.nn.linear import Linear
 
 ATTENTION_GROUP = 128
 """Tokens from which scales get an attention product of their own in training."""
+COMPILED_BATCH_SIZES = 8
+"""Batch sizes for which compiled graphs are kept."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ class Backbone(nn.Module):
         scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
         return modulate(x_BLC.float(), scale, shift)
 
-    def compile_transform(self, *, graphs: int, **options: Any) -> None:
-        """Compile `transform` for generation, keeping up to so many graphs; `options` go to torch.compile."""
+    def compile_transform(self, **options: Any) -> None:
+        """Compile `transform` for generation, one graph per scale; `options` go to torch.compile."""
+        graphs = len(self.config.schedule) * COMPILED_BATCH_SIZES
         compiled = torch.compile(self.transform, dynamic=False, **options)
         limits = torch._dynamo.config
         self.run = limits.patch(recompile_limit=max(graphs, limits.recompile_limit))(compiled)

@@ -147,7 +147,7 @@ def require_classes(model: Any, wanted: Sequence[tuple[int, int]]) -> None:
 
 
 class Drawing:
-    """Images that are drawn batch by batch, one for each label and seed; with `rejection` all of their candidates.
+    """Images that are drawn, one for each label and seed; with `rejection` all of their candidates.
 
     Raises ValueError where there is no class to judge by.
     """
@@ -161,8 +161,21 @@ class Drawing:
         self.packed: list[Tensor] = []
         self.accumulated: list[Tensor] = []
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, list[torch.Generator]]]:
-        """Classes (B,) and generators of `size` images at a time; `add` takes what they become."""
+    @classmethod
+    def in_batches(
+        cls, model: Any, wanted: Sequence[tuple[int, int]], size: int, rejection: Rejection | None = None
+    ) -> Iterator[Drawing]:
+        """A drawing for each batch of at most `size` candidates, or of one image that has more. Raises ValueError."""
+        if len(wanted) == 0:
+            raise ValueError("no seeds given; expected one per image")
+        if size < 1:
+            raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {size}")
+        images = max(1, size // (rejection or Rejection()).candidates)
+        for start in range(0, len(wanted), images):
+            yield cls(model, wanted[start : start + images], rejection)
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, list[torch.Generator]]]:
+        """Classes (B,) and generators of `size` candidates at a time; `add` takes what they become."""
         for start in range(0, len(self.wanted), size):
             part = self.wanted[start : start + size]
             classes = torch.tensor([label for label, _ in part], device=self.model.device)

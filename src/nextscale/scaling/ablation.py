@@ -29,7 +29,7 @@ from nextscale.training.stage2 import train_transformer
 logger = logging.getLogger("nextscale.scaling")
 
 
-def training_of(config: Ablation, row: Row, seed: int) -> TransformerTraining:
+def training_of_row(config: Ablation, row: Row, seed: int) -> TransformerTraining:
     """The training of a row; rows that differ in sampling alone share one."""
     prefix = "raster_" if row.kind == "raster" else ""
     settings = {name: getattr(config, prefix + name) for name in ("data", "heldout", "tokenizer")}
@@ -46,13 +46,13 @@ def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[
     for seed in config.seeds:
         for row in (row for row in ROWS if row.name in config.rows):
             path = Path(config.out) / f"{row.name}-s{seed}.json"
-            training = training_of(config, row, seed)
+            training = training_of_row(config, row, seed)
             if path.is_file():
                 results.append(read_result(path, config))
                 logger.info("%s is done", path.stem)
                 continue
             train_transformer(training, resume=True)
-            results.append(result_of(config, row, seed, training, progress))
+            results.append(result_of_row(config, row, seed, training, progress))
             write_json(path, results[-1])
     return results
 
@@ -74,7 +74,7 @@ def shared_settings(config: Ablation) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
-def result_of(
+def result_of_row(
     config: Ablation, row: Row, seed: int, training: TransformerTraining, progress: Announce
 ) -> dict[str, Any]:
     """Figures of one row and seed."""

@@ -20,8 +20,6 @@ from typing import Any
 
 from nextscale.bench.cost import training_flops
 from nextscale.config import from_dict, read_json, read_json_lines, to_dict
-from nextscale.data.source import ImageSource, open_source
-from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.families import family
 from nextscale.families.config import family_presets
 from nextscale.files import write_json
@@ -29,6 +27,7 @@ from nextscale.runtime import launched_processes
 from nextscale.scaling.config import ScalingRun
 from nextscale.scaling.fits import UNIT
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
+from nextscale.training.images import open_indexed
 from nextscale.training.run import LOG, identity_of, read_record
 from nextscale.training.stage2 import train_transformer
 
@@ -38,9 +37,9 @@ SAME = ("steps", "batch_size", "heldout_images", "seed", "precision", "optimiser
 """Settings that depths which are fitted together must share with what was asked for."""
 
 
-def training_of(config: ScalingRun, depth: int) -> TransformerTraining:
+def training_of_depth(config: ScalingRun, depth: int) -> TransformerTraining:
     """The training of one depth. Raises ValueError when the data has fewer images than asked for."""
-    there = len(opened(config.data, config))
+    there = len(open_indexed(config.data, config))
     images = config.images or there
     if images > there:
         raise ValueError(f"data {config.data}: holds {there} images, {images} are asked for; each is to be fresh")
@@ -63,7 +62,7 @@ def run_depths(config: ScalingRun) -> list[Path]:
     out = Path(config.out)
     if launched_processes().world > 1:
         raise ValueError("scaling runs train one depth per process; start one on each host instead of under torchrun")
-    wanted = [(depth, training_of(config, depth)) for depth in sorted(config.depths)]  # raises first
+    wanted = [(depth, training_of_depth(config, depth)) for depth in sorted(config.depths)]  # raises first
     for depth, training in wanted:
         training = replace(training, precision=shared_precision(config))
         result = result_path(out, config.kind, depth)
@@ -76,7 +75,7 @@ def run_depths(config: ScalingRun) -> list[Path]:
                 logger.info("%s is trained elsewhere: %s names the process", result.stem, result.with_suffix(".claim"))
                 continue
             train_transformer(training, resume=True)
-            write_json(result, result_of(config.kind, depth, training))
+            write_json(result, result_of_depth(config.kind, depth, training))
     return [path for depth, _ in wanted if (path := result_path(out, config.kind, depth)).is_file()]
 
 
@@ -100,15 +99,8 @@ def require_same(result: Path, training: TransformerTraining) -> None:
                 "choose another --out"
             )
     for name in ("data", "heldout"):
-        if name in before.inputs and before.inputs[name] != identity_of(opened(now[name], training)):
+        if name in before.inputs and before.inputs[name] != identity_of(open_indexed(now[name], training)):
             raise ValueError(f"{result}: was made with other {name} than {now[name]} holds now; choose another --out")
-
-
-def opened(data: str, columns: ScalingRun | TransformerTraining) -> TokenCache | ImageSource:
-    """Tokens, or images of the columns that the settings name."""
-    if is_token_cache(data):
-        return open_tokens(data)
-    return open_source(data, label_column=columns.label_column, image_column=columns.image_column)
 
 
 def result_path(out: Path, kind: str, depth: int) -> Path:
@@ -159,7 +151,7 @@ def alive(process: int) -> bool:
     return True
 
 
-def result_of(kind: str, depth: int, training: TransformerTraining) -> dict[str, Any]:
+def result_of_depth(kind: str, depth: int, training: TransformerTraining) -> dict[str, Any]:
     """The figures of one depth at the end of its training, and their curve until then, from the run's metrics."""
     run = Path(training.out)
     model = from_dict(family(kind).config, read_json(run / "config.json")["model"])

@@ -88,6 +88,21 @@ class ResidualQuantizer(nn.Module, Quantizer):
             straight_through = target + (f_hat - target).detach()
             return Quantized(straight_through, TokenPyramid.from_maps(maps, self.schedule), loss / len(self.schedule))
 
+    @torch.no_grad()
+    def start(self, features: Tensor) -> None:
+        """Fill the codebook with residual vectors of (B, C, h, w): each scale gives its share, slightly moved."""
+        vectors = torch.cat(self.residual_vectors(features, limit=4096))
+        picks = torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)
+        jitter = torch.randn_like(self.codebook) * vectors.std() * 0.01
+        self.codebook.copy_(vectors[picks] + jitter)
+
+    @torch.no_grad()
+    def restart(self, dead: Tensor, features: Tensor) -> None:
+        """Move the codes in `dead` (V,) bool onto residual vectors of (B, C, h, w)."""
+        vectors = torch.cat(self.residual_vectors(features, limit=4096))
+        picks = torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)
+        self.codebook[dead] = vectors[picks][dead]
+
     def residual_vectors(self, features: Tensor, *, limit: int) -> list[Tensor]:
         """Residual vectors that each scale quantises, up to `limit` random ones (n, C) per scale, from (B, C, h, w).
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,15 @@ Indexed = TypeVar("Indexed", bound=ImageSource | TokenCache)
 Samples = TokenCache | ImageSource | ImageStream
 
 
+class NamesColumns(Protocol):
+    """Settings that say where labels and images are."""
+
+    @property
+    def label_column(self) -> str: ...
+    @property
+    def image_column(self) -> str: ...
+
+
 def open_samples(config: LoopConfig, tokenizer: str = "") -> Samples:
     """The training data: images, or a token cache of the tokenizer with this fingerprint. Raises ValueError."""
     if tokenizer and is_token_cache(config.data):
@@ -36,7 +45,12 @@ def open_samples(config: LoopConfig, tokenizer: str = "") -> Samples:
     return source
 
 
-def columns(config: LoopConfig) -> dict[str, str]:
+def open_indexed(data: str, config: NamesColumns) -> TokenCache | ImageSource:
+    """Tokens of any tokenizer, or images, nothing of them checked. Raises ValueError."""
+    return open_tokens(data) if is_token_cache(data) else open_source(data, **columns(config))
+
+
+def columns(config: NamesColumns) -> dict[str, str]:
     """Columns that the settings name."""
     return {"label_column": config.label_column, "image_column": config.image_column}
 

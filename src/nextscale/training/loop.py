@@ -48,7 +48,7 @@ from nextscale.training.run import Metrics, RunFolder, Settings, continued, iden
 logger = logging.getLogger("nextscale.training")
 
 
-class Stage(ABC, Generic[Settings]):
+class TrainingStage(ABC, Generic[Settings]):
     """One stage of training for the loop. A subclass fills in the attributes and does the steps.
 
     Building one writes nothing, and raises ValueError for settings or data that cannot be used.
@@ -156,7 +156,7 @@ class Stage(ABC, Generic[Settings]):
         return updater, self.average
 
 
-def train(stage: Stage[Any]) -> Path:
+def train(stage: TrainingStage[Any]) -> Path:
     """Take all steps of a run that are left and export its model; returns that folder.
 
     Raises ValueError where the folder holds another run, TrainingDiverged, and TrainingStopped after a signal.
@@ -194,7 +194,7 @@ def train(stage: Stage[Any]) -> Path:
     return run.path / "model"
 
 
-def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
+def show(stage: TrainingStage[Any], done: int, journal: Journal, stop: Event) -> bool:
     """Measure and export on the main process; False on all when it was asked to stop while measuring."""
     model, finished = stage.averaged(), True
     if model is not None and stage.processes.is_main:
@@ -205,7 +205,7 @@ def show(stage: Stage[Any], done: int, journal: Journal, stop: Event) -> bool:
     return not any_process(not finished)
 
 
-def measure_and_export(stage: Stage[Any], model: nn.Module, done: int, journal: Journal, stop: Event) -> None:
+def measure_and_export(stage: TrainingStage[Any], model: nn.Module, done: int, journal: Journal, stop: Event) -> None:
     """Measure, record, export. Raises MeasurementStopped, with nothing recorded or exported."""
 
     def announce(title: str, total: int) -> Advance:

@@ -34,7 +34,7 @@ from nextscale.training.adversarial import Adversary
 from nextscale.training.config import TokenizerTraining
 from nextscale.training.heldout import measure_tokenizer, reconstruction_line
 from nextscale.training.images import image_batches, open_samples, samples_apart
-from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
+from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
 from nextscale.training.optimisation import Updater, averaged
 from nextscale.training.parallel import add_up, broadcast, wrap
 from nextscale.training.warm_start import rescaled_state
@@ -50,7 +50,7 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
     return train(TokenizerStage(config, resume=resume))
 
 
-class TokenizerStage(Stage[TokenizerTraining]):
+class TokenizerStage(TrainingStage[TokenizerTraining]):
     """A VQVAE, its losses, and a discriminator where the settings ask for one."""
 
     title = command = "tokenizer"
@@ -178,7 +178,7 @@ class TokenizerStage(Stage[TokenizerTraining]):
             optimiser = self.updaters[""].optimiser
             restarted = restart_dead_codes(model, optimiser, usage, pixels, self.config.restart_below, self.dtype)
             average = cast(VQVAE, self.average.module)
-            average.quantizer.codebook.data[restarted] = model.quantizer.codebook.data[restarted]
+            average.quantizer.codes().data[restarted] = model.quantizer.codes().data[restarted]
             figures = {"restarted": restarted.sum()}
         figures |= usage.summary()
         usage.reset()
@@ -238,13 +238,9 @@ def start_codebook(model: VQVAE, features: Tensor) -> None:
 
     `features` (B, C, h, w). Without this start most codes never win a single vector.
     """
-    quantizer = model.quantizer
-    with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-        vectors = torch.cat(quantizer.residual_vectors(features.float(), limit=4096))
-        picks = torch.randint(len(vectors), (len(quantizer.codebook),), device=vectors.device)
-        jitter = torch.randn_like(quantizer.codebook) * vectors.std() * 0.01
-        quantizer.codebook.copy_(vectors[picks] + jitter)
-    broadcast(quantizer.codebook)
+    with torch.autocast(features.device.type, enabled=False):
+        model.quantizer.start(features.float())
+    broadcast(model.quantizer.codes())
 
 
 def restart_dead_codes(
@@ -256,17 +252,14 @@ def restart_dead_codes(
     dtype: torch.dtype,
 ) -> Tensor:
     """Move codes used less than `below` x the average onto residual vectors of the batch; (V,) bool of those."""
-    quantizer = model.quantizer
     totals = usage.counts.sum(dim=0).float()
     dead = totals < below * totals.mean()
     with torch.no_grad(), autocast(images.device, dtype):
         features = model.features(images).float()
-    with torch.no_grad():
-        vectors = torch.cat(quantizer.residual_vectors(features, limit=4096))
-        picks = torch.randint(len(vectors), (len(quantizer.codebook),), device=vectors.device)
-        quantizer.codebook[dead] = vectors[picks][dead]
-        for value in optimiser.state[quantizer.codebook].values():
-            if isinstance(value, Tensor) and value.shape == quantizer.codebook.shape:
-                value[dead] = 0
-    broadcast(quantizer.codebook)
+    codes = model.quantizer.codes()
+    model.quantizer.restart(dead, features)
+    for value in optimiser.state[codes].values():
+        if isinstance(value, Tensor) and value.shape == codes.shape:
+            value[dead] = 0
+    broadcast(codes)
     return dead

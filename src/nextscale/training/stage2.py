@@ -39,7 +39,7 @@ from nextscale.training.heldout import (
     spread_tokens,
 )
 from nextscale.training.images import image_batches, open_samples, samples_apart
-from nextscale.training.loop import Journal, Stage, counted_steps, require_finite, train
+from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
 from nextscale.training.optimisation import Updater, averaged, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
 from nextscale.training.tokens import encoded_batches
@@ -63,7 +63,7 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
     return train(TransformerStage(config, resume=resume))
 
 
-class TransformerStage(Stage[TransformerTraining]):
+class TransformerStage(TrainingStage[TransformerTraining]):
     """A model of some family, on the tokens of a finished tokenizer, or on images where it reads no tokens."""
 
     title = "transformer"
@@ -105,12 +105,10 @@ class TransformerStage(Stage[TransformerTraining]):
         if self.sharded:
             for module in (self.model, self.average.module):
                 shard(module, self.family.units(module), self.device)
-        self.updaters = {
-            name: Updater(
-                player, config.optimiser, self.family.no_decay, scaler=gradient_scaler(self.device, self.dtype)
-            )
-            for name, player in self.family.players(self.model).items()
-        }
+        self.updaters: dict[str, Updater] = {}
+        for name, player in self.family.players(self.model).items():
+            scaler = gradient_scaler(self.device, self.dtype)
+            self.updaters[name] = Updater(player, config.optimiser, self.family.no_decay, scaler=scaler)
         if self.sharded and len(self.updaters) > 1:
             raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
 
@@ -185,8 +183,7 @@ class TransformerStage(Stage[TransformerTraining]):
     def loss(self, model: nn.Module, inputs: Any, classes: Tensor, player: str) -> tuple[Tensor, Figures]:
         """What a player minimises on tokens or images, and figures."""
         config = self.config
-        smoothing = config.label_smoothing
-        shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": smoothing}
+        shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": config.label_smoothing}
         return self.family.loss(model, inputs, classes, player=player, **shared)
 
     def step_line(self, figures: dict[str, Any]) -> str:
