@@ -30,8 +30,8 @@ def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
     assert with_feather[1] == pipeline.outpaint(image, left=8, classes="red").images[0].tobytes() != with_feather[0]
     small = image.resize((8, 8))
     deeper = pipeline.upscale(small, classes="red", keep_scales=4, feather=0)
-    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(
-        pixels(small.resize((16, 16), Image.Resampling.LANCZOS))).packed)  # fmt: skip
+    larger = pixels(small.resize((16, 16), Image.Resampling.LANCZOS))
+    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(larger).packed)
 
 
 @pytest.mark.parametrize("name", ["inpaint", "edit", "outpaint", "upscale", "generate", "generate_steps", "editor"])

@@ -17,11 +17,9 @@ def sampled(pipeline: VARPipeline, method: str, image: torch.Tensor, kept: torch
     hook = METHODS[method](pipeline.tokenizer, image, kept)
     for name, value in options.items():
         setattr(hook, name, value)
-    steps = sample_scales(
-        pipeline.transformer, pipeline.tokenizer.quantizer, torch.tensor([1, 2]),
-        generators=[image_generator(0), image_generator(1)], config=PLAIN, hook=hook,
-    )  # fmt: skip
-    return list(steps)
+    model, classes, generators = pipeline.transformer, torch.tensor([1, 2]), [image_generator(0), image_generator(1)]
+    quantizer = pipeline.tokenizer.quantizer
+    return list(sample_scales(model, quantizer, classes, generators=generators, config=PLAIN, hook=hook))
 
 
 def packed(steps: list) -> torch.Tensor:
