@@ -126,7 +126,7 @@ class Quantizer(Protocol):
         return weights_BLV @ self.codes()
 
     def distances(self, vectors_BLC: Tensor) -> Tensor:
-        """|v - e|^2 - |v|^2 of vectors v and all codes e, (B, l, C) -> (B, l, V)."""
+        """Squared distances of vectors to all codes, less the square of each vector, (B, l, C) -> (B, l, V)."""
         codes = self.codes()
         return codes.square().sum(dim=1) - 2 * vectors_BLC @ codes.t()
 
