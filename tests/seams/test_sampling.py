@@ -69,6 +69,28 @@ def test_two_models_share_an_image() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(mixed, alone[1], strict=True))
 
 
+def test_a_predictor_that_fails_leaves_nothing_behind() -> None:
+    model, quantizer = make_transformer(), make_tokenizer().quantizer
+    predictor = Predictor(model, ClassLabels(torch.tensor([1]), 3), [0.0] * len(model.schedule))
+
+    def failing(scale: int, accumulated: Tensor) -> Tensor:
+        if scale == 2:
+            raise RuntimeError("out of memory")
+        return predictor(scale, accumulated)
+
+    def drawn() -> list[Tensor]:
+        return tokens_of(
+            list(sample_scales(model, quantizer, torch.tensor([1]), generators=generators(5), config=PLAIN))
+        )
+
+    before, steps = drawn(), sample(failing, quantizer, generators=generators(5), config=PLAIN)
+    assert torch.equal(next(steps).tokens, before[0]) and torch.equal(next(steps).tokens, before[1])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(steps)
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(a, b) for a, b in zip(drawn(), before, strict=True))
+
+
 # Condition: a text, as a vector and tokens with a mask.
 
 

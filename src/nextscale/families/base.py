@@ -58,8 +58,9 @@ class Stack:
 class Family(ABC):
     """One kind of model. Models need no blocks and no tokenizer; their networks are plain modules.
 
-    A network has `config`, `schedule`, `device`, `dtype` and the flag `checkpointing`. One with likelihoods also has
-    the static method `inputs(quantizer, tokens)`: what it reads when all tokens are known.
+    A network has `config`, `schedule`, `device` and `dtype`, which its sampler computes in. The flag `checkpointing` is
+    optional. One with likelihoods also has the static method `inputs(quantizer, tokens)`: what it reads when all tokens
+    are known.
     """
 
     kind: ClassVar[str]
@@ -141,8 +142,7 @@ class Family(ABC):
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
         conditions = as_conditions(classes, model.config.unconditional)
-        quantizer = getattr(tokenizer, "quantizer", None)
-        return self.sampler(model, quantizer, conditions, generators=generators, config=config, **hooks)
+        return self.sampler(model, tokenizer.quantizer, conditions, generators=generators, config=config, **hooks)
 
     def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
         """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
@@ -153,9 +153,9 @@ class Family(ABC):
         return 0.0
 
     def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of an image with guidance; 1 where a family keeps none."""
+        """Bytes of the keys and values of an image with guidance; 0 where a family keeps none."""
         if not isinstance(config, TransformerConfig):
-            return 1
+            return 0
         return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
 
     def yields(self, config: Any) -> int:

@@ -192,10 +192,12 @@ def is_quantized(module: nn.Module) -> bool:
 def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Move a model to a device to generate in a type with its fastest layers; returns what it computes in beside int8.
 
-    Raises ValueError for a model that is in int8 already.
+    Raises ValueError for a model that is in int8 already, and for int8 where there are no blocks.
     """
     unpack_linears(model)
     if dtype == torch.int8:
+        if not hasattr(model, "blocks"):
+            raise ValueError("precision int8 is for the blocks of transformers, and this model has none; use auto")
         dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
         for block in model.blocks:
             pack_linears(block.attention, QuantizedLinear)

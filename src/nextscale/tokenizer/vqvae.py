@@ -104,9 +104,16 @@ class PixelConfig:
 class PixelTokenizer(nn.Module):
     """Stands where a model of pixels has no tokenizer: what such a model accumulates is the image itself."""
 
+    quantizer = None
+    "There are no tokens."
+
     def __init__(self, image_size: Size) -> None:
         super().__init__()
         self.config = PixelConfig(image_size)
+
+    def encode(self, images: Tensor) -> TokenPyramid:
+        """Raises ValueError."""
+        raise ValueError("a model of pixels has no tokenizer, and its images no tokens")
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
         """There is no decoder."""
