@@ -105,7 +105,7 @@ MOVED: dict[str, tuple[str, ...]] = {
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds the modules of `MOVED` when nothing else does, and hands their names through."""
+    """Finds the modules of `MOVED` when nothing else does; each of their names is looked up when it is asked for."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

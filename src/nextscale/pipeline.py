@@ -286,7 +286,7 @@ class VARPipeline:
     ) -> Iterator[EditStep]:
         """Variations of an edit, one per seed, a scale at a time, region after region.
 
-        Guidance that is not given is the model's; for `auto`, times the squared share of the region made anew.
+        Guidance that is not set is the model's; for `auto`, times the squared share of the region made anew.
         """
         wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
         chosen, generators = torch.tensor(wanted.labels, device=self.device), [image_generator(seed) for seed in seeds]

@@ -31,14 +31,14 @@ Figures = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """A stack of blocks that a generation runs: over a sequence part by part, `times` times one after the other."""
+    """A stack of blocks, for the cost of a generation: it runs over a sequence part by part, `times` times."""
 
     config: TransformerConfig
     "Width and depth of the blocks."
     sequence: ScaleSchedule
-    "What is computed at once, in order; a single part where nothing is kept from one pass to the next."
+    "Parts that are computed at once, in order; a single part where no keys and values are kept."
     times: int = 1
-    "How often the sequence is gone through, one time after the other."
+    "How often the stack runs over the sequence."
     embedded: int = 0
     "Positions of a sequence whose latents are projected to the width."
     latent_channels: int = 0
@@ -46,11 +46,11 @@ class Stack:
     head_positions: int = 0
     "Positions of a sequence that the head reads."
     head_outputs: int = 0
-    "Numbers that the head gives at each; 0 for no head."
+    "Outputs of the head at each position; 0 for no head."
     head_after_guidance: bool = True
-    "Whether the head reads what is guided already, once, instead of both sequences."
+    "Whether guidance comes before the head, which then runs once instead of for both sequences."
     condition_flops: float = 0.0
-    "FLOPs of what is made of the condition beside the modulation."
+    "FLOPs of embedding the condition, without the modulation."
     condition_each_time: bool = False
     "Whether condition and modulation are computed every time instead of once."
 
@@ -132,7 +132,7 @@ class Family(ABC):
         config: SamplingConfig,
         hook: SamplingHook | None = None,
     ) -> Iterator[ScaleSample]:
-        """Generate a batch, one image for each generator, yielding what there is on the way and at the end.
+        """Generate a batch, one image for each generator, yielding unfinished images on the way and the finished ones.
 
         Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
         """
@@ -215,8 +215,8 @@ def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule
 
 
 def unfinished_map(packed: Tensor, quantizer: Quantizer, known: int) -> ScaleSample:
-    """A map of which the first `known` positions are drawn, (B, L): what is accumulated is empty at the others."""
+    """A map (B, L) of which the first `known` positions are drawn; what is accumulated is 0 at the others."""
     pyramid = TokenPyramid(packed.clone(), quantizer.schedule)
     height, width = quantizer.schedule.final
-    there = torch.arange(height * width, device=packed.device).view(height, width) < known
-    return ScaleSample((known - 1) // width, pyramid[len(pyramid) - 1], quantizer.decode(pyramid) * there, pyramid)
+    drawn = torch.arange(height * width, device=packed.device).view(height, width) < known
+    return ScaleSample((known - 1) // width, pyramid[len(pyramid) - 1], quantizer.decode(pyramid) * drawn, pyramid)

@@ -34,7 +34,7 @@ from nextscale.tokenizer.vqvae import VQVAE
 FREQUENCIES = 256
 """Sines and cosines that encode a time step."""
 PREVIEWS = 10
-"""Times that latents are shown on the way."""
+"""How often a generation yields its latents."""
 
 
 class DiT(Backbone):
@@ -76,7 +76,8 @@ class DiT(Backbone):
         vectors_BC = self.time_embedding(frequencies(times).to(self.dtype)) + conditions.vectors(self)
         assert self.head_modulation is not None
         head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
-        return Condition(vectors_BC, [block.rows(vectors_BC, None) for block in self.blocks], head_rows)
+        rows = [block.rows(vectors_BC, None) for block in self.blocks]
+        return Condition(vectors_BC, rows, head_rows, conditions.context(self))
 
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""
@@ -116,7 +117,7 @@ def noise_scheduler(config: DiTConfig) -> Any:
 
 
 training_scheduler = lru_cache(maxsize=8)(noise_scheduler)
-"""The same for adding noise; sampling changes the state of its own."""
+"""`noise_scheduler` for adding noise, made once; sampling changes its scheduler and needs one of its own."""
 
 
 @torch.no_grad()
@@ -128,9 +129,9 @@ def sample_diffusion(
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch from noise; guidance is (1 + t) conditional - t unconditional at every step.
+    """Generate a batch from noise; guidance is the same at all steps.
 
-    Yields the latents ten times on the way and at the end, with the tokens they quantise to.
+    Yields the latents some ten times, the last time at the end, with the tokens they quantise to.
     """
     scheduler = noise_scheduler(model.config)
     steps = config.steps or model.config.sampling_steps
@@ -162,7 +163,7 @@ class DiTFamily(Family):
     predicts_tokens = False
 
     def initialise(self, model: DiT, *, gamma: float) -> None:
-        """AdaLN-zero: branches and head start at nothing, whatever `gamma`."""
+        """AdaLN-zero: branches and head start at 0, whatever `gamma`."""
         model.initialise()
 
     @torch.no_grad()
