@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.errors import require
@@ -24,7 +23,7 @@ from nextscale.families.config import TITLES
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
-from nextscale.nn.transformer import Backbone, Condition
+from nextscale.nn.transformer import Backbone, Condition, draw_weights
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance
 from nextscale.sampling.step import SamplingConfig, ScaleSample
@@ -55,13 +54,7 @@ class DiT(Backbone):
 
     def initialise(self, *, gamma: float = 0.0, head: float = 0.0) -> None:
         """Branches scaled by `gamma` and the head by `head`: at 0 the model starts as the identity (AdaLN-zero)."""
-        width = self.config.width
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                trunc_normal_(module.weight, std=(1 / (3 * width)) ** 0.5)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        trunc_normal_(self.positions, std=(1 / (3 * width)) ** 0.5)
+        draw_weights(self, self.config.width, self.positions)
         with torch.no_grad():
             self.head.weight.mul_(head)
             for block in self.blocks:

@@ -118,9 +118,9 @@ def int8_range() -> tuple[int, int]:
     raise ValueError("precision int8: this processor's int8 products are wrong; use --precision auto")
 
 
-def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32) -> bool:
+def int8_is_exact(weight: int, top: int) -> bool:
     """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest ones among them."""
-    generator = torch.Generator().manual_seed(0)
+    inputs, outputs, generator = 256, 32, torch.Generator().manual_seed(0)
     weights_OI = torch.randint(-weight, weight + 1, (outputs, inputs), generator=generator).to(torch.int8)
     weights_OI[0], weights_OI[1] = weight, -weight
     packed = torch.ops.onednn.qlinear_prepack(weights_OI, None)

@@ -168,14 +168,7 @@ class Transformer(Backbone):
         rows x 0.5; Linear biases 0; the head's weights x `head`. Without AdaLN, plain layer normalisation.
         """
         width = self.config.width
-        std = (1 / (3 * width)) ** 0.5
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                trunc_normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        for parameter in (self.start_position, self.positions):
-            trunc_normal_(parameter, std=std)
+        draw_weights(self, width, self.start_position, self.positions)
         with torch.no_grad():
             for block in self.blocks:
                 shrink = (2 * self.config.depth) ** 0.5
@@ -255,6 +248,18 @@ class Transformer(Backbone):
         """
         assert cache.parts == part, "parts must be stepped in order"
         return self.transform(self.embed(latents, condition, self.sequence.slice(part)), condition, cache=cache)
+
+
+def draw_weights(model: nn.Module, width: int, *parameters: nn.Parameter) -> None:
+    """Trunc-normal std sqrt(1 / (3 C)) for all Linear and Embedding layers, then `parameters`; biases 0."""
+    std = (1 / (3 * width)) ** 0.5
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            trunc_normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for parameter in parameters:
+        trunc_normal_(parameter, std=std)
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:
