@@ -35,7 +35,7 @@ class Conditions(Protocol):
         ...
 
     def context(self, model: Any) -> tuple[Tensor, Tensor] | None:
-        """Tokens (B, T, C) that blocks may attend to, and their mask (B, T) bool; None where there are none."""
+        """Tokens (B, T, C) for the blocks' `context`, and their mask (B, T) bool; None leaves the argument out."""
         ...
 
 

@@ -211,6 +211,22 @@ def test_signs_pass_the_tests_of_the_recursion() -> None:
     assert codes.shape == (32, 5) and torch.equal(signs.choose(codes.t()[None, :, :, None])[0, :, 0], torch.arange(32))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_quantizer_may_have_another_type(dtype: torch.dtype) -> None:
+    plain, other = make_tokenizer().quantizer, make_tokenizer().quantizer.to(dtype)
+    features = torch.randn(2, 8, 4, 4, generator=image_generator(0)) * 0.3
+    with torch.no_grad():
+        tokens = other.encode(features)
+        exact = 0.1 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(other.decode(tokens).float(), plain.decode(tokens), atol=exact, rtol=exact)
+        weights = torch.rand(2, 3, 32, generator=image_generator(1)).softmax(dim=-1)
+        assert other.mixture(weights).dtype == other.distances(plain.mixture(weights)).dtype == dtype
+        torch.testing.assert_close(other.mixture(weights).float(), plain.mixture(weights), atol=exact, rtol=exact)
+    smooth, one = SamplingConfig(guidance=0.0, smooth=True), torch.tensor([0])
+    *_, last = sample_scales(make_transformer(), other, one, generators=generators(0), config=smooth)
+    assert last.accumulated.dtype == dtype and bool(last.accumulated.isfinite().all())
+
+
 def test_a_transformer_draws_signs() -> None:
     schedule = ScaleSchedule([1, 2, 4])
     signs = SignQuantizer(schedule, channels=5)
