@@ -4,7 +4,7 @@ from importlib import import_module
 
 import pytest
 
-from nextscale.moved import MOVED
+from nextscale.moved import MOVED, MovedModules
 
 OLD = {
     "nextscale.models.config": ("TransformerConfig", "VARConfig", "RasterConfig", "RQConfig", "MaskGITConfig"),
@@ -33,6 +33,7 @@ def test_old_paths_give_the_same_objects(old: str) -> None:
 @pytest.mark.parametrize("old", MOVED)
 def test_every_old_module_can_be_imported_and_refuses_what_it_never_had(old: str) -> None:
     module = import_module(old)
+    assert isinstance(module.__loader__, MovedModules), "a module of that name exists: the row is never read"
     for home in MOVED[old]:
         import_module(home)
     with pytest.raises(AttributeError, match=old):

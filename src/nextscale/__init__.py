@@ -21,7 +21,7 @@ _HOMES = {
     "TokenPyramid": "nextscale.pyramid",
 }
 
-sys.meta_path.append(MovedModules())
+sys.meta_path.insert(0, MovedModules())  # first: folders that an upgrade left behind are packages, too
 
 
 def __getattr__(name: str) -> Any:

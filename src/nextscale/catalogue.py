@@ -172,6 +172,14 @@ def find_model(model: str | Path) -> StoredModel:
         raise ValueError(f"model {model}: no such folder, and the hub does not give it ({one_line(error)})") from error
 
 
+def find_tokenizer(model: str | Path) -> VQVAE:
+    """The tokenizer of a model. Raises ValueError where there is none, as in models of pixels."""
+    tokenizer = find_model(model).tokenizer()
+    if not isinstance(tokenizer, VQVAE):
+        raise ValueError(f"model {model}: makes pixels and has no tokenizer")
+    return tokenizer
+
+
 def official_file(path: Path) -> OfficialModel:
     """The model of one of the authors' files: both parts, a tokenizer alone, or a transformer.
 

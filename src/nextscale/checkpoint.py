@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 
 from nextscale.config import from_dict, read_json, to_dict
 from nextscale.families import family
+from nextscale.families.config import ARCHITECTURES
 from nextscale.files import complete_folder, write_json
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
@@ -141,9 +142,11 @@ def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder, run folder or tokenizer folder; a PixelTokenizer for a model of pixels."""
     root = model_folder(folder)
-    if not (root / "tokenizer").is_dir() and (root / "transformer").is_dir():
-        return PixelTokenizer(load_transformer_config(root).image_size)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
+    if part == root and (root / "transformer").is_dir():
+        if family(load_config(root).kind).reads_tokens:
+            raise ValueError(f"{folder}: its tokenizer is missing; expected the folder {root / 'tokenizer'}")
+        return PixelTokenizer(load_transformer_config(root).image_size)
     config = read_config(VQVAEConfig, part)
     return load_part(VQVAE, config, part / WEIGHTS)
 
@@ -194,9 +197,9 @@ def is_run(folder: Path) -> bool:
 def resume_hint(run: Path) -> str:
     """A sentence on how to continue a run."""
     about = read_json(run / RUN) if (run / RUN).is_file() else {}
-    if "command" not in about:
+    if about.get("command") not in ("tokenizer", *ARCHITECTURES):
         return "continue it with the command that began it and --resume"
-    command = shlex.join(["nextscale", "train", str(about["command"]), "--resume", "--out", str(run)])
+    command = shlex.join(["nextscale", "train", about["command"], "--resume", "--out", str(run)])
     return f"continue it with {command}"
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 class Conditions(Protocol):
     """What each image of a batch is asked to show; a model makes start tokens and modulation of it.
 
-    Samplers know only its length and its unconditional twin, so that another kind of condition needs no other sampler.
+    Samplers use only `len`, slices and `with_unconditional`: another kind of condition needs no other sampler.
     """
 
     def __len__(self) -> int:
@@ -23,19 +23,19 @@ class Conditions(Protocol):
         ...
 
     def __getitem__(self, rows: slice) -> Conditions:
-        """Those of some of the images."""
+        """The conditions of some images."""
         ...
 
     def with_unconditional(self) -> Conditions:
-        """These, and as many that ask for nothing behind them: 2 B."""
+        """These B conditions, then B unconditional ones."""
         ...
 
     def vectors(self, model: Any) -> Tensor:
-        """The start token of each image, which also modulates the blocks, (B, C); `model` has the tables for it."""
+        """The start token of each image, which also modulates the blocks, (B, C); `model` holds the embeddings."""
         ...
 
     def context(self, model: Any) -> tuple[Tensor, Tensor] | None:
-        """Tokens (B, T, C) that blocks may attend to, and their mask (B, T) bool; None where there are none."""
+        """Tokens (B, T, C) for the blocks' `context`, and their mask (B, T) bool; None leaves the argument out."""
         ...
 
 

@@ -37,7 +37,7 @@ from nextscale.runtime import image_generator, precision_name, resolve_device, r
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
-from nextscale.tokenizer.vqvae import VQVAE
+from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer
 
 
 class VARPipeline:
@@ -49,14 +49,15 @@ class VARPipeline:
     """
 
     def __init__(self, tokenizer: Any, transformer: Any, config: ModelConfig) -> None:
-        """`tokenizer` is a PixelTokenizer for models of pixels. Raises ValueError where the scales differ."""
-        if isinstance(tokenizer, VQVAE) and tokenizer.schedule != transformer.schedule:
-            raise ValueError(
-                f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({transformer.schedule}) differ"
-            )
+        """`tokenizer` is a PixelTokenizer for models of pixels. Raises ValueError where the two do not fit."""
         self.tokenizer: VQVAE = tokenizer
         self.transformer = transformer
         self.config = config
+        if isinstance(tokenizer, PixelTokenizer) == self.family.reads_tokens:
+            raise ValueError(f"PixelTokenizer is for models of pixels, and only for them; this is {self.family.title}")
+        if self.family.reads_tokens and tokenizer.schedule != self.schedule:
+            both = f"the tokenizer's scales ({tokenizer.schedule}) and the transformer's ({self.schedule})"
+            raise ValueError(f"{both} differ")
 
     @classmethod
     def from_pretrained(
@@ -110,7 +111,7 @@ class VARPipeline:
         the same and nothing is gained. Raises ValueError for other families and for int8.
         """
         title = self.family.title
-        if self.family.kind != "var":
+        if not isinstance(self.transformer, VAR):
             raise ValueError(f"only next-scale prediction is compiled for generation; this model is {title}")
         if is_quantized(self.transformer):
             raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
@@ -146,8 +147,8 @@ class VARPipeline:
     @property
     def default_batch_size(self) -> int:
         """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
-        room = (8 if self.device.type == "cuda" else 0.25) * 2**30
-        return max(1, min(16, int(room / self.family.cache_bytes(self.transformer.config, self.transformer.dtype))))
+        config, room = self.transformer.config, (8 if self.device.type == "cuda" else 0.25) * 2**30
+        return max(1, min(16, int(room / max(1, self.family.cache_bytes(config, self.transformer.dtype)))))
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -180,13 +181,14 @@ class VARPipeline:
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Encode and decode, (B, 3, H, W) in [-1, 1] -> same."""
-        return self.tokenizer.decode(self.tokenizer.encode(images.to(self.device)))
+        """Encode and decode, (B, 3, H, W) in [-1, 1] -> same. Raises ValueError for models of pixels."""
+        tokens = self.tokenizer.encode(images.to(self.device))
+        return self.tokenizer.decode(tokens)
 
     def sampling(
         self, config: SamplingConfig | None = None, /, **settings: float | int | bool | None
     ) -> SamplingConfig:
-        """A config, or the model's default settings, but for those named; None keeps them. Raises ValueError."""
+        """`config`, or the model's defaults, with the settings that are given and not None. Raises ValueError."""
         require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
         own = {name: getattr(self.config, name) for name in ("guidance", "top_k", "top_p", "steps")}
         return with_settings(config or SamplingConfig(**own), settings)
@@ -284,11 +286,10 @@ class VARPipeline:
     ) -> Iterator[EditStep]:
         """Variations of an edit, one per seed, a scale at a time, region after region.
 
-        Guidance that is not given is the model's; for `auto`, times the squared share of the region made anew.
+        Guidance that is not set is the model's; for `auto`, times the squared share of the region made anew.
         """
         wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
-        chosen = torch.tensor(wanted.labels, device=self.device)
-        generators = [image_generator(seed) for seed in seeds]
+        chosen, generators = torch.tensor(wanted.labels, device=self.device), [image_generator(seed) for seed in seeds]
         return editor.steps(chosen, generators, wanted.sampling, soften=wanted.soften)
 
     def _wanted(
@@ -300,7 +301,7 @@ class VARPipeline:
 
     def edit_classes(self, classes: Classes, image: Tensor, kept: Tensor) -> list[int]:
         """Ids; `auto` is the class under which what is kept is likeliest, where there are few enough to try."""
-        if classes != AUTO or AUTO in self.class_names:  # which a class may be called
+        if classes != AUTO or AUTO in self.class_names:  # a class may have this name
             return self.class_ids(classes)
         return likely_classes(self.editing_model, self.tokenizer, image, kept).tolist()
 

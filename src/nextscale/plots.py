@@ -1,6 +1,6 @@
-"""Plots with matplotlib (extra `eval`): whether they can be drawn, and that of a tokenizer's codebook in training.
+"""What all plots share (matplotlib, extra `eval`), and the plot of a tokenizer's codebook in training.
 
-Other plots are beside what they show.
+Other plots are in the modules of what they show.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def require_plots(file: str) -> None:
-    """Raises ValueError when the plot could not be drawn later."""
+    """Raises ValueError where matplotlib is missing or cannot write such a file."""
     if Path(file).suffix not in FORMATS:
         raise ValueError(f"--plot {file}: expected a file that ends in {', '.join(FORMATS)}")
     require("a plot", "matplotlib")
@@ -33,7 +33,7 @@ def require_plots(file: str) -> None:
 
 @lru_cache(maxsize=1)
 def can_plot() -> bool:
-    """Whether matplotlib is installed; if not, one line of the log says so, once."""
+    """Whether matplotlib is installed; if not, logs so once."""
     try:
         require("drawing the figures, which are all in the files,", "matplotlib")
     except ValueError as error:
@@ -44,7 +44,7 @@ def can_plot() -> bool:
 
 @contextmanager
 def new_figure(path: Path, width: float, height: float, *, dpi: int = 120) -> Iterator[Figure]:
-    """An empty figure of a size in inches, which is written to `path` at the end; the file appears when complete."""
+    """An empty figure of a size in inches; at the end it is written to `path`, which appears when complete."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -54,7 +54,7 @@ def new_figure(path: Path, width: float, height: float, *, dpi: int = 120) -> It
 
 
 def viridis(place: int, count: int, low: float = 0.0, high: float = 0.9) -> Any:
-    """Colour number `place` of `count`, from the colour map's share `low` to its share `high`."""
+    """Colour number `place` of `count`, evenly from `low` to `high` of the colour map's range 0..1."""
     from matplotlib import colormaps
 
     return colormaps["viridis"](low + (high - low) * place / max(1, count - 1))

@@ -1,4 +1,4 @@
-"""What a pipeline gives back.
+"""Results of a pipeline.
 
 Shapes: B batch, C latent channels, (h, w) latent grid, (h_k, w_k) grid of scale k.
 """
@@ -27,11 +27,11 @@ class Generation:
     tokens: TokenPyramid
     "What the images were decoded from, on the model's device."
     classes: list[int]
-    "Class of each image; the number of classes stands for none."
+    "Class id of each image; the number of classes is the unconditional id."
     seeds: list[int]
     "Seed of each image."
     scores: list[float] | None = None
-    "What the judge of rejection sampling gave."
+    "Scores by the judge of rejection sampling; None without it."
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class GenerationStep:
     accumulated: Tensor
     "Sum of all scales so far, (B, C, h, w) float32."
     tokenizer: VQVAE
-    "What makes images of it."
+    "Decodes what was accumulated."
 
     def preview(self) -> list[Image.Image]:
         """The images as they stand after this scale."""
@@ -66,5 +66,5 @@ def joined(parts: list[Generation]) -> Generation:
 
 
 def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:
-    """What was drawn, and the images that were made of it."""
+    """A result: what was drawn, and its decoded images."""
     return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ from torch.nn import functional as F
 
 from nextscale import ScaleSchedule, VARPipeline, families
 from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
+from nextscale.checkpoint import ModelConfig
 from nextscale.cli import main
 from nextscale.conditions import Conditions
 from nextscale.config import read_json_lines
 from nextscale.families import family, family_of, kinds, register
 from nextscale.families.base import Family
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
+from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import OptimiserConfig, training_settings
 from nextscale.training.stage2 import train_transformer
 from toys import CLASS_NAMES, make_pipeline, toy_image
@@ -46,7 +48,7 @@ class GAN(nn.Module):
 
     def __init__(self, config: GANConfig) -> None:
         super().__init__()
-        self.config, self.schedule, self.checkpointing = config, ScaleSchedule([1]), False
+        self.config, self.schedule = config, ScaleSchedule([1])
         pixels = 3 * config.image_size[0] * config.image_size[1]
         self.class_embedding = nn.Embedding(config.classes + 1, config.noise)
         self.generator = nn.Linear(config.noise, pixels)
@@ -81,7 +83,7 @@ def sample_gan(
 ) -> Iterator[ScaleSample]:
     noise = torch.stack([torch.randn(model.config.noise, generator=generator) for generator in generators])
     with torch.no_grad():
-        images = model(noise * config.temperature + conditions.vectors(model))
+        images = model(noise.to(model.dtype) * config.temperature + conditions.vectors(model))
     yield ScaleSample(0, torch.zeros(len(images), 1, 1, dtype=torch.int64), images)
 
 
@@ -113,12 +115,27 @@ class GANFamily(Family):
         return 2.0 * config.noise * 3 * config.image_size[0] * config.image_size[1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SmallGANConfig(GANConfig):
+    """Of another family, which differs in its name alone."""
+
+    image_size: tuple[int, int] = (8, 8)
+
+
+class SmallGANFamily(GANFamily):
+    """Another made-up family beside the first."""
+
+    kind, title, config = "small-gan", "small GAN", SmallGANConfig
+
+
 @pytest.fixture(scope="module", autouse=True)
 def registered() -> Iterator[None]:
-    """The made-up family is known to the tests of this file alone."""
+    """The made-up families are known to the tests of this file alone."""
     register(GANFamily())
+    register(SmallGANFamily())
     yield
     families._registered.pop("gan")
+    families._registered.pop("small-gan")
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +154,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings_of(out: Path) -> Any:
     """Settings of its training."""
     data, optimiser = str(out.parent / "images"), OptimiserConfig(learning_rate=1.0, ema=0.0)
-    counts = {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 3, "sample_every": 3}
+    counts: dict[str, Any] = {"steps": 6, "batch_size": 8, "log_every": 1, "checkpoint_every": 3, "sample_every": 3}
     return training_settings("gan")(data=data, out=str(out), optimiser=optimiser, **counts)
 
 
 def test_it_is_listed() -> None:
     assert "gan" in kinds() and family("gan").title == "toy GAN"
-    assert family_of(GANConfig()) is family("gan")
+    assert family_of(GANConfig()) is family("gan") and family_of(SmallGANConfig()) is family("small-gan")
+
+
+def test_it_can_be_registered_again() -> None:
+    before, kinds_before = family("gan"), kinds()
+    again = GANFamily()
+    assert register(again) is family("gan") is family_of(GANConfig()) is again is not before
+    assert kinds() == kinds_before
 
 
 def test_it_trains_both_players_and_continues(run: Path) -> None:
@@ -186,9 +210,76 @@ def test_it_is_costed(run: Path) -> None:
 
 def test_it_is_compared(run: Path, tmp_path: Path, small_features: None) -> None:
     make_pipeline().save_pretrained(tmp_path / "var")
-    command = ["compare", str(run), str(tmp_path / "var"), "--data", str(run.parent / "images"), "--count", "6"]
+    small = GAN(SmallGANConfig())
+    VARPipeline(PixelTokenizer((8, 8)), small, ModelConfig(kind="small-gan")).save_pretrained(tmp_path / "small")
+    command = [
+        "compare",
+        str(run),
+        str(tmp_path / "var"),
+        str(tmp_path / "small"),
+        "--data",
+        str(run.parent / "images"),
+        "--count",
+        "6",
+    ]
     command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
-    assert [row["title"] for row in rows] == ["toy GAN", "next-scale prediction (VAR)"]
+    assert [row["title"] for row in rows] == ["toy GAN", "next-scale prediction (VAR)", "small GAN"]
     assert rows[0]["bits"] is None and rows[0]["steps"] == 1 and rows[0]["flops_per_image"] == 2 * 4 * 3 * 16 * 16
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("info RUN", ""),
+        ("convert RUN --out OUT", ""),
+        ("generate --model RUN --count 2 --precision bf16 --out OUT", ""),
+        ("evaluate generation --model RUN --data DATA --count 6 --features small-6 --out OUT", ""),
+        ("convert RUN --to official --out OUT", "holds next-scale models only"),
+        ("generate --model RUN --classes red --candidates 2 --out OUT", "gives no probabilities of token pyramids"),
+        ("generate --model RUN --precision int8 --out OUT", "int8 is for the blocks of transformers"),
+        ("generate --model RUN --compile --out OUT", "this model is toy GAN"),
+        ("bench --model RUN", "this model is toy GAN"),
+        ("evaluate likelihood --model RUN --data DATA --out OUT", "gives no probabilities of token pyramids"),
+        ("evaluate reconstruction --model RUN --data DATA --features none --perceptual none --out OUT", "no tokenizer"),
+        ("reconstruct DATA --model RUN --out OUT", "no tokenizer"),
+        ("tokenize --tokenizer RUN --data DATA --out OUT", "no tokenizer"),
+        ("train var --tokenizer RUN --data DATA --preset tiny --out OUT", "no tokenizer"),
+        ("train tokenizer --init-from RUN --data DATA --preset tiny-16 --out OUT", "no tokenizer"),
+        ("train gan --data DATA --out OUT", "Available commands: tokenizer, var"),
+        ("train var --resume --out RUN", "a run of train gan; continue it with the command that began it"),
+    ],
+)
+def test_commands_do_their_work_or_say_why_not(
+    command: str,
+    complaint: str,
+    run: Path,
+    tmp_path: Path,
+    small_features: None,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    places = {"RUN": run, "DATA": run.parent / "images", "OUT": tmp_path / "out"}
+    status = main([str(places.get(word, word)) for word in command.split()])
+    *_, last = capsys.readouterr().err.splitlines() or [""]
+    assert status == (2 if complaint else 0), last
+    if complaint:
+        assert last.startswith("nextscale: ") and complaint in last
+        assert not (tmp_path / "out").exists(), "nothing is half-written"
+
+
+def test_it_refuses_what_needs_tokens_and_blocks(run: Path, tmp_path: Path) -> None:
+    pipeline, other = VARPipeline.from_pretrained(run), make_pipeline()
+    tokens = other.generate(["red"], seeds=[0]).tokens
+    for call in (pipeline.class_log_likelihoods, lambda tokens: pipeline.logits(tokens, ["red"])):
+        with pytest.raises(ValueError, match="no probabilities of token pyramids"):
+            call(tokens)
+    with pytest.raises(ValueError, match="no tokenizer"):
+        pipeline.reconstruct(torch.zeros(1, 3, 16, 16))
+    for tokenizer, model in ((pipeline.tokenizer, other.transformer), (other.tokenizer, pipeline.transformer)):
+        with pytest.raises(ValueError, match="PixelTokenizer is for models of pixels, and only for them"):
+            VARPipeline(tokenizer, model, other.config)
+    settings = replace(settings_of(tmp_path / "run"), data=str(run.parent / "images"), checkpointing=True)
+    with pytest.raises(ValueError, match="checkpointing is not for toy GAN"):
+        train_transformer(settings)
+    assert not (tmp_path / "run").exists()

@@ -69,6 +69,28 @@ def test_two_models_share_an_image() -> None:
     assert not all(torch.equal(a, b) for a, b in zip(mixed, alone[1], strict=True))
 
 
+def test_a_predictor_that_fails_leaves_nothing_behind() -> None:
+    model, quantizer = make_transformer(), make_tokenizer().quantizer
+    predictor = Predictor(model, ClassLabels(torch.tensor([1]), 3), [0.0] * len(model.schedule))
+
+    def failing(scale: int, accumulated: Tensor) -> Tensor:
+        if scale == 2:
+            raise RuntimeError("out of memory")
+        return predictor(scale, accumulated)
+
+    def drawn() -> list[Tensor]:
+        return tokens_of(
+            list(sample_scales(model, quantizer, torch.tensor([1]), generators=generators(5), config=PLAIN))
+        )
+
+    before, steps = drawn(), sample(failing, quantizer, generators=generators(5), config=PLAIN)
+    assert torch.equal(next(steps).tokens, before[0]) and torch.equal(next(steps).tokens, before[1])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        next(steps)
+    assert torch.is_grad_enabled()
+    assert all(torch.equal(a, b) for a, b in zip(drawn(), before, strict=True))
+
+
 # Condition: a text, as a vector and tokens with a mask.
 
 
@@ -187,6 +209,22 @@ def test_signs_pass_the_tests_of_the_recursion() -> None:
     torch.testing.assert_close(inputs, torch.cat(expected, dim=1))
     codes = signs.codes()
     assert codes.shape == (32, 5) and torch.equal(signs.choose(codes.t()[None, :, :, None])[0, :, 0], torch.arange(32))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_quantizer_may_have_another_type(dtype: torch.dtype) -> None:
+    plain, other = make_tokenizer().quantizer, make_tokenizer().quantizer.to(dtype)
+    features = torch.randn(2, 8, 4, 4, generator=image_generator(0)) * 0.3
+    with torch.no_grad():
+        tokens = other.encode(features)
+        exact = 0.1 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(other.decode(tokens).float(), plain.decode(tokens), atol=exact, rtol=exact)
+        weights = torch.rand(2, 3, 32, generator=image_generator(1)).softmax(dim=-1)
+        assert other.mixture(weights).dtype == other.distances(plain.mixture(weights)).dtype == dtype
+        torch.testing.assert_close(other.mixture(weights).float(), plain.mixture(weights), atol=exact, rtol=exact)
+    smooth, one = SamplingConfig(guidance=0.0, smooth=True), torch.tensor([0])
+    *_, last = sample_scales(make_transformer(), other, one, generators=generators(0), config=smooth)
+    assert last.accumulated.dtype == dtype and bool(last.accumulated.isfinite().all())
 
 
 def test_a_transformer_draws_signs() -> None:

@@ -126,19 +126,19 @@ class Roofline:
 
 
 def roofline(
-    config: TransformerConfig, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float, steps: int = 0
+    config: TransformerConfig, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float
 ) -> Roofline:
     """For one image with guidance, on a machine of these rates, numbers of `item` bytes."""
-    found = passes(config, item=item, steps=steps)
+    found = passes(config, item=item)
     each = [one.seconds(flop_rate, byte_rate) for one in found]
     waiting = sum(s for one, s in zip(found, each, strict=True) if one.read / byte_rate >= one.flops / flop_rate)
     decoding = decoder_flops(tokenizer) / flop_rate
     return Roofline(sum(each) + decoding, decoding, sum(one.read for one in found), waiting / sum(each))
 
 
-def passes(config: TransformerConfig, *, item: int, sequences: int = 2, steps: int = 0) -> list[Pass]:
+def passes(config: TransformerConfig, *, item: int, sequences: int = 2) -> list[Pass]:
     """All passes of one image one after the other, `sequences` side by side, numbers of `item` bytes."""
-    stacks = family_of(config).stacks(config, steps=steps)
+    stacks = family_of(config).stacks(config)
     return [one for stack in stacks for one in stack_passes(stack, sequences, item) * stack.times]
 
 

@@ -37,9 +37,9 @@ def gemm_rate(device: torch.device, dtype: torch.dtype, *, rows: int = 2048, wid
     return 2 * rows * width**2 / min(times)
 
 
-def memory_rate(device: torch.device, *, megabytes: int = 1024) -> float:
-    """Bytes per second at which a large buffer is read, the best of five: weights at batch 1 are read at this rate."""
-    numbers = torch.ones(megabytes * 2**18, device=device)
+def memory_rate(device: torch.device) -> float:
+    """Bytes per second at which a gigabyte is read, the best of five: weights at batch 1 are read at this rate."""
+    numbers = torch.ones(2**28, device=device)
     times = []
     for _ in range(5):
         began = now(device)

@@ -121,8 +121,10 @@ def measure_speed(
 ) -> list[GenerationSpeed]:
     """One warm-up and `rounds` rounds over all batch sizes in turn. `settings` are the sampler's.
 
-    `advance` gets the number of batches that are done.
+    `advance` gets the number of batches that are done. Raises ValueError for models that have no scales to time.
     """
+    if not pipeline.family.editable:
+        raise ValueError(f"stage by stage, only next-scale prediction is timed; this model is {pipeline.family.title}")
     device, dtype = pipeline.device, pipeline.transformer.dtype
     measured: dict[int, list[GenerationTimes]] = {batch: [] for batch in batches}
     peaks: dict[int, int] = {}

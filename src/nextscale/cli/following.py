@@ -6,14 +6,9 @@ import shlex
 import sys
 
 
-def command_line(*arguments: object) -> str:
-    """A command that can be pasted into a shell."""
-    return shlex.join(["nextscale", *map(str, arguments)])
-
-
 def tell_next(*arguments: object, word: str = "next") -> None:
-    """Print a command of ours to run after the present one; only the main process prints."""
+    """Print a command of ours to run after the present one, quoted for a shell; only the main process prints."""
     from nextscale.runtime import launched_processes
 
     if launched_processes().is_main:
-        print(f"{word}: {command_line(*arguments)}", file=sys.stderr)
+        print(f"{word}: {shlex.join(['nextscale', *map(str, arguments)])}", file=sys.stderr)

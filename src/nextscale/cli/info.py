@@ -40,28 +40,28 @@ def describe(model: str) -> dict[str, Any]:
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
     from nextscale.nn.packed import count_parameters
+    from nextscale.tokenizer.vqvae import VQVAE
 
     stored = find_model(model)
     config, tokenizer = stored.config(), stored.tokenizer()
-    values: dict[str, Any] = {
-        "place": stored.place,
-        "kind": config.kind,
-        "image_size": list(tokenizer.config.image_size),
-        "scales": [f"{height}x{width}" for height, width in tokenizer.schedule],
-        "tokens": tokenizer.schedule.length,
-        "codebook": f"{tokenizer.config.codebook_size} x {tokenizer.config.latent_channels}",
-        "tokenizer_parameters": count_parameters(tokenizer),
-        "tokenizer_fingerprint": fingerprint(tokenizer),
-    }
+    image_size = list(tokenizer.config.image_size)
+    values: dict[str, Any] = {"place": stored.place, "kind": config.kind, "image_size": image_size}
+    if isinstance(tokenizer, VQVAE):
+        values |= {
+            "scales": [f"{height}x{width}" for height, width in tokenizer.schedule],
+            "tokens": tokenizer.schedule.length,
+            "codebook": f"{tokenizer.config.codebook_size} x {tokenizer.config.latent_channels}",
+            "tokenizer_parameters": count_parameters(tokenizer),
+            "tokenizer_fingerprint": fingerprint(tokenizer),
+        }
     if config.trained_steps:
         values["trained_steps"] = config.trained_steps
     if config.kind != "tokenizer":
         transformer = stored.transformer()
+        values["transformer_parameters"] = count_parameters(transformer)
+        sizes = ("depth", "width", "heads")
+        values |= {name: getattr(transformer.config, name) for name in sizes if hasattr(transformer.config, name)}
         values |= {
-            "transformer_parameters": count_parameters(transformer),
-            "depth": transformer.config.depth,
-            "width": transformer.config.width,
-            "heads": transformer.config.heads,
             "classes": list(config.class_names) or transformer.config.classes,
             "guidance": config.guidance,
             "top_k": config.top_k,

@@ -50,12 +50,12 @@ def reconstruct(*images: Images, config: ConfigFile = "", given: Any = None) -> 
     options = settle(ReconstructOptions, given, file=config)
     paths = image_files(images)
     with results_folder(Path(options.out), len(paths)) as folder:
-        from nextscale.catalogue import find_model
+        from nextscale.catalogue import find_tokenizer
         from nextscale.data.source import ImageSource
         from nextscale.runtime import resolve_device, resolve_dtype
 
         device = resolve_device(options.device)
-        tokenizer = find_model(options.model).tokenizer().to(device)
+        tokenizer = find_tokenizer(options.model).to(device)
         tokenizer.set_decoder_dtype(resolve_dtype(options.precision, device))
         source = ImageSource(paths, None, ())
         entries, unreadable = write_reconstructions(tokenizer, source, folder, strips=options.scales)

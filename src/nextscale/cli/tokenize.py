@@ -57,7 +57,7 @@ class TokenizeOptions:
 def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     """Write a token cache to train transformers from."""
     options = settle(TokenizeOptions, given, file=config)
-    from nextscale.catalogue import find_model
+    from nextscale.catalogue import find_tokenizer
     from nextscale.config import to_dict
     from nextscale.data.source import describe, open_source
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision
@@ -71,7 +71,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     device = resolve_device(options.device)
     noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
     dtype = resolve_training_dtype(noted or options.precision, device)
-    tokenizer = find_model(options.tokenizer).tokenizer().to(device)
+    tokenizer = find_tokenizer(options.tokenizer).to(device)
     source = open_source(options.data, label_column=options.label_column, image_column=options.image_column)
     if processes.is_main:
         print(f"{options.data}: {describe(source)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Parameter
 
-from nextscale.cli.following import command_line, tell_next
+from nextscale.cli.following import tell_next
 from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential, named
 from nextscale.families.config import TITLES, family_presets, transformer_recipes
@@ -66,6 +66,7 @@ def find_start(
     command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
 ) -> Start:
     """The run folder of a command, and what it recorded if it is to be continued. Raises ValueError."""
+    from nextscale.checkpoint import resume_hint
     from nextscale.training.run import read_record
 
     flagged = getattr(given, "out", None) or ""
@@ -75,8 +76,7 @@ def find_start(
     out = str(run or flagged or file.get("out") or f"out/runs/{command}")
     record = read_record(Path(out)) if resume else None
     if record is not None and record.command not in ("", command):
-        right = command_line("train", record.command, "--resume", "--out", out)
-        raise ValueError(f"{out}: is a run of train {record.command}; continue it with {right}")
+        raise ValueError(f"{out}: is a run of train {record.command}; {resume_hint(Path(out))}")
     chosen = None if preset == AUTO else named(presets, preset)
     if chosen is not None and isinstance(file.get("model"), dict):
         print(f"--preset {preset} gives way to the model of --config {config}", file=sys.stderr)
@@ -156,7 +156,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
         resume: Resume = False,
         given: Any = None,
     ) -> None:
-        from nextscale.catalogue import find_model
+        from nextscale.catalogue import find_tokenizer
         from nextscale.runtime import resolve_device
         from nextscale.training.images import open_indexed
         from nextscale.training.stage2 import train_transformer
@@ -168,7 +168,7 @@ def transformer_command(kind: str) -> Callable[..., None]:
         start = find_start(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
 
         def suggest(known: TransformerTraining) -> Suggestion:
-            tokenizer = find_model(known.tokenizer).tokenizer().config
+            tokenizer = find_tokenizer(known.tokenizer).config
             count = len(open_indexed(known.data, known))
             return suggest_transformer(count, kind, tokenizer, resolve_device(known.device).type)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nextscale.catalogue import find_model
+from nextscale.catalogue import find_tokenizer
 from nextscale.evaluation.comparison import compare_features
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, Network, features_of, identity, load_features
@@ -98,7 +98,7 @@ def evaluate_reconstruction(
     distance = None
     if config.perceptual != NONE:
         distance = PerceptualDistance(config.perceptual, weights=config.perceptual_weights).to(device)
-    tokenizer = find_model(config.model).tokenizer().to(device).eval()
+    tokenizer = find_tokenizer(config.model).to(device).eval()
     tokenizer.set_decoder_dtype(resolve_dtype(config.precision, device))
     size = tokenizer.config.image_size
     require_size(images, size)
@@ -113,7 +113,7 @@ def evaluate_reconstruction(
         found.add(pixels.to(device), labels)
         advance(found.count)
     report = {"model": config.model, "data": config.data, "count": found.count}
-    report |= {"scales": [list(one) for one in tokenizer.schedule], "codes": tokenizer.config.codebook_size}
+    report |= {"scales": [list(size) for size in tokenizer.schedule], "codes": tokenizer.config.codebook_size}
     report |= found.figures()
     report["perceptual"] = None if distance is None else {"name": config.perceptual, "distance": report["perceptual"]}
     if network is not None:

@@ -31,14 +31,14 @@ Figures = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """A stack of blocks that a generation runs: over a sequence part by part, `times` times one after the other."""
+    """A stack of blocks, for the cost of a generation: it runs over a sequence part by part, `times` times."""
 
     config: TransformerConfig
     "Width and depth of the blocks."
     sequence: ScaleSchedule
-    "What is computed at once, in order; a single part where nothing is kept from one pass to the next."
+    "Parts that are computed at once, in order; a single part where no keys and values are kept."
     times: int = 1
-    "How often the sequence is gone through, one time after the other."
+    "How often the stack runs over the sequence."
     embedded: int = 0
     "Positions of a sequence whose latents are projected to the width."
     latent_channels: int = 0
@@ -46,11 +46,11 @@ class Stack:
     head_positions: int = 0
     "Positions of a sequence that the head reads."
     head_outputs: int = 0
-    "Numbers that the head gives at each; 0 for no head."
+    "Outputs of the head at each position; 0 for no head."
     head_after_guidance: bool = True
-    "Whether the head reads what is guided already, once, instead of both sequences."
+    "Whether guidance comes before the head, which then runs once instead of for both sequences."
     condition_flops: float = 0.0
-    "FLOPs of what is made of the condition beside the modulation."
+    "FLOPs of embedding the condition, without the modulation."
     condition_each_time: bool = False
     "Whether condition and modulation are computed every time instead of once."
 
@@ -58,8 +58,9 @@ class Stack:
 class Family(ABC):
     """One kind of model. Models need no blocks and no tokenizer; their networks are plain modules.
 
-    A network has `config`, `schedule`, `device`, `dtype` and the flag `checkpointing`. One with likelihoods also has
-    the static method `inputs(quantizer, tokens)`: what it reads when all tokens are known.
+    A network has `config`, `schedule`, `device` and `dtype`, which its sampler computes in. The flag `checkpointing` is
+    optional. One with likelihoods also has the static method `inputs(quantizer, tokens)`: what it reads when all tokens
+    are known.
     """
 
     kind: ClassVar[str]
@@ -131,7 +132,7 @@ class Family(ABC):
         config: SamplingConfig,
         hook: SamplingHook | None = None,
     ) -> Iterator[ScaleSample]:
-        """Generate a batch, one image for each generator, yielding what there is on the way and at the end.
+        """Generate a batch, one image for each generator, yielding unfinished images on the way and the finished ones.
 
         Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
         """
@@ -141,8 +142,7 @@ class Family(ABC):
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
         conditions = as_conditions(classes, model.config.unconditional)
-        quantizer = getattr(tokenizer, "quantizer", None)
-        return self.sampler(model, quantizer, conditions, generators=generators, config=config, **hooks)
+        return self.sampler(model, tokenizer.quantizer, conditions, generators=generators, config=config, **hooks)
 
     def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
         """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
@@ -153,9 +153,9 @@ class Family(ABC):
         return 0.0
 
     def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:
-        """Bytes of the keys and values of an image with guidance; 1 where a family keeps none."""
+        """Bytes of the keys and values of an image with guidance; 0 where a family keeps none."""
         if not isinstance(config, TransformerConfig):
-            return 1
+            return 0
         return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
 
     def yields(self, config: Any) -> int:
@@ -215,8 +215,8 @@ def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule
 
 
 def unfinished_map(packed: Tensor, quantizer: Quantizer, known: int) -> ScaleSample:
-    """A map of which the first `known` positions are drawn, (B, L): what is accumulated is empty at the others."""
+    """A map (B, L) of which the first `known` positions are drawn; what is accumulated is 0 at the others."""
     pyramid = TokenPyramid(packed.clone(), quantizer.schedule)
     height, width = quantizer.schedule.final
-    there = torch.arange(height * width, device=packed.device).view(height, width) < known
-    return ScaleSample((known - 1) // width, pyramid[len(pyramid) - 1], quantizer.decode(pyramid) * there, pyramid)
+    drawn = torch.arange(height * width, device=packed.device).view(height, width) < known
+    return ScaleSample((known - 1) // width, pyramid[len(pyramid) - 1], quantizer.decode(pyramid) * drawn, pyramid)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.init import trunc_normal_
 
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.errors import require
@@ -24,7 +23,7 @@ from nextscale.families.config import TITLES
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
-from nextscale.nn.transformer import Backbone, Condition
+from nextscale.nn.transformer import Backbone, Condition, draw_weights
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.draw import Guidance
 from nextscale.sampling.step import SamplingConfig, ScaleSample
@@ -34,7 +33,7 @@ from nextscale.tokenizer.vqvae import VQVAE
 FREQUENCIES = 256
 """Sines and cosines that encode a time step."""
 PREVIEWS = 10
-"""Times that latents are shown on the way."""
+"""How often a generation yields its latents."""
 
 
 class DiT(Backbone):
@@ -55,13 +54,7 @@ class DiT(Backbone):
 
     def initialise(self, *, gamma: float = 0.0, head: float = 0.0) -> None:
         """Branches scaled by `gamma` and the head by `head`: at 0 the model starts as the identity (AdaLN-zero)."""
-        width = self.config.width
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                trunc_normal_(module.weight, std=(1 / (3 * width)) ** 0.5)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        trunc_normal_(self.positions, std=(1 / (3 * width)) ** 0.5)
+        draw_weights(self, self.config.width, self.positions)
         with torch.no_grad():
             self.head.weight.mul_(head)
             for block in self.blocks:
@@ -76,7 +69,8 @@ class DiT(Backbone):
         vectors_BC = self.time_embedding(frequencies(times).to(self.dtype)) + conditions.vectors(self)
         assert self.head_modulation is not None
         head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
-        return Condition(vectors_BC, [block.rows(vectors_BC, None) for block in self.blocks], head_rows)
+        rows = [block.rows(vectors_BC, None) for block in self.blocks]
+        return Condition(vectors_BC, rows, head_rows, conditions.context(self))
 
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""
@@ -116,7 +110,7 @@ def noise_scheduler(config: DiTConfig) -> Any:
 
 
 training_scheduler = lru_cache(maxsize=8)(noise_scheduler)
-"""The same for adding noise; sampling changes the state of its own."""
+"""`noise_scheduler` for adding noise, made once; sampling changes its scheduler and needs one of its own."""
 
 
 @torch.no_grad()
@@ -128,9 +122,9 @@ def sample_diffusion(
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch from noise; guidance is (1 + t) conditional - t unconditional at every step.
+    """Generate a batch from noise; guidance is the same at all steps.
 
-    Yields the latents ten times on the way and at the end, with the tokens they quantise to.
+    Yields the latents some ten times, the last time at the end, with the tokens they quantise to.
     """
     scheduler = noise_scheduler(model.config)
     steps = config.steps or model.config.sampling_steps
@@ -162,7 +156,7 @@ class DiTFamily(Family):
     predicts_tokens = False
 
     def initialise(self, model: DiT, *, gamma: float) -> None:
-        """AdaLN-zero: branches and head start at nothing, whatever `gamma`."""
+        """AdaLN-zero: branches and head start at 0, whatever `gamma`."""
         model.initialise()
 
     @torch.no_grad()

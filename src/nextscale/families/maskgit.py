@@ -1,6 +1,6 @@
 """The masked baseline: MaskGIT (arXiv 2202.04200), all tokens at once, the most confident kept step by step.
 
-A single token map; every position sees every other. Masked positions read a learned vector, the others their code.
+A single token map; all positions see each other. Masked positions read a learned vector, the others their code.
 Shapes: B batch, L tokens, C width, V codebook entries.
 """
 
@@ -51,7 +51,7 @@ class MaskGIT(Transformer):
         return self.predict_masked(latents, masked, self.condition(classes))
 
     def predict_masked(self, latents: Tensor, masked: Tensor, condition: Condition) -> Tensor:
-        """`forward` of what the classes give."""
+        """`forward` with a condition that is computed already."""
         words = self.word_embedding(latents.to(self.dtype))
         words = torch.where(masked[..., None], self.masked.to(words.dtype), words)
         placed = self.embed(None, condition, slice(0, self.sequence.length))
@@ -77,7 +77,7 @@ def sample_masked(
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch, yielding after every step; guidance rises from 0 to its whole over the steps."""
+    """Generate a batch, yielding after every step; guidance rises linearly from 0 at the first to the last."""
     guidance = Guidance(config.guidance)
     condition = model.condition(guidance.conditions(conditions))
     size, length = model.schedule.final, model.sequence.length

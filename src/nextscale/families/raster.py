@@ -1,7 +1,7 @@
 """The raster-order baseline: one token after the other, each given all before it (GPT-2 order, as VQGAN's prior).
 
 It is the next-scale transformer over a sequence whose parts are single tokens: the same blocks, class modulation,
-cache and head. What it reads is the code of the token before instead of coarser scales.
+cache and head. It reads the code of the token before instead of coarser scales.
 Shapes: B batch, L tokens, V codebook entries.
 """
 
@@ -24,7 +24,7 @@ from nextscale.tokenizer.residual import Quantizer, flatten_map
 
 
 class Raster(Transformer):
-    """The transformer over single tokens: `step` takes the place of a token."""
+    """The transformer over single tokens: the parts of `step` are positions."""
 
     def forward(self, latents: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Teacher forcing: codes before each token (B, L - 1, latent_channels), (B,) -> (B, L, V) float32."""
@@ -46,7 +46,7 @@ def sample_raster(
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch, yielding after every row of the map; guidance is as strong at every token."""
+    """Generate a batch, yielding after every row of the map; guidance is the same at all tokens."""
     guidance = Guidance(config.guidance)
     condition = model.condition(guidance.conditions(conditions))
     cache = model.new_cache(condition.batch)

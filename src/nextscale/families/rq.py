@@ -70,22 +70,20 @@ class RQTransformer(nn.Module):
         self.by_depth.initialise(gamma=gamma, head=head)
 
     def depth_condition(self, hidden_BPC: Tensor, classes: Tensor | Conditions) -> Condition:
-        """What the depth transformer starts from at places with these spatial states, of classes (B,): B P sequences.
+        """The depth transformer's condition for B P sequences: it starts from the spatial states (B, P, C).
 
-        The class's rows are computed once per image.
+        The rows of classes (B,) are computed once per image.
         """
-        condition, places = self.by_depth.condition(classes), hidden_BPC.shape[1]
-        rows = [row.repeat_interleave(places, dim=0) for row in condition.rows]
-        assert condition.head_rows_B2C is not None
-        head_rows = condition.head_rows_B2C.repeat_interleave(places, dim=0)
-        return Condition(hidden_BPC.flatten(0, 1), rows, head_rows)
+        places = hidden_BPC.shape[1]
+        repeated = self.by_depth.condition(classes).apply(lambda each: each.repeat_interleave(places, dim=0))
+        return replace(repeated, start_BC=hidden_BPC.flatten(0, 1))
 
     def forward(self, latents: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Teacher forcing: the codes' embeddings (B, D, P, latent_channels), classes (B,) -> (B, D P, V) float32.
 
         Logits are in the pyramid's order, all places of the first code, then those of the second.
         """
-        sums = latents.cumsum(dim=1)  # of the codes through each
+        sums = latents.cumsum(dim=1)  # of the codes up to and including each
         hidden_BPC = self.spatial.hidden(sums[:, -1, :-1], self.spatial.condition(classes))
         condition = self.depth_condition(hidden_BPC, classes)
         before = sums[:, :-1].transpose(1, 2).flatten(0, 1)  # (B P, D - 1, latent_channels)
@@ -108,7 +106,7 @@ def sample_rq(
     generators: Sequence[torch.Generator],
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch, position by position and code by code; yielded after each row."""
+    """Generate a batch, position by position and code by code, yielding after every row of the map."""
     guidance = Guidance(config.guidance)
     both = guidance.conditions(conditions)
     condition = model.spatial.condition(both)

@@ -117,9 +117,9 @@ def int8_range() -> tuple[int, int]:
     raise ValueError("precision int8: this processor's int8 products are wrong; use --precision auto")
 
 
-def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32) -> bool:
+def int8_is_exact(weight: int, top: int) -> bool:
     """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest included."""
-    generator = torch.Generator().manual_seed(0)
+    inputs, outputs, generator = 256, 32, torch.Generator().manual_seed(0)
     weights_OI = torch.randint(-weight, weight + 1, (outputs, inputs), generator=generator).to(torch.int8)
     weights_OI[0], weights_OI[1] = weight, -weight
     packed = torch.ops.onednn.qlinear_prepack(weights_OI, None)
@@ -190,10 +190,12 @@ def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype
     """Move a model to a device, with the fastest layers for generation in a type.
 
     Returns the type of its activations, which in int8 is bf16 or float32. Raises ValueError for a model that is in int8
-    already.
+    already, and for int8 where there are no blocks.
     """
     unpack_linears(model)
     if dtype == torch.int8:
+        if not hasattr(model, "blocks"):
+            raise ValueError("precision int8 is for the blocks of transformers, and this model has none; use auto")
         dtype = torch.bfloat16 if multiplies_bf16() else torch.float32
         for block in model.blocks:
             pack_linears(block.attention, QuantizedLinear)

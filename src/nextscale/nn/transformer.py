@@ -34,8 +34,11 @@ class Condition:
     """What the blocks and the head read of a batch's conditions, computed once per image."""
 
     start_BC: Tensor
-    rows: Sequence[Tensor]  # per block (B, 6, C)
-    head_rows_B2C: Tensor | None = None  # scale, shift
+    "Start tokens."
+    rows: Sequence[Tensor]
+    "Modulation rows of each block, (B, 6, C)."
+    head_rows_B2C: Tensor | None = None
+    "Scale and shift of the head's AdaLN; None without a head."
     context: tuple[Tensor, Tensor] | None = None
     "Tokens (B, T, C) and their mask (B, T) bool, for blocks that take them; None for classes."
 
@@ -43,14 +46,18 @@ class Condition:
     def batch(self) -> int:
         return self.start_BC.shape[0]
 
-    def select(self, rows: slice) -> Condition:
-        """Those of some of the images."""
+    def apply(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """Each tensor changed in the same way, such as to repeat images."""
         return Condition(
-            self.start_BC[rows],
-            [each[rows] for each in self.rows],
-            None if self.head_rows_B2C is None else self.head_rows_B2C[rows],
-            None if self.context is None else (self.context[0][rows], self.context[1][rows]),
+            change(self.start_BC),
+            [change(each) for each in self.rows],
+            None if self.head_rows_B2C is None else change(self.head_rows_B2C),
+            None if self.context is None else (change(self.context[0]), change(self.context[1])),
         )
+
+    def select(self, images: slice) -> Condition:
+        """The condition of some images."""
+        return self.apply(lambda each: each[images])
 
 
 class Backbone(nn.Module):
@@ -67,7 +74,7 @@ class Backbone(nn.Module):
         self.checkpointing = False
         "Whether training keeps only the blocks' inputs and computes the rest again in the backward pass."
         self.run: Callable[..., Tensor] | None = None
-        "`transform` as `compile_transform` left it."
+        "`transform` compiled, after `compile_transform`."
 
     def make_blocks(self, block: type[AdaLNBlock] = AdaLNBlock) -> Any:
         """The blocks, as a ModuleList; stochastic depth rises from 0 to the last block."""
@@ -98,8 +105,8 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """All blocks, then the head's AdaLN: (B, L, C) -> what the head's Linear reads, (B, L, C) float32.
 
-        The one loop over blocks: under the groups' mask for a whole sequence, or adding keys and values to a cache.
-        Without a head it gives the blocks' states.
+        The one loop over blocks: for a whole sequence under the groups' masks, or for a part with a cache, to which its
+        keys and values are added. Without a head it gives the blocks' states.
         """
         context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
         for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
@@ -129,7 +136,7 @@ class Backbone(nn.Module):
 class Transformer(Backbone):
     """GPT-2-style transformer with AdaLN over the parts of a sequence (paper, sections 3.1 and 3.3).
 
-    No tokenizer inside: it reads latents (B, l, latent_channels). Without a `head`, its states are what it gives.
+    No tokenizer inside: it reads latents (B, l, latent_channels). Without a `head` it gives the blocks' states.
     """
 
     mask: Tensor
@@ -161,14 +168,7 @@ class Transformer(Backbone):
         rows x 0.5; Linear biases 0; the head's weights x `head`. Without AdaLN, plain layer normalisation.
         """
         width = self.config.width
-        std = (1 / (3 * width)) ** 0.5
-        for module in self.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                trunc_normal_(module.weight, std=std)
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-        for parameter in (self.start_position, self.positions):
-            trunc_normal_(parameter, std=std)
+        draw_weights(self, width, self.start_position, self.positions)
         with torch.no_grad():
             for block in self.blocks:
                 shrink = (2 * self.config.depth) ** 0.5
@@ -250,9 +250,22 @@ class Transformer(Backbone):
         return self.transform(self.embed(latents, condition, self.sequence.slice(part)), condition, cache=cache)
 
 
+def draw_weights(model: nn.Module, width: int, *parameters: nn.Parameter) -> None:
+    """Trunc-normal std sqrt(1 / (3 C)) for all Linear and Embedding layers, then `parameters`; biases 0."""
+    std = (1 / (3 * width)) ** 0.5
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            trunc_normal_(module.weight, std=std)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for parameter in parameters:
+        trunc_normal_(parameter, std=std)
+
+
 def no_decay(name: str, parameter: Tensor) -> bool:
     """Whether weight decay skips a parameter: vectors, biases, positions, levels, scales and offsets.
 
-    The class embedding does decay (official recipe)."""
+    The class embedding does decay (official recipe).
+    """
     skipped: tuple[Any, ...] = ("start_position", "positions", "level_embedding", "log_scale", "offset", "head_offset")
     return parameter.ndim < 2 or any(part in skipped for part in name.split("."))

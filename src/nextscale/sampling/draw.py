@@ -1,6 +1,6 @@
 """From logits to tokens: guidance, temperature, top-k, top-p, and the draw with Gumbel noise of each image.
 
-All are functions that overwrite nothing they are given.
+No function overwrites its inputs.
 Shapes: B batch, L positions, V codebook entries, N rows (positions of all images).
 """
 
@@ -16,9 +16,9 @@ from nextscale.conditions import Conditions
 from nextscale.sampling.step import SamplingConfig
 
 TABLE_BYTES = 4 * 2**20
-"""Bound on the (N, V) tables worked on at once: they should stay in cache."""
+"""Bound on the (N, V) tables worked on at once: they should stay in the processor's cache."""
 MASS_MARGIN = 1e-5
-"""Rounding of a sum of probabilities."""
+"""Bound on the rounding of a sum of probabilities."""
 
 
 def guidance_ramp(scale: int, scales: int) -> float:
@@ -27,31 +27,31 @@ def guidance_ramp(scale: int, scales: int) -> float:
 
 
 def guide(conditional_BLV: Tensor, unconditional_BLV: Tensor, strength: float) -> Tensor:
-    """Classifier-free guidance, (1 + t) conditional - t unconditional."""
+    """Classifier-free guidance, (1 + t) conditional - t unconditional, with t the strength."""
     return (1 + strength) * conditional_BLV - strength * unconditional_BLV
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Classifier-free guidance of a batch: its pass holds every image twice, the second time without its class.
+    """Classifier-free guidance of a batch: the model sees every image twice, the second time without its class.
 
-    At a strength of 0 there is one pass, and nothing is doubled.
+    At a strength of 0 nothing is doubled.
     """
 
     strength: float
 
     def conditions(self, conditions: Conditions) -> Conditions:
-        """Conditions of the pass: B -> 2 B."""
+        """What the model is conditioned on: B -> 2 B."""
         return conditions.with_unconditional() if self.strength else conditions
 
     def doubled(self, values: Tensor) -> Tensor:
-        """What both halves read: (B, ...) -> (2 B, ...)."""
+        """The same values for both halves: (B, ...) -> (2 B, ...)."""
         return torch.cat([values, values]) if self.strength else values
 
     def merged(self, values: Tensor, share: float = 1.0) -> Tensor:
-        """The conditional half guided by the other, with a share of the strength: (2 B, ...) -> (B, ...).
+        """`guide` of the two halves, with a share of the strength: (2 B, ...) -> (B, ...).
 
-        What a linear head reads may be merged in place of its logits: that halves the head's work.
+        Guidance is linear: merging what a linear head reads instead of its logits halves the head's work.
         """
         if not self.strength:
             return values
@@ -103,14 +103,15 @@ def draw_tokens(
 
     Also (B, L) bool: where changes of the logits smaller than `margin` could give another token (nowhere, for a
     margin of 0). Tokens are those that `filter_logits` would give, but nothing is sorted: the best of all is
-    taken, and where too much probability lies above it for top-p to keep it, everything that is no likelier is
-    dropped and the next best taken.
+    taken. Where the tokens likelier than it hold so much probability that top-p drops it, everything that is no
+    likelier is dropped too, and the best of the rest taken.
     """
     size = logits_BLV.shape[-1]
     rows = max(1, TABLE_BYTES // (logits_BLV.element_size() * size))
     chunks = zip(logits_BLV.reshape(-1, size).split(rows), noise_BLV.reshape(-1, size).split(rows), strict=True)
     drawn = [
-        draw_rows(logits, noise, top_k=min(top_k, size) % size, top_p=top_p, margin=margin) for logits, noise in chunks
+        draw_rows(logits, noise, top_k=0 if top_k >= size else top_k, top_p=top_p, margin=margin)
+        for logits, noise in chunks
     ]
     tokens, doubtful = (torch.cat(parts).view(logits_BLV.shape[:2]) for parts in zip(*drawn, strict=True))
     return tokens, doubtful
@@ -149,7 +150,7 @@ def draw_rows(logits_NV: Tensor, noise_NV: Tensor, *, top_k: int, top_p: float, 
 
 
 def contested(scores_NV: Tensor, best_N1: Tensor, chosen_N1: Tensor, floor_N1: Tensor, margin: float) -> Tensor:
-    """Rows whose second-best score, or the last logit that top-k keeps, is within the margin, (N,) bool."""
+    """Where the second-best score, or the last logit that top-k keeps, is within the margin of the best, (N,) bool."""
     if not margin:
         return torch.zeros(len(scores_NV), dtype=torch.bool, device=scores_NV.device)
     return ((scores_NV > best_N1 - margin).sum(dim=-1) > 1) | (chosen_N1 < floor_N1 + margin).squeeze(-1)

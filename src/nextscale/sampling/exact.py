@@ -1,4 +1,4 @@
-"""Images that do not depend on their batch: near ties decided alone, and refinement image by image.
+"""Images that do not depend on their batch: near ties decided without it, and refinement image by image.
 
 Batches change float32 logits in their last digits. Where that could change a token, the logits of that image are
 computed again without the others.
@@ -17,39 +17,39 @@ from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer
 
 NEAR_TIE = 5e-4
-"""Scores closer than this are decided alone, at a guidance of up to 1.5: batches move logits by 5e-5."""
+"""Scores closer than this are decided without the batch, at a guidance of up to 1.5: batches move logits by 5e-5."""
 
 
 def near_tie(config: SamplingConfig) -> float:
-    """Difference of scores below which a draw is decided alone: guidance magnifies rounding."""
+    """Difference of scores below which a draw is decided without the batch; guidance magnifies rounding."""
     return NEAR_TIE * max(1.0, (1 + 2 * abs(config.guidance)) / 4) / config.temperature
 
 
 class ExactDraw:
-    """Draws tokens; those of an image with a near tie by logits that `alone(image)` predicts for it without the batch.
+    """Draws tokens. For an image with a near tie it takes the logits that `alone(image)` predicts without the batch.
 
-    Serves one generation, whose scales it remembers.
+    Serves one generation: it keeps what was accumulated before each scale.
     """
 
     def __init__(self, alone: Callable[[int], Callable[[int, Tensor], Tensor]], config: SamplingConfig) -> None:
         self.alone, self.config = alone, config
-        self.known: list[Tensor] = []  # what was accumulated before each scale
+        self.history: list[Tensor] = []  # what was accumulated before each scale
 
     def __call__(self, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
         """(B, l, V) logits over the temperature and noise -> tokens (B, l)."""
-        self.known.append(accumulated)
+        self.history.append(accumulated)
         filters = {"top_k": self.config.top_k, "top_p": self.config.top_p}
         tokens, doubtful = draw_tokens(logits, noise, **filters, margin=near_tie(self.config))
         for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
             one = slice(image, image + 1)
             predict = self.alone(image)
-            *_, last = (predict(before, known[one]) for before, known in enumerate(self.known))
+            *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
             tokens[one] = draw_tokens(tempered(last, self.config.temperature), noise[one], **filters)[0]
         return tokens, None
 
 
 class EachAlone(Quantizer):
-    """A quantizer whose convolutions see one image at a time."""
+    """A quantizer that refines one image at a time: convolutions of a batch round otherwise."""
 
     def __init__(self, quantizer: Quantizer) -> None:
         self.quantizer, self.schedule = quantizer, quantizer.schedule

@@ -16,7 +16,7 @@ from nextscale.tokenizer.residual import Quantizer
 
 
 def teacher_inputs(model: Any, quantizer: Quantizer, tokens: TokenPyramid) -> Tensor:
-    """What a model reads to predict all tokens, whose logits come in the pyramid's order.
+    """What a model reads when all tokens are known; its logits are in the pyramid's order.
 
     Raises ValueError for a kind without likelihoods.
     """

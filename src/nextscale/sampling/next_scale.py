@@ -24,14 +24,14 @@ Predict = Callable[[int, Tensor], Tensor]
 """(scale, what coarser scales accumulated (B, C, h, w)) -> logits (B, h_k w_k, V) float32; scales come in order."""
 
 Draw = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(scale, logits over the temperature (B, h_k w_k, V), noise alike, accumulated) -> tokens (B, h_k w_k), and the
-embeddings (B, h_k w_k, C) where they are others than those of the tokens."""
+"""(scale, logits over the temperature (B, h_k w_k, V), noise of the same shape, accumulated) -> tokens (B, h_k w_k),
+and embeddings (B, h_k w_k, C) where they are not simply those of the tokens."""
 
 
 class Predictor:
     """Guided logits of a transformer for one batch, scale after scale; owns the key-value cache.
 
-    `strengths` is the guidance at each scale. From the scale on behind which it is 0, the unconditional half of the
+    `strengths` is the guidance at each scale. As soon as it is 0 at all scales left, the unconditional half of the
     batch is left out.
     """
 
@@ -68,13 +68,13 @@ def sample(
 ) -> Iterator[ScaleSample]:
     """Generate a batch coarse to fine, yielding after every scale: one image for each of the `generators`.
 
-    The logits may come from anything: one model, two in turn, a predictor around another, which also sees to guidance.
+    `predict` may be one model, two in turn, or a predictor around another; its logits are guided already.
     """
     hook = hook or SamplingHook()
     draw = draw or (partial(smooth_draw, config, quantizer) if config.smooth else partial(plain_draw, config))
     accumulated = quantizer.zeros(len(generators))
     for scale, size in enumerate(quantizer.schedule):
-        with torch.no_grad():  # inside the loop: a generator that is given up would leave gradients switched off
+        with torch.no_grad():  # not around the yield: an abandoned generator would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
             logits = tempered(logits, config.temperature)
             noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from nextscale.sampling.step import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
 AT_ONCE = 8
-"""Candidates that are judged at once."""
+"""Candidates whose likelihood is computed at once."""
 
 COARSE = 0.1
-"""Share of the tokens, from the start, whose scales decide what an image shows."""
+"""Share of the tokens, from the first on, that decide what an image shows."""
 
 NATURALNESS = 0.2
 """Weight of the finer scales' likelihood without class, beside the coarse scales' evidence of the class."""
@@ -88,7 +88,7 @@ def candidates_log_probabilities(candidates: Candidates) -> tuple[Tensor, Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class Rejection:
-    """How many candidates are drawn of each image, how many are kept, and who judges."""
+    """How many candidates are drawn of each image, how many are kept, and what scores them."""
 
     candidates: int = 1
     "Candidates drawn of each image."
@@ -135,7 +135,7 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Finished images of a call."""
+    """Finished images of a call: one of each list per image."""
 
     tokens: TokenPyramid
     accumulated: Tensor  # (B, C, h, w) float32
@@ -151,7 +151,7 @@ def require_classes(model: Any, wanted: Sequence[tuple[int, int]]) -> None:
 
 
 class Drawing:
-    """Images that are drawn, one for each label and seed; with `rejection` all of their candidates.
+    """Images that are being drawn, one for each label and seed; with `rejection` several candidates of each.
 
     Raises ValueError where there is no class to judge by.
     """
@@ -227,7 +227,7 @@ def load_rejection(
     if candidates == keep == 1:
         return None
     chosen = load_judge(judge, classes=classes, class_names=class_names)
-    return replace(Rejection(candidates=candidates, keep=keep), judge=chosen)
+    return Rejection(candidates=candidates, keep=keep, judge=chosen)
 
 
 def load_judge(name: str, *, classes: int, class_names: Sequence[str] = ()) -> Judge:
@@ -297,7 +297,10 @@ def classifier_of(path: Path) -> tuple[nn.Module, int]:
 
 @lru_cache(maxsize=1)
 def architectures() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Shapes behind the first side of every tensor of torchvision's classifiers; RegNets compute while being built."""
+    """Shapes, without the first side, of all tensors of torchvision's classifiers, by name.
+
+    Those that compute while they are built (RegNets) cannot be built on the meta device and are left out.
+    """
     from torchvision import models
     from torchvision.models import get_model, list_models
 

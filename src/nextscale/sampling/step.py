@@ -1,4 +1,4 @@
-"""What every sampler speaks in: settings of the draw, hooks, and one finished step.
+"""What all samplers share: settings of the draw, hooks, and one finished step.
 
 Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale k, V codebook entries.
 """
@@ -46,20 +46,20 @@ class SamplingConfig:
 SAMPLING_SETTINGS = tuple(field.name for field in fields(SamplingConfig))
 """Names of the settings of drawing."""
 PARAMETERS = ("classes", "seeds", "config", "rejection")
-"""What calls of a pipeline take beside settings."""
+"""What calls of a pipeline take beside settings; messages about unknown names list them."""
 
 
 class SamplingHook:
     """Sees, and may replace, what each scale produces. Subclass and override what is needed.
 
-    A hook that serves several generations keeps nothing of one for the next: what it may need is handed to it.
+    A hook keeps nothing from one generation to the next: the same hook and seed give the same image again.
     """
 
     watches: bool = False
-    "Whether the hook only looks: a watcher leaves float32 images independent of their batch."
+    "Whether the hook replaces nothing. Then float32 images stay independent of their batch."
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
-        """Guided logits (B, h_k w_k, V) before temperature and filters, and what coarser scales left, (B, C, h, w)."""
+        """Guided logits (B, h_k w_k, V) before temperature and filters; coarser scales `accumulated` (B, C, h, w)."""
         return logits
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from nextscale.editing.apply import EditStep
-from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
@@ -51,7 +50,7 @@ class LocalBackend:
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
-    family = family_of(pipeline.transformer.config)
+    family = pipeline.family
     parts = (pipeline.tokenizer, pipeline.transformer)
     return ModelCard(
         name=name,

@@ -11,7 +11,6 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 import gradio as gr
 from gradio.themes import Soft
 
-from nextscale.families import family_of
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
@@ -41,7 +40,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
         )
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
         page = PageJobs(desk, gr.State(None))
-        editing = family_of(model.transformer.config).kind == "var"
+        editing = model.family.editable
         with gr.Tabs() as tabs:
             with gr.Tab("Generate", id="Generate"):
                 take, chosen = generate_tab(page)

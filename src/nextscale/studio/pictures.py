@@ -98,13 +98,13 @@ def paced(
 
 
 class RegionPreview:
-    """The region around the mask of an edit at `most` pixels; the rest of the image is not computed."""
+    """The region around the mask of an edit at `PREVIEW` pixels at most; the rest of the image is not computed."""
 
     @torch.no_grad()
-    def __init__(self, editor: RegionEditor, most: int = PREVIEW) -> None:
+    def __init__(self, editor: RegionEditor) -> None:
         region, (height, width) = editor.region, editor.image.shape[-2:]
         self.editor = editor
-        self.share = min(1.0, most / max(region.height, region.width))
+        self.share = min(1.0, PREVIEW / max(region.height, region.width))
         self.size = max(1, round(region.height * self.share)), max(1, round(region.width * self.share))
         self._before = resized(region.cut(editor.image), self.size)
         self._hole = covered(region.cut(editor.mask, fill=1.0), self.size)[None, None]

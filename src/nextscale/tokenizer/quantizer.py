@@ -19,7 +19,8 @@ DISTANCE_BYTES = 8 * 2**20
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Index of the nearest codebook row by Euclidean distance: (N, C), (V, C) -> (N,) int64, float32."""
+    """Index of the nearest codebook row by Euclidean distance in float32: (N, C), (V, C) -> (N,) int64."""
+    vectors, codebook = vectors.float(), codebook.float()
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; |z|^2 does not change the order, and |e|^2 is one more column of the product.
     table = torch.cat([-2 * codebook, codebook.square().sum(dim=1, keepdim=True)], dim=1)  # (V, C + 1)
     vectors = F.pad(vectors, (0, 1), value=1.0)

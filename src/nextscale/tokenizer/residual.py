@@ -122,13 +122,17 @@ class Quantizer(Protocol):
         return self.lookup(torch.arange(self.vocabulary, device=device).view(1, 1, -1))[0, :, 0].t()
 
     def mixture(self, weights_BLV: Tensor) -> Tensor:
-        """Mixtures of codes, (B, l, V) -> (B, l, C)."""
-        return weights_BLV @ self.codes()
+        """Mixtures of codes, (B, l, V) -> (B, l, C) in the codes' type."""
+        codes = self.codes()
+        return weights_BLV.to(codes.dtype) @ codes
 
     def distances(self, vectors_BLC: Tensor) -> Tensor:
-        """Squared distances of vectors to all codes, less the square of each vector, (B, l, C) -> (B, l, V)."""
+        """Squared distances of vectors to all codes, less the square of each vector, (B, l, C) -> (B, l, V).
+
+        In the codes' type.
+        """
         codes = self.codes()
-        return codes.square().sum(dim=1) - 2 * vectors_BLC @ codes.t()
+        return codes.square().sum(dim=1) - 2 * vectors_BLC.to(codes.dtype) @ codes.t()
 
     def encoding(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Quantise (B, C, h, w), yielding (tokens_k, f_k) per scale (paper, algorithm 1).

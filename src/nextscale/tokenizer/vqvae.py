@@ -99,9 +99,16 @@ class PixelConfig:
 class PixelTokenizer(nn.Module):
     """In place of the tokenizer of a model of pixels, whose accumulated map is the image itself."""
 
+    quantizer = None
+    "There are no tokens."
+
     def __init__(self, image_size: Size) -> None:
         super().__init__()
         self.config = PixelConfig(image_size)
+
+    def encode(self, images: Tensor) -> TokenPyramid:
+        """Raises ValueError."""
+        raise ValueError("a model of pixels has no tokenizer, and its images no tokens")
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
         """Do nothing: there is no decoder."""

@@ -80,13 +80,13 @@ def recoloured(images: Tensor) -> Tensor:
     return (images - middle) * (uniform(images) + 0.5) + middle
 
 
-def translated(images: Tensor, share: float = 0.125) -> Tensor:
+def translated(images: Tensor) -> Tensor:
     """Moved by up to an eighth of each side; pixels from outside are 0."""
     batch, _, height, width = images.shape
     rows, columns = (
         (torch.arange(side, device=images.device) + shift)
         for side, shift in (
-            (size, torch.randint(-int(size * share), int(size * share) + 1, (batch, 1), device=images.device))
+            (size, torch.randint(-(size // 8), size // 8 + 1, (batch, 1), device=images.device))
             for size in (height, width)
         )
     )  # (B, H), (B, W): where each pixel comes from
@@ -96,13 +96,13 @@ def translated(images: Tensor, share: float = 0.125) -> Tensor:
     return moved.view_as(images) * inside[:, None]
 
 
-def cut_out(images: Tensor, share: float = 0.5) -> Tensor:
+def cut_out(images: Tensor) -> Tensor:
     """A rectangle with half of each side is 0; its middle is anywhere in the image."""
     batch, _, height, width = images.shape
     covered = []
     for size in (height, width):
         middle = torch.randint(0, size + 1, (batch, 1), device=images.device)  # the edge before this pixel
-        covered.append((torch.arange(size, device=images.device) + 0.5 - middle).abs() < size * share / 2)
+        covered.append((torch.arange(size, device=images.device) + 0.5 - middle).abs() < size / 4)
     return images * ~(covered[0][:, None, :, None] & covered[1][:, None, None, :])
 
 

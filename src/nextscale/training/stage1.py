@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nextscale.catalogue import find_model
+from nextscale.catalogue import find_tokenizer
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import from_dict
 from nextscale.data.loader import ImageBatch
@@ -99,7 +99,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
             recorded = from_dict(VQVAEConfig, self.before.settings["model"])
             self.config = replace(config, model=replace(recorded, beta=config.model.beta))
             return None
-        start = find_model(config.init_from).tokenizer()
+        start = find_tokenizer(config.init_from)
         others = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
         self.config = replace(config, model=replace(start.config, beta=config.model.beta, **others))
         wanted, known = self.config.model.schedule, start.config.schedule

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from nextscale.catalogue import find_model
+from nextscale.catalogue import find_model, find_tokenizer
 from nextscale.checkpoint import ModelConfig, fingerprint, module_from_state, save_model
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
@@ -76,7 +76,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.command = self.family.kind
         self.tokenizer: Any = None
         if self.family.reads_tokens:
-            self.tokenizer = find_model(config.tokenizer).tokenizer().to(self.device).requires_grad_(False)
+            self.tokenizer = find_tokenizer(config.tokenizer).to(self.device).requires_grad_(False)
         identity = "" if self.tokenizer is None else fingerprint(self.tokenizer)
         if config.tokenizer_fingerprint not in ("", identity):
             raise ValueError(f"tokenizer {config.tokenizer}: its weights are not those the settings were made with")
@@ -97,7 +97,10 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.model: Any = self.family.network(architecture)
         self.family.initialise(self.model, gamma=config.gamma)
         self.model.to(self.device)
-        self.model.checkpointing = config.checkpointing
+        if config.checkpointing:
+            if not hasattr(self.model, "checkpointing"):
+                raise ValueError(f"checkpointing is not for {self.family.title}; leave it off")
+            self.model.checkpointing = True
         if start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
