@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.tables import print_table, show_table
 from nextscale.config import read_json, require_at_least
 from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from nextscale.bench.speed import GenerationSpeed

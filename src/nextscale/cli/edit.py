@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.outputs import counted, named
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
 from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest
 from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest
 from nextscale.files import write_json
+from nextscale.settings import Computing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +28,7 @@ GRID_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions:
+class ReconstructOptions(Computing):
     """Settings of `nextscale reconstruct`."""
 
     model: str = "demo"
@@ -38,8 +39,6 @@ class ReconstructOptions:
     "Write a strip per image: the original, then the picture after each scale."
     precision: str = "auto"
     "Decoder precision: auto, fp32, bf16, fp16."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     json: str = ""
     "File for the results."
 

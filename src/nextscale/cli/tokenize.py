@@ -10,18 +10,15 @@ from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.config import require_at_least, require_seed
 from nextscale.files import write_json
+from nextscale.settings import Computing, DataColumns
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions:
+class TokenizeOptions(DataColumns, Computing):
     """Settings of `nextscale tokenize`."""
 
     data: str
     "Images: folder, parquet, WebDataset or hub id."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
     tokenizer: str = "demo"
     "Tokenizer: demo, or a model, run or tokenizer folder."
     out: str = "out/tokens"
@@ -36,8 +33,6 @@ class TokenizeOptions:
     "Seed of the further views."
     precision: str = "auto"
     "Precision of the encoder: auto (bf16 where the processor multiplies it), fp32, bf16. Codes are found in fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 64
     "Images at once."
     limit: int = 100
@@ -72,7 +67,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
     dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_model(options.tokenizer).tokenizer().to(device)
-    source = open_source(options.data, label_column=options.label_column, image_column=options.image_column)
+    source = open_source(options.data, **options.columns)
     if processes.is_main:
         print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)

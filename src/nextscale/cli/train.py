@@ -121,7 +121,6 @@ def train_tokenizer_command(
     """Stage 1: train the multi-scale VQVAE on images."""
     from nextscale.data.source import open_source
     from nextscale.runtime import resolve_device
-    from nextscale.training.images import columns
     from nextscale.training.stage1 import train_tokenizer
     from nextscale.training.suggest import suggest_tokenizer
 
@@ -132,7 +131,7 @@ def train_tokenizer_command(
     start = find_start("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
 
     def suggest(known: TokenizerTraining) -> Suggestion:
-        return suggest_tokenizer(open_source(known.data, **columns(known)), resolve_device(known.device).type)
+        return suggest_tokenizer(open_source(known.data, **known.columns), resolve_device(known.device).type)
 
     settings = choose_settings(start, TokenizerTraining, suggest)
     run_training(start, settings, train_tokenizer)

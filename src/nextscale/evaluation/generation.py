@@ -195,7 +195,7 @@ def drawn_images(
     """Images that a model draws."""
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes, names = pipeline.transformer.config.classes, pipeline.config.class_names
-    sampling = pipeline.sampling(**{name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "smooth")})
+    sampling = pipeline.sampling(**config.sampling())
     rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)

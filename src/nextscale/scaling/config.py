@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nextscale.config import require_at_least, require_seed
-from nextscale.evaluation.config import DataColumns
+from nextscale.settings import DataColumns
 
 KINDS = ("var", "raster")
 
