@@ -58,7 +58,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
-    from nextscale.training.parallel import launched, wait_for_all
+    from nextscale.training.parallel import launched
     from nextscale.training.tokens import write_tokens
 
     retain_freed_memory()
@@ -85,7 +85,6 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
             limit=options.limit,
             advance=progress.advance,
             processes=processes,
-            wait=wait_for_all,
         )
     except KeyboardInterrupt:
         if out.is_dir():
