@@ -38,8 +38,21 @@ class Computing:
     "auto, cpu, cuda, mps."
 
 
+class SetsSampling:
+    """Settings some of which are the sampler's, None or not there where the model's own hold."""
+
+    def sampling(self) -> dict[str, Any]:
+        """Those of the sampler that are set. Raises ValueError for one out of range."""
+        from nextscale.sampling.next_scale import SamplingConfig
+
+        names = [field.name for field in fields(SamplingConfig)]
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
+        SamplingConfig(**chosen)
+        return chosen
+
+
 @dataclass(frozen=True, kw_only=True)
-class SamplingFlags(Computing):
+class SamplingFlags(SetsSampling, Computing):
     """How tokens are drawn, and on what."""
 
     guidance: float | None = None
@@ -48,12 +61,3 @@ class SamplingFlags(Computing):
     "Keep the k most likely tokens; 0 is off [default: the model's]"
     top_p: float | None = None
     "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
-
-    def sampling(self) -> dict[str, Any]:
-        """The sampler's settings that flags set; the model has the others. Raises ValueError for one out of range."""
-        from nextscale.sampling.next_scale import SamplingConfig
-
-        names = [field.name for field in fields(SamplingConfig)]
-        chosen = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
-        SamplingConfig(**chosen)
-        return chosen

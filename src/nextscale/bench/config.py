@@ -9,6 +9,9 @@ from nextscale.config import require_at_least, require_seed
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.settings import Computing, DataColumns
 
+REPORT = {"models", "published", "floor", "sets", "count", "features"}
+"""What a report of `nextscale compare` has at least."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison(DataColumns, Computing):

@@ -104,7 +104,7 @@ def compare_models(
     if not rows:
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
-    seconds = time_in_turn(pipelines, guidances, config.time_batches, config.rounds, progress)
+    seconds = time_in_turn(pipelines, guidances, config, progress)
     save_image(side_by_side(pipelines, guidances), Path(config.out) / "samples.png")
     titles = [row["title"] for row in rows]
     for row, times in zip(rows, seconds, strict=True):
@@ -115,10 +115,7 @@ def compare_models(
 
 
 def best_guidance(
-    evaluation: GenerationEvaluation,
-    config: ModelComparison,
-    processes: Processes,
-    progress: Announce,
+    evaluation: GenerationEvaluation, config: ModelComparison, processes: Processes, progress: Announce
 ) -> float | None:
     """The guidance at which a model is compared: the best of those to try, or None for its own."""
     if not config.guidances:
@@ -135,11 +132,11 @@ def best_guidance(
 def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
-    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer and pipeline.tokenizer.config
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
-    bits = tokens * math.log2(tokenizer.codebook_size) if tokenizer and family.predicts_tokens else None
+    bits = tokens * math.log2(tokenizer.codebook_size) if family.predicts_tokens else None
     return {
         "model": model,
         "kind": family.kind,
@@ -186,13 +183,10 @@ def images_seen(model: str) -> int | None:
 
 
 def time_in_turn(
-    pipelines: Sequence[VARPipeline],
-    guidances: Sequence[float | None],
-    batches: Sequence[int],
-    rounds: int,
-    progress: Announce,
+    pipelines: Sequence[VARPipeline], guidances: Sequence[float | None], config: ModelComparison, progress: Announce
 ) -> list[dict[str, float]]:
     """Seconds per image by batch size, decoding included: medians over rounds in which all models take turns."""
+    batches, rounds = config.time_batches, config.rounds
     taken: list[dict[int, list[float]]] = [{batch: [] for batch in batches} for _ in pipelines]
     advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
     done = 0

@@ -11,10 +11,9 @@ from cyclopts import Parameter
 
 from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.cli.outputs import counted, named
+from nextscale.cli.outputs import counted, named, write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
-from nextscale.files import write_json
 from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
@@ -212,8 +211,7 @@ def write(result: Generation, options: EditOptions, pipeline: VARPipeline, facts
         name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
         score = {} if result.scores is None else {"score": result.scores[number]}
         entries.append({"file": str(path), "class": name, "seed": seed} | score)
-    if options.json:
-        write_json(Path(options.json), facts | {"model": options.model, "images": entries})
+    write_results(options.json, facts | {"model": options.model, "images": entries})
     names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
     print(f"{counted(len(entries), 'image')} ({names}): {', '.join(entry['file'] for entry in entries)}")
     if len(entries) > 1:

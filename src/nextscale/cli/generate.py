@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest
+from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.files import write_json
 from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
@@ -157,9 +156,8 @@ def write_batch(
 
 def report(pipeline: VARPipeline, options: GenerateOptions, entries: list[dict[str, Any]], seconds: float) -> None:
     """Write the JSON asked for, and say what was made."""
-    if options.json:
-        facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
-        write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
+    facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
+    write_results(options.json, {"out": options.out} | facts | {"images": entries})
     if entries[0].get("about"):
         print(entries[0]["about"])
     how = f"{pipeline.precision} on {pipeline.device}"

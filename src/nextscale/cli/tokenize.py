@@ -8,8 +8,8 @@ from typing import Any
 
 from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.outputs import write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.files import write_json
 from nextscale.settings import Computing, DataColumns
 
 
@@ -73,19 +73,10 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     shared = {name: getattr(options, name) for name in ("data", "views", "enlarge", "flip", "seed")}
     about = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size, **shared)
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("resume", "batch_size", "limit")}
+    how |= {"dtype": dtype, "advance": progress.advance, "processes": processes}
     try:
-        folder = write_tokens(
-            tokenizer,
-            source,
-            out,
-            about,
-            resume=options.resume,
-            batch_size=options.batch_size,
-            dtype=dtype,
-            limit=options.limit,
-            advance=progress.advance,
-            processes=processes,
-        )
+        folder = write_tokens(tokenizer, source, out, about, **how)
     except KeyboardInterrupt:
         if out.is_dir():
             tell_next("tokenize", *flags_of(replace(options, resume=True)), word="continue with")
@@ -95,8 +86,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     made = open_tokens(folder).config
     if not processes.is_main:
         return
-    if options.json:
-        write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
+    write_results(options.json, {"out": str(folder), **to_dict(made)})
     views = f"{made.views} view(s) of {tokenizer.schedule.length} tokens"
     print(f"{made.images} images, {views}{', in ' + made.precision if made.precision else ''}: {folder}")
     sizes = set(made.scales)

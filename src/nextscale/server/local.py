@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 
 from nextscale.editing.apply import EditStep
-from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
@@ -51,8 +50,7 @@ class LocalBackend:
 
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
-    family = family_of(pipeline.transformer.config)
-    parts = (pipeline.tokenizer, pipeline.transformer)
+    family = pipeline.family
     return ModelCard(
         name=name,
         title=family.title,
@@ -61,7 +59,7 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         scales=len(pipeline.schedule) if family.editable else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
-        parameters=sum(map(count_parameters, parts)),
+        parameters=count_parameters(pipeline.tokenizer) + count_parameters(pipeline.transformer),
         edits=family.editable,
     )
 

@@ -181,14 +181,7 @@ class TokenizerTraining(LoopConfig):
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
-            learning_rate=1.2e-3,
-            beta1=0.9,
-            beta2=0.95,
-            weight_decay=0.005,
-            clip=1.0,
-            flat=0.3,
-            final=0.02,
-            ema=0.999,
+            learning_rate=1.2e-3, weight_decay=0.005, clip=1.0, flat=0.3, final=0.02, ema=0.999
         )
     )
 

@@ -20,7 +20,7 @@ from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
 from nextscale.families.base import Figures
-from nextscale.pictures import to_float
+from nextscale.pictures import psnr, to_float
 from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
@@ -54,7 +54,7 @@ def measure_tokenizer(
     decoded = chosen[spread(len(chosen), config.decoded_images)]
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, model.device)
     advance, done = announce("measuring", len(chosen) + len(decoded)), 0
-    errors: list[Tensor] = []
+    found: list[Tensor] = []  # (K, B) each
     strips = torch.empty(0)
     model.eval()
     for indices, decode in ((chosen, False), (decoded, True)):
@@ -66,17 +66,16 @@ def measure_tokenizer(
             if stages is None:
                 usage.add(tokens)
             else:
-                errors.append((stages - pixels).square().flatten(2).mean(dim=2))
+                found.append(psnr(stages, pixels))
                 if not len(strips):
                     strips = torch.cat([pixels[None], stages.float()]).transpose(0, 1)[:STRIPS]
             done += len(pixels)
             advance(done)
-    if not errors:
+    if not found:
         raise nothing_readable(config)
-    squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
-    psnr = (10 * torch.log10(4 / squared)).mean(dim=1)
+    after = torch.cat(found, dim=1).mean(dim=1).tolist()
     codes = {name: value.tolist() for name, value in usage.summary().items()}
-    return {"psnr": float(psnr[-1]), "psnr_after": psnr.tolist(), **codes}, strips
+    return {"psnr": after[-1], "psnr_after": after, **codes}, strips
 
 
 def reconstruction_line(figures: dict[str, Any]) -> str:
