@@ -31,7 +31,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nextscale.bench.machine import peak_memory, reset_peak_memory
-from nextscale.checkpoint import assigned
+from nextscale.checkpoint import module_from_state
 from nextscale.cli.tables import print_table
 from nextscale.families import family_of
 from nextscale.families.var import VAR
@@ -226,7 +226,7 @@ def our_step(task: Task) -> Work:
     """As `train var` does it."""
     retain_freed_memory()
     config, state = transformer_from_official(read_part(Path(task.var), "transformer"))
-    model = assigned(VAR, config, state).requires_grad_(True)
+    model = module_from_state(VAR, config, state).requires_grad_(True)
     tokenizer = load_tokenizer(task)
     quantizer: Any = SimpleNamespace(quantizer=tokenizer.quantizer)
     del tokenizer
@@ -260,7 +260,7 @@ def schedule(optimiser: torch.optim.Optimizer, step: int, task: Task) -> None:
 
 def load_tokenizer(task: Task) -> VQVAE:
     config, state = tokenizer_from_official(read_part(Path(task.vae), "tokenizer"), task.schedule)
-    return assigned(VQVAE, config, state)
+    return module_from_state(VQVAE, config, state)
 
 
 def authors_tokenising(task: Task, precision: torch.dtype = torch.float32) -> Work:

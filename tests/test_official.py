@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nextscale import ScaleSchedule, VARPipeline
-from nextscale.checkpoint import ModelConfig, assigned
+from nextscale.checkpoint import ModelConfig, module_from_state
 from nextscale.families.var import VAR
 from nextscale.official import (
     tokenizer_from_official,
@@ -33,7 +33,7 @@ def test_transformers_go_both_ways(changes: dict) -> None:
     config, ours = transformer_from_official(theirs)
     assert config == model.config
     assert all(torch.equal(ours[name], tensor) for name, tensor in model.state_dict().items())
-    back = transformer_to_official(assigned(VAR, config, ours))
+    back = transformer_to_official(module_from_state(VAR, config, ours))
     assert back.keys() == theirs.keys()
     assert all(torch.equal(back[name], theirs[name]) for name in theirs)
 

@@ -10,7 +10,14 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
-from nextscale.checkpoint import ModelConfig, assigned, load_config, load_tokenizer, load_transformer, unfinished
+from nextscale.checkpoint import (
+    ModelConfig,
+    load_config,
+    load_tokenizer,
+    load_transformer,
+    module_from_state,
+    unfinished,
+)
 from nextscale.classes import imagenet_names
 from nextscale.errors import one_line
 from nextscale.families.config import transformer_presets
@@ -107,10 +114,12 @@ class OfficialModel:
         schedule = VQVAEConfig().schedule  # the file has none: it serves every schedule
         if self.var is not None:
             schedule = transformer_config(self._weights, str(self.var)).schedule
-        return assigned(VQVAE, *tokenizer_from_official(read_part(self.vae, "tokenizer"), schedule, str(self.vae)))
+        return module_from_state(
+            VQVAE, *tokenizer_from_official(read_part(self.vae, "tokenizer"), schedule, str(self.vae))
+        )
 
     def transformer(self) -> VAR:
-        return assigned(VAR, *transformer_from_official(self._weights, str(self.var)))
+        return module_from_state(VAR, *transformer_from_official(self._weights, str(self.var)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Model folders: config.json and model.safetensors per part. Nothing here unpickles.
+"""Model folders: config.json and model.safetensors per part. Nothing here reads pickles.
 
 folder/config.json                     kind, class names, generation defaults
 folder/tokenizer/{config.json, model.safetensors}
@@ -24,30 +24,31 @@ from nextscale.files import complete_folder, write_json
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)
+Config = TypeVar("Config")
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 RUN = "run.json"
-"""Says the command of a run folder (see `nextscale.training.run`)."""
+"""Names the command that began a run (see `nextscale.training.run`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What a model folder says beside its parts."""
+    """A model folder's own config.json."""
 
     kind: str = "var"
-    "Family of the transformer, or tokenizer where there is none."
+    "Family of the transformer; `tokenizer` where there is none."
     class_names: tuple[str, ...] = ()
     "Names of the classes in the order of their ids; empty where they have none."
     guidance: float = 1.5
     "Default guidance; it ramps from 0 at the first scale to this at the last."
     top_k: int = 900
-    "Default number of likeliest tokens kept; 0 is off."
+    "Default number of likeliest tokens to draw from; 0 is off."
     top_p: float = 0.96
-    "Default probability that the tokens kept hold together; 0 is off."
+    "Default probability of the likeliest tokens to draw from, all together; 0 is off."
     steps: int = 0
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
     trained_steps: int = 0
-    "Steps of the training that exported it; 0 where that is not known."
+    "Training steps before the export; 0 where that is not known."
 
 
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:
@@ -65,14 +66,14 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
     except SafetensorError as error:
         raise OSError(str(error)) from error
     write_json(folder / CONFIG, to_dict(config))
-    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors lets only the owner read
+    (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors makes it readable for the owner alone
 
 
 def save_torch(state: dict[str, Any], path: Path) -> None:
     """Write tensors and plain values in torch's format. Raises OSError when the disk is full."""
     try:
         torch.save(state, path)
-    except RuntimeError as error:  # what torch makes of a full disk
+    except RuntimeError as error:  # torch's error for a full disk
         raise OSError(str(error).splitlines()[0]) from error
 
 
@@ -85,19 +86,18 @@ def load_part(build: Callable[[Any], Module], config: Any, path: Path) -> Module
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    return assigned(build, config, state, where=str(path))
+    return module_from_state(build, config, state, where=str(path))
 
 
-def assigned(
+def module_from_state(
     build: Callable[[Any], Module], config: Any, state: dict[str, Tensor], *, where: str = "weights"
 ) -> Module:
-    """A module in evaluation mode that takes these tensors as its weights.
+    """A module in evaluation mode with these tensors as its weights; no others are initialised.
 
-    Nothing is initialised only to be thrown away. Transformers keep the tensors as they are, mapped from their file;
-    tokenizers, a tenth of the size, become float32 copies. Raises ValueError naming missing, extra or misshapen
-    tensors.
+    Transformers keep the tensors as they are, mapped from their file; tokenizers, a tenth of the size, get float32
+    copies. Raises ValueError naming missing, extra or misshapen tensors.
     """
-    with torch.device("meta"), Unfilled():
+    with torch.device("meta"), SkipNormal():
         module = build(config)
     check_state(module, state, where)
     wanted = module.state_dict()
@@ -107,8 +107,8 @@ def assigned(
     return module.eval()
 
 
-class Unfilled(TorchFunctionMode):
-    """Embeddings are made without drawing weights: on the meta device that would import torch's compiler."""
+class SkipNormal(TorchFunctionMode):
+    """Makes `init.normal_`, with which embeddings start, do nothing: on the meta device it imports torch's compiler."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -116,7 +116,7 @@ class Unfilled(TorchFunctionMode):
 
 
 def copied_like(tensor: Tensor, wanted: Tensor) -> Tensor:
-    """A float32 copy in the memory layout that the module asks for; one tensor left would keep its whole file."""
+    """A float32 copy in the layout of the module's tensor; without a copy, one tensor keeps a whole file in memory."""
     layout = torch.preserve_format
     if tensor.ndim == 4 and wanted.is_contiguous(memory_format=torch.channels_last):
         layout = torch.channels_last
@@ -124,7 +124,7 @@ def copied_like(tensor: Tensor, wanted: Tensor) -> Tensor:
 
 
 def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Refuse a state dict that does not fit, naming the first tensors that differ."""
+    """Raise ValueError for a state dict that does not fit, naming the first tensors that differ."""
     wanted = module.state_dict()
     problems = [f"missing {name}" for name in wanted if name not in state]
     problems += [f"unexpected {name}" for name in state if name not in wanted]
@@ -139,17 +139,17 @@ def check_state(module: nn.Module, state: dict[str, Tensor], where: str) -> None
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model folder, run folder or tokenizer folder; what stands for it in a model of pixels."""
+    """The tokenizer of a model folder, run folder or tokenizer folder; a PixelTokenizer for a model of pixels."""
     root = model_folder(folder)
     if not (root / "tokenizer").is_dir() and (root / "transformer").is_dir():
         return PixelTokenizer(load_transformer_config(root).image_size)
     part = root / "tokenizer" if (root / "tokenizer").is_dir() else root
-    config = from_dict(VQVAEConfig, read_json(part / CONFIG), where=str(part / CONFIG))
+    config = read_config(VQVAEConfig, part)
     return load_part(VQVAE, config, part / WEIGHTS)
 
 
 def load_transformer(folder: Path) -> Any:
-    """The transformer of a model folder or run folder, of its kind and in the type it is stored in."""
+    """The network of a model folder or run folder, in the type it is stored in."""
     part = model_folder(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
@@ -158,13 +158,17 @@ def load_transformer(folder: Path) -> Any:
 
 def load_transformer_config(folder: Path) -> Any:
     """The architecture of a model folder's transformer."""
-    path = model_folder(folder) / "transformer" / CONFIG
-    return from_dict(family(load_config(folder).kind).config, read_json(path), where=str(path))
+    return read_config(family(load_config(folder).kind).config, model_folder(folder) / "transformer")
 
 
 def load_config(folder: Path) -> ModelConfig:
-    path = model_folder(folder) / CONFIG
-    return from_dict(ModelConfig, read_json(path), where=str(path))
+    """The config.json of a model folder or run folder."""
+    return read_config(ModelConfig, model_folder(folder))
+
+
+def read_config(kind: type[Config], folder: Path) -> Config:
+    """The config.json of a folder as a dataclass. Raises ValueError."""
+    return from_dict(kind, read_json(folder / CONFIG), where=str(folder / CONFIG))
 
 
 def model_folder(folder: Path) -> Path:
@@ -172,7 +176,7 @@ def model_folder(folder: Path) -> Path:
     if (folder / "model" / CONFIG).is_file():
         return folder / "model"
     if is_run(folder):
-        raise ValueError(f"model {folder}: is a run that has exported no model yet; {continuing(folder)}")
+        raise ValueError(f"model {folder}: is a run that has exported no model yet; {resume_hint(folder)}")
     if (folder / CONFIG).is_file():
         return folder
     if not folder.exists():
@@ -187,33 +191,27 @@ def is_run(folder: Path) -> bool:
     return (folder / "checkpoints").is_dir() and (folder / CONFIG).is_file()
 
 
-def continuing(run: Path) -> str:
-    """How a run is continued, in words."""
+def resume_hint(run: Path) -> str:
+    """A sentence on how to continue a run."""
     about = read_json(run / RUN) if (run / RUN).is_file() else {}
     if "command" not in about:
         return "continue it with the command that began it and --resume"
-    return (
-        f"continue it with {shlex.join(['nextscale', 'train', str(about['command']), '--resume', '--out', str(run)])}"
-    )
+    command = shlex.join(["nextscale", "train", str(about["command"]), "--resume", "--out", str(run)])
+    return f"continue it with {command}"
 
 
 def unfinished(folder: Path) -> str:
-    """What to say of a run whose model is not that of its last step; empty for others, and where it is not known."""
+    """A warning for a run whose exported model is not that of its last step; empty for others, and where unknown."""
     if not is_run(folder) or not (folder / "model" / CONFIG).is_file():
         return ""
     done, steps = load_config(folder).trained_steps, read_json(folder / CONFIG).get("steps", 0)
-    return f"{folder}: its model is that of step {done} of {steps}; {continuing(folder)}" if 0 < done < steps else ""
+    return f"{folder}: its model is that of step {done} of {steps}; {resume_hint(folder)}" if 0 < done < steps else ""
 
 
 def save_model(
-    folder: Path,
-    config: ModelConfig,
-    *,
-    tokenizer: Any,
-    transformer: Any | None = None,
-    dtype: torch.dtype | None = None,
+    folder: Path, config: ModelConfig, *, tokenizer: Any, transformer: Any = None, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a whole model folder; it appears only when complete."""
+    """Write a model folder; it appears only when complete."""
     with complete_folder(folder) as partial:
         write_json(partial / CONFIG, to_dict(config))
         if isinstance(tokenizer, VQVAE):
@@ -223,9 +221,9 @@ def save_model(
 
 
 def fingerprint(tokenizer: VQVAE) -> str:
-    """SHA-256 over the names and values of the weights that make and read tokens: the identity of a tokenizer.
+    """Identity of a tokenizer: SHA-256 over the names and values of its weights.
 
-    The decoder is left out: tokens and transformers serve any decoder of the same tokenizer.
+    The decoder's are left out, because the same tokens and transformers serve any decoder.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict().items()):

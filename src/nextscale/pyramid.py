@@ -1,4 +1,4 @@
-"""The schedule of scales and the pyramid of token maps that every other part speaks in.
+"""The schedule of scales and the pyramid of token maps, which all other parts use.
 
 Shapes: B batch, K scales, L tokens of the whole sequence, (h_k, w_k) the token map of scale k.
 """
@@ -22,8 +22,8 @@ Size = tuple[int, int]
 class ScaleSchedule:
     """Token-map sizes from coarse to fine: r_1 ... r_K in the paper (section 3.2).
 
-    `sizes` takes integers (square maps) or (height, width) pairs. Repeats, a single scale, a first
-    scale above 1x1 and non-square maps are all allowed; no scale may be smaller than the one before.
+    `sizes` takes integers (square maps) or (height, width) pairs. Repeats, a single scale, a first scale above 1x1 and
+    non-square maps are allowed. Raises ValueError where a scale is smaller than the one before.
     """
 
     sizes: tuple[Size, ...]
@@ -33,7 +33,7 @@ class ScaleSchedule:
         object.__setattr__(self, "sizes", tuple(_as_size(size) for size in sizes))
         if not self.sizes:
             raise ValueError("a scale schedule needs at least one size, for example 1,2,3,4,6,8")
-        for before, after in zip(self.sizes, self.sizes[1:], strict=False):
+        for before, after in pairwise(self.sizes):
             if after[0] < before[0] or after[1] < before[1]:
                 raise ValueError(
                     f"scale sizes must not shrink: {before[0]}x{before[1]} is followed by {after[0]}x{after[1]}"
@@ -80,7 +80,7 @@ class ScaleSchedule:
 
     def levels(self) -> Tensor:
         """Scale index of every position, (L,) int64."""
-        import torch  # not above: schedules are settings, which are read without torch
+        import torch  # not above: settings hold schedules, and are read without torch
 
         # On the CPU even where a model is being built on another device, such as meta.
         scales, lengths = torch.arange(len(self), device="cpu"), torch.tensor(self.lengths, device="cpu")
@@ -92,7 +92,7 @@ class ScaleSchedule:
         return levels[:, None] >= levels[None, :]
 
     def groups(self, smallest: int) -> tuple[slice, ...]:
-        """Positions in runs of whole scales, each of at least `smallest` tokens where there are so many."""
+        """Positions in runs of scales, each of at least `smallest` tokens unless there are fewer in all."""
         ends = [0]
         for end in self.ends:
             if end - ends[-1] >= smallest:
@@ -100,10 +100,6 @@ class ScaleSchedule:
         if ends[-1] != self.length:  # what is left joins the last run
             ends = [*ends[: max(1, len(ends) - 1)], self.length]
         return tuple(slice(start, end) for start, end in pairwise(ends))
-
-    def to_list(self) -> list[list[int]]:
-        """Heights and widths as JSON holds them."""
-        return [list(size) for size in self.sizes]
 
     def __str__(self) -> str:
         return ",".join(str(h) if h == w else f"{h}x{w}" for h, w in self.sizes)

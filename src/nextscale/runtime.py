@@ -1,4 +1,4 @@
-"""Devices, precisions, processes, random generators and memory. Library code takes them as arguments."""
+"""Devices, precisions, processes, random generators and memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ from torch import distributed as dist
 from nextscale.config import require_seed
 
 LARGE = 100_000_000
-"""Parameters above which `auto` is bf16 on CPU: faster, but images then depend a little on their batch."""
+"""Number of parameters above which `auto` is bf16 on CPU: faster, but images then depend a little on their batch."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The types of `config.PRECISIONS`."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """A torch device; `auto` is the first available of CUDA, MPS and CPU. Raises ValueError for one that is missing."""
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if str(device) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next((kind for kind, present in available.items() if present), "cpu"))
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from error
-    missing_cuda = resolved.type == "cuda" and not torch.cuda.is_available()
-    missing_mps = resolved.type == "mps" and not torch.backends.mps.is_available()
-    if missing_cuda or missing_mps:
+    if not available.get(resolved.type, True):
         raise ValueError(f"device {device!r} is not available on this machine; use --device auto or cpu")
     return resolved
 
@@ -60,8 +57,8 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
 def resolve_training_dtype(precision: str | torch.dtype, device: torch.device) -> torch.dtype:
     """`resolve_dtype`, but on CPU `auto` is bf16 for models of any size, where the processor has instructions for it.
 
-    For training, and for encoding or decoding many images. bf16 trains up to 1.4 times as fast as float32 on such
-    processors, and at a twentieth of its rate on others, which emulate it.
+    For training, and for encoding or decoding many images. On such processors bf16 trains up to 1.4 times as fast as
+    float32; others emulate it at a twentieth of float32's speed.
     """
     return resolve_dtype(precision, device, parameters=LARGE + 1)
 
@@ -72,7 +69,7 @@ def precision_name(dtype: torch.dtype) -> str:
 
 
 def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
-    """`resolve_dtype`, but int8 is a precision, too; it runs on CPU only. Raises ValueError."""
+    """`resolve_dtype` with one more precision, int8, which runs on CPU only. Raises ValueError."""
     if precision not in ("int8", torch.int8):
         try:
             return resolve_dtype(precision, device, parameters=parameters)
@@ -86,17 +83,17 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bf16 products and torch uses them; emulation is many times slower."""
+    """Whether the processor has instructions for bf16 products and torch uses them; emulating them is much slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     has = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's limit
     limited = limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI")
-    return has and not limited and torch.backends.mkldnn.is_available() and _mkldnn_bf16()
+    return has and not limited and mkldnn_supports_bf16()
 
 
-def _mkldnn_bf16() -> bool:
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return supported is None or bool(supported())
+def mkldnn_supports_bf16() -> bool:
+    """Whether torch has oneDNN and it computes bf16 on this processor."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
@@ -123,7 +120,7 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Wait until every process of a group has come here; without a group, return at once."""
+        """Wait until every process of the group has called this; without a group, return at once."""
         if dist.is_initialized():
             dist.barrier()
 
@@ -140,8 +137,8 @@ def launched_processes() -> Processes:
 def retain_freed_memory() -> None:
     """Make glibc keep freed memory instead of returning it to the system. Does nothing on other C libraries.
 
-    Otherwise, every operation maps its large temporaries anew and takes page faults on them, which costs a third of a
-    training step on CPU.
+    Otherwise every operation maps new memory for its large temporaries, and the page faults cost a third of a training
+    step on CPU.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -152,6 +149,6 @@ def retain_freed_memory() -> None:
     except (OSError, AttributeError):
         return
     if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)  # memory that is free already is returned first
+        library.malloc_trim(0)  # first return what is free already
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)

@@ -88,7 +88,7 @@ def test_tokens_of_an_empty_mask_are_the_images(pipeline: VARPipeline) -> None:
     assert torch.equal(empty.tokens.packed, pipeline.tokenizer.encode(pixels(toy_image(0, 0))).packed)
 
 
-def test_no_boxes_are_told(pipeline: VARPipeline, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_boxes_keep_everything(pipeline: VARPipeline, caplog: pytest.LogCaptureFixture) -> None:
     assert pipeline.inpaint(toy_image(0, 0), [], classes="red").images[0].tobytes() == toy_image(0, 0).tobytes()
     assert "boxes: keeps everything" in caplog.text
 

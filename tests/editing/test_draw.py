@@ -21,8 +21,8 @@ def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
         return pipeline.inpaint(image, mask, classes="red", **settings).images[0].tobytes()
 
     choices: list[dict[str, Any]] = [{"feather": 0}, {"method": "blend", "keep_scales": 1}]
-    for given in choices:
-        assert made(**given) == made(editing=EditConfig(**given)) != made()
+    for chosen in choices:
+        assert made(**chosen) == made(editing=EditConfig(**chosen)) != made()
     assert made(editing=EditConfig(method="blend", feather=9), feather=0) == made(method="blend", feather=0)
     both = SamplingConfig(top_k=3, temperature=2.0)
     assert made(config=SamplingConfig(top_k=3), temperature=2.0) == made(config=both)
@@ -30,8 +30,8 @@ def test_settings_of_edits_are_keyword_arguments(pipeline: VARPipeline) -> None:
     assert with_feather[1] == pipeline.outpaint(image, left=8, classes="red").images[0].tobytes() != with_feather[0]
     small = image.resize((8, 8))
     deeper = pipeline.upscale(small, classes="red", keep_scales=4, feather=0)
-    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(
-        pixels(small.resize((16, 16), Image.Resampling.LANCZOS))).packed)  # fmt: skip
+    larger = pixels(small.resize((16, 16), Image.Resampling.LANCZOS))
+    assert torch.equal(deeper.tokens.packed, pipeline.tokenizer.encode(larger).packed)
 
 
 @pytest.mark.parametrize("name", ["inpaint", "edit", "outpaint", "upscale", "generate", "generate_steps", "editor"])
@@ -84,8 +84,8 @@ def test_guidance_counts_by_the_squared_share_made_anew_for_auto_alone(pipeline:
     editor = pipeline.editor(image, mask)
     assert editor.first.share == pytest.approx(0.25)
     softened = pipeline.inpaint(image, mask, seeds=range(4))
-    by_hand = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
-    assert torch.equal(softened.tokens.packed, by_hand.tokens.packed)
+    divided = pipeline.inpaint(image, mask, seeds=range(4), guidance=pipeline.config.guidance / 16)
+    assert torch.equal(softened.tokens.packed, divided.tokens.packed)
     named = pipeline.inpaint(image, mask, classes="red", seeds=range(4))
     full = pipeline.inpaint(image, mask, classes="red", seeds=range(4), guidance=pipeline.config.guidance)
     assert torch.equal(named.tokens.packed, full.tokens.packed)
@@ -97,8 +97,8 @@ def test_the_best_of_several_candidates_is_kept(pipeline: VARPipeline) -> None:
     image, mask = toy_image(0, 0), centre(16, 16)
     best = pipeline.inpaint(image, mask, classes="red", seeds=[1, 2], rejection=Rejection(candidates=3))
     every = pipeline.inpaint(image, mask, classes="red", seeds=range(3, 9))
-    given, free = (pipeline.log_likelihood(every.tokens, c).double() for c in ("red", None))
-    scores = (given - free)[:, :1].sum(1) + 0.2 * free[:, 1:].sum(1)
+    conditional, unconditional = (pipeline.log_likelihood(every.tokens, c).double() for c in ("red", None))
+    scores = (conditional - unconditional)[:, :1].sum(1) + 0.2 * unconditional[:, 1:].sum(1)
     rows = [int(scores[start : start + 3].argmax()) + start for start in (0, 3)]
     assert best.seeds == [3 + row for row in rows]
     assert best.scores == pytest.approx(scores[rows].tolist(), abs=1e-2)

@@ -17,11 +17,9 @@ def sampled(pipeline: VARPipeline, method: str, image: torch.Tensor, kept: torch
     hook = METHODS[method](pipeline.tokenizer, image, kept)
     for name, value in options.items():
         setattr(hook, name, value)
-    steps = sample_scales(
-        pipeline.transformer, pipeline.tokenizer.quantizer, torch.tensor([1, 2]),
-        generators=[image_generator(0), image_generator(1)], config=PLAIN, hook=hook,
-    )  # fmt: skip
-    return list(steps)
+    model, classes, generators = pipeline.transformer, torch.tensor([1, 2]), [image_generator(0), image_generator(1)]
+    quantizer = pipeline.tokenizer.quantizer
+    return list(sample_scales(model, quantizer, classes, generators=generators, config=PLAIN, hook=hook))
 
 
 def packed(steps: list) -> torch.Tensor:
@@ -67,7 +65,7 @@ def test_all_the_evidence_is_encoding(pipeline: VARPipeline) -> None:
     assert torch.equal(packed(steps), pipeline.tokenizer.encode(image).packed.expand(2, -1))
 
 
-def test_evidence_is_the_posterior_by_hand(pipeline: VARPipeline) -> None:
+def test_evidence_is_the_posterior_position_by_position(pipeline: VARPipeline) -> None:
     image = pixels(toy_image(2, 3))
     kept = torch.rand(1, 1, 4, 4)
     hook = EvidenceHook(pipeline.tokenizer, image, kept, strength=1.5)

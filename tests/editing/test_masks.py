@@ -137,7 +137,7 @@ def test_masks_are_turned_as_their_exif_says(turn: int) -> None:
         (np.eye(4), ""),
     ],
 )
-def test_masks_that_change_nothing_or_all_are_told(
+def test_masks_that_change_nothing_or_all_are_logged(
     mask: np.ndarray | Image.Image, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     read_mask(mask, (4, 4), name="mask hole.png")

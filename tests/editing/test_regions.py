@@ -160,10 +160,8 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     "boxes",
-    [
-        [(20, 20, 30, 30), (960, 80, 975, 90)], [(500, 50, 510, 60)], [(10, 50, 990, 52)], None,
-    ],
-)  # fmt: skip
+    [[(20, 20, 30, 30), (960, 80, 975, 90)], [(500, 50, 510, 60)], [(10, 50, 990, 52)], None],
+)
 def test_memory_follows_the_holes_not_the_images_shape(pipeline: VARPipeline, boxes: Any) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (100, 1000, 3), dtype=np.uint8))
     with Largest() as seen:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nextscale.nn import HEAD_WIDTH, attention
-from nextscale.nn.attention import KeyValueCache, SelfAttention, attend_in_groups, unit_heads
-from nextscale.nn.cpu import GroupedAttention, UnitHeads
+from nextscale.nn.attention import KeyValueCache, SelfAttention, attend, attend_in_groups, unit_heads
+from nextscale.nn.cpu import grouped_attention, unit_heads_and_values
 
 
 def reference(module: SelfAttention, x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -77,15 +77,38 @@ def test_gradients_of_grouped_attention_are_those_of_the_fused_kernel() -> None:
 
 def test_our_own_gradients_are_the_derivatives() -> None:
     q, k, v = (torch.randn(1, 2, 7, 3, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    assert torch.autograd.gradcheck(lambda q, k, v: GroupedAttention.apply(q, k, v, GROUPS), (q, k, v))
+    assert torch.autograd.gradcheck(lambda q, k, v: grouped_attention(q, k, v, GROUPS), (q, k, v))
     qkv = torch.randn(2, 3, 3, 2, 4, dtype=torch.float64, requires_grad=True)
     factor = torch.tensor([1.5, 7.0], dtype=torch.float64).view(2, 1, 1).requires_grad_()
-    assert torch.autograd.gradcheck(UnitHeads.apply, (qkv, factor))
+    assert torch.autograd.gradcheck(unit_heads_and_values, (qkv, factor))
+
+
+def test_explicit_gradients_of_unit_heads_are_those_of_autograd() -> None:
+    qkv = torch.randn(2, 5, 3, 2, 64, requires_grad=True)
+    factor = (torch.rand(2, 1, 1) * 20).requires_grad_()
+    weights = torch.randn(3, 2, 2, 5, 64)
+    found = []
+    for heads in (unit_heads_and_values(qkv, factor), (*unit_heads(qkv, factor), qkv[:, :, 2].transpose(1, 2))):
+        loss = sum(((head * weight).sum() for head, weight in zip(heads, weights, strict=True)), torch.zeros(()))
+        found.append((*heads, *torch.autograd.grad(loss, [qkv, factor])))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.1])
+def test_attention_in_bf16_without_gradients_is_that_of_the_fused_kernel(scale: float) -> None:
+    q, k, v = (torch.randn(2, 2, length, 64).bfloat16() for length in (3, 7, 7))
+    exact = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float(), scale=scale)
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            found = attend(q, k, v, None, scale)
+        assert found.dtype == torch.bfloat16
+        assert (found.float() - exact).norm() < 0.02 * exact.norm()
 
 
 def test_unit_heads_in_bf16_round_what_float32_gives() -> None:
     qkv, factor = torch.randn(2, 5, 3, 2, 64).bfloat16(), torch.rand(2, 1, 1) * 20
-    *ours_both, value = UnitHeads.apply(qkv, factor)  # pyright: ignore[reportGeneralTypeIssues]
+    *ours_both, value = unit_heads_and_values(qkv, factor)
     assert torch.equal(value, qkv[:, :, 2].transpose(1, 2))
     for ours, exact in zip(ours_both, unit_heads(qkv, factor), strict=True):
         assert ours.dtype == torch.bfloat16

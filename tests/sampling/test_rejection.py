@@ -11,6 +11,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.likelihood import token_log_probabilities
 from nextscale.sampling.rejection import Candidates, Rejection, classifier_of, load_judge, load_rejection
+from toys import toy_image
 
 
 def test_the_best_by_the_judge_are_kept(pipeline: VARPipeline) -> None:
@@ -115,3 +116,6 @@ def test_scores_that_are_no_numbers_are_refused(pipeline: VARPipeline) -> None:
     broken = Rejection(candidates=2, judge=lambda candidates: torch.tensor([1.0, float("nan")]))
     with pytest.raises(ValueError, match="the judge's scores are not numbers"):
         pipeline.generate(1, seeds=[0], rejection=broken)
+    far = [(0, 0, 4, 4), (150, 150, 154, 154)]  # two regions, one after the other
+    with pytest.raises(ValueError, match="the judge's scores are not numbers"):
+        pipeline.inpaint(toy_image(0, 0, side=160), far, classes=1, rejection=broken)

@@ -104,21 +104,19 @@ class EditStep:
     "Number of the region, from 0."
     regions: int = 1
 
+    def parts(self) -> Iterator[Tensor]:
+        """The region of each variation after this scale, (1, 3, H, W): one at a time, as it may be a whole image."""
+        return (self.editor.finish(one, row) for row, one in enumerate(self.accumulated.split(1)))
+
     @torch.no_grad()
     def finished(self) -> Canvas:
         """The canvas with the region as it is after this scale."""
-        rows = enumerate(self.accumulated.split(1))
-        return self.canvas.put(self.place, torch.cat([self.editor.finish(one, row) for row, one in rows]))
+        return self.canvas.put(self.place, torch.cat(list(self.parts())))
 
     @torch.no_grad()
     def images(self) -> list[Image.Image]:
         """The edited images as they are after this scale, one per variation."""
-        rows = enumerate(self.accumulated.split(1))  # one at a time: a region may be as large as the image
-        return [
-            image
-            for row, one in rows
-            for image in self.canvas.variation(row).put(self.place, self.editor.finish(one, row)).images()
-        ]
+        return [self.canvas.variation(row).put(self.place, part).images()[0] for row, part in enumerate(self.parts())]
 
 
 class Editor:
@@ -161,12 +159,7 @@ class Editor:
         return self.first.known_part()
 
     def steps(
-        self,
-        classes: Tensor,
-        generators: Sequence[torch.Generator],
-        sampling: SamplingConfig,
-        *,
-        soften: bool = False,
+        self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig, *, soften: bool = False
     ) -> Iterator[EditStep]:
         """Variations of classes (B,), one generator each, a scale at a time, region after region.
 

@@ -103,7 +103,7 @@ def draw_in_turn(
         best, sums = [0], torch.zeros(1)
         if rejection is not None:
             sums = sum_of_scores([regions for _, regions in drawn], label, editor, rejection)
-            best = sums.argsort(descending=True, stable=True)[: rejection.keep].tolist()
+            best = rejection.ranked(sums)
         images += [drawn[row][0] for row in best]
         kept += [drawn[row][1][-1] for row in best]
         labels += [label] * len(best)

@@ -16,39 +16,17 @@ from nextscale.tokenizer.residual import downsample, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
 
 
-class KeepScales(SamplingHook):
-    """The first scales are the original's, at every position."""
+class KeepTokens(SamplingHook):
+    """The original's tokens at some positions of each scale."""
 
-    def __init__(self, tokenizer: VQVAE, images: Tensor, scales: int) -> None:
+    def __init__(self, tokenizer: VQVAE, images: Tensor) -> None:
         """`images` (B, 3, H, W) in [-1, 1]; a single image serves a batch of any size."""
         self.quantizer = tokenizer.quantizer
         self.original = tokenizer.encode(images)
-        self.scales = scales
-
-    def tokens(self, scale: int, tokens: Tensor) -> Tensor:
-        return self.original[scale].to(tokens).expand_as(tokens) if scale < self.scales else tokens
-
-    def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
-        """Soft mixtures have no tokens to replace."""
-        return self.quantizer.lookup(self.original[scale]).expand_as(embeddings) if scale < self.scales else embeddings
-
-
-class EmbeddingsHook(SamplingHook):
-    """The authors' rule: the original's codebook embeddings where more than half of a position is kept.
-
-    The first scale is always the original's, as in their notebook.
-    """
-
-    def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> None:
-        """`images` (B, 3, H, W) in [-1, 1]; `kept` (B, 1, h, w) from 0 to 1; one of each serves any batch."""
-        self.quantizer = tokenizer.quantizer
-        self.original = tokenizer.encode(images)
-        self.kept = kept
 
     def keeps(self, scale: int) -> Tensor:
         """Whether a position of a scale is the original's, (B, 1, h_k, w_k) bool."""
-        small = F.interpolate(self.kept, size=self.original.schedule[scale], mode="bilinear")
-        return small > 0.5 if scale > 0 else torch.ones_like(small, dtype=torch.bool)
+        raise NotImplementedError
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
         return torch.where(self.keeps(scale)[:, 0], self.original[scale].to(tokens), tokens)
@@ -56,6 +34,33 @@ class EmbeddingsHook(SamplingHook):
     def embeddings(self, scale: int, embeddings: Tensor) -> Tensor:
         """Soft mixtures have no tokens to replace."""
         return torch.where(self.keeps(scale), self.quantizer.lookup(self.original[scale]), embeddings)
+
+
+class KeepScales(KeepTokens):
+    """The first scales are the original's, at every position."""
+
+    def __init__(self, tokenizer: VQVAE, images: Tensor, scales: int) -> None:
+        super().__init__(tokenizer, images)
+        self.scales = scales
+
+    def keeps(self, scale: int) -> Tensor:
+        return torch.full((1, 1, 1, 1), scale < self.scales, device=self.original.packed.device)
+
+
+class EmbeddingsHook(KeepTokens):
+    """The authors' rule: the original's codebook embeddings where more than half of a position is kept.
+
+    The first scale is always the original's, as in their notebook.
+    """
+
+    def __init__(self, tokenizer: VQVAE, images: Tensor, kept: Tensor) -> None:
+        """`images` (B, 3, H, W) in [-1, 1]; `kept` (B, 1, h, w) from 0 to 1; one of each serves any batch."""
+        super().__init__(tokenizer, images)
+        self.kept = kept
+
+    def keeps(self, scale: int) -> Tensor:
+        small = F.interpolate(self.kept, size=self.original.schedule[scale], mode="bilinear")
+        return small > 0.5 if scale > 0 else torch.ones_like(small, dtype=torch.bool)
 
 
 class BlendHook(SamplingHook):

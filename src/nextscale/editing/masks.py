@@ -31,12 +31,7 @@ SAME_ASPECT = 0.02
 
 
 def read_mask(
-    mask: MaskLike,
-    size: Size,
-    *,
-    name: str = "",
-    formats: tuple[str, ...] | None = None,
-    most_pixels: int = 0,
+    mask: MaskLike, size: Size, *, name: str = "", formats: tuple[str, ...] | None = None, most_pixels: int = 0
 ) -> Tensor:
     """A mask of `size` (height, width) from a file, an image or an array; every mask is read here.
 

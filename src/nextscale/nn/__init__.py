@@ -1,4 +1,4 @@
-"""The mathematics of the networks; here the architecture that transformers share, quick to import without torch."""
+"""Networks; here the architecture that transformers share, without torch so that it is quick to import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD_WIDTH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Architecture of the transformer; `depth` is the one dial that derives the rest."""
+    """Architecture of the transformer; width, heads and drop-path follow from `depth`."""
 
     depth: int = 16
     "Blocks; width is 64 x depth, heads = depth, drop-path 0.1 x depth / 24."
@@ -61,7 +61,7 @@ class TransformerConfig:
 
     @property
     def sequence(self) -> ScaleSchedule:
-        """What is predicted at once, in order: whole scales here, single tokens in other families."""
+        """The parts that are predicted one after the other: whole scales here, single tokens in other families."""
         return self.schedule
 
     @property

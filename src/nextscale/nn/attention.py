@@ -1,4 +1,4 @@
-"""Self-attention with an explicit key-value cache and optional QK normalisation.
+"""Self-attention with a key-value cache and optional QK normalisation.
 
 Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D.
 """
@@ -18,13 +18,14 @@ from nextscale.nn.cpu import Group, grouped_attention, unit_heads_and_values, us
 from nextscale.nn.linear import Linear
 
 MAX_LOG_SCALE = math.log(100)
+"""Largest logarithm of a head's softmax scale (official code)."""
 
 
 class KeyValueCache:
-    """Keys and values of all layers in one preallocated buffer each; an ordinary value, not module state.
+    """Keys and values of all layers, in one preallocated buffer each; an ordinary value, not module state.
 
-    `append` writes the new positions of a layer and returns all positions so far; `advance` moves the
-    end once every layer has written.
+    `append` writes the new positions of a layer and returns all positions so far. `advance` moves the end, once every
+    layer has written.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class KeyValueCache:
         self.end = 0
         "Positions so far."
         self.parts = 0
-        "Parts so far, of which some positions may have been left out."
+        "Parts so far; some of their positions may have been left out."
 
     def append(self, layer: int, key_BHLD: Tensor, value_BHLD: Tensor) -> tuple[Tensor, Tensor]:
         end = self.end + key_BHLD.shape[2]
@@ -49,7 +50,7 @@ class KeyValueCache:
         self.parts += 1
 
     def select(self, images: slice) -> KeyValueCache:
-        """The same cache for some of the images; it writes into the same buffers."""
+        """The cache of some of the images; it writes into the same buffers."""
         chosen = copy.copy(self)
         chosen.keys, chosen.values = self.keys[:, images], self.values[:, images]
         return chosen
@@ -58,11 +59,10 @@ class KeyValueCache:
 def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Tensor | None, scale: float) -> Tensor:
     """Softmax attention -> (B, H, L, D). `mask_LS` is True where a query sees a key; None sees all.
 
-    On CPU, two products around a softmax replace torch's fused kernel for bf16, which it computes at a tenth of the
-    products' rate.
+    For bf16 inference on CPU, torch's fused kernel has a tenth of the speed of two products around a softmax.
     """
-    plain = query_BHLD.device.type == "cpu" and query_BHLD.dtype == torch.bfloat16 and mask_LS is None
-    if plain and not torch.is_grad_enabled():
+    two_products = query_BHLD.device.type == "cpu" and query_BHLD.dtype == torch.bfloat16 and mask_LS is None
+    if two_products and not torch.is_grad_enabled():
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
         return (query_BHLD @ key_BHSD.transpose(-2, -1)).softmax(dim=-1) @ value_BHSD
     return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
@@ -71,9 +71,9 @@ def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Te
 def attend_in_groups(
     query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group], scale: float
 ) -> Tensor:
-    """Block-wise causal attention -> (B, H, L, D): each group's queries against the keys up to its end.
+    """Block-wise causal attention -> (B, H, L, D): each group's queries see the keys up to the group's end.
 
-    Keys behind a group's end, which the mask would throw away, are left out of the products.
+    Later keys, which the mask would exclude, are left out of the products.
     """
     if use_cpu_backward(query_BHLD):
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
@@ -94,9 +94,8 @@ def unit_heads(qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor]:
 class SelfAttention(nn.Module):
     """Multi-head self-attention (B, L, C) -> (B, L, C).
 
-    With QK normalisation, queries and keys are unit vectors and each head learns its softmax scale,
-    exp(min(s, ln 100)) with s = ln 4 at the start; without, the scale is 0.25 / sqrt(64).
-    Keys have no bias.
+    With QK normalisation, queries and keys are unit vectors and each head learns its softmax scale, exp(min(s, ln 100))
+    with s = ln 4 at the start; without, the scale is 0.25 / sqrt(64). Keys have no bias.
     """
 
     def __init__(self, heads: int, *, normalise: bool) -> None:
@@ -110,7 +109,7 @@ class SelfAttention(nn.Module):
         self.proj = Linear(width, width)
 
     def project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Queries, keys and values, each (B, H, L, D), and the factor of their products before the softmax."""
+        """Queries, keys and values, each (B, H, L, D), and the scale of the products of queries and keys."""
         bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
         qkv = self.qkv(x_BLC, bias).unflatten(-1, (3, self.heads, HEAD_WIDTH))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -124,12 +123,7 @@ class SelfAttention(nn.Module):
         return query.to(value.dtype), key, value, 1.0
 
     def forward(
-        self,
-        x_BLC: Tensor,
-        *,
-        groups: Sequence[Group] = (),
-        cache: KeyValueCache | None = None,
-        layer: int = 0,
+        self, x_BLC: Tensor, *, groups: Sequence[Group] = (), cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
         batch, length, width = x_BLC.shape
         query, key, value, softmax_scale = self.project(x_BLC)

@@ -1,4 +1,4 @@
-"""Transformer block and head with adaptive layer normalisation (AdaLN-zero; paper, section 3.3 and DiT).
+"""Transformer block with adaptive layer normalisation (AdaLN-zero; paper, section 3.3 and DiT).
 
 Shapes: B batch, L tokens, C width.
 """
@@ -21,13 +21,13 @@ ROWS = 6
 
 
 def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
-    """LayerNorm without affine (eps 1e-6), then scale and shift."""
+    """LayerNorm without weights (eps 1e-6), times 1 + scale, plus shift."""
     normed = F.layer_norm(x_BLC, x_BLC.shape[-1:], eps=1e-6).to(x_BLC.dtype)
     return torch.addcmul(shift_B1C, normed, scale_B1C + 1)
 
 
 class DropPath(nn.Module):
-    """Drops the whole branch of an image with probability `rate` in training (stochastic depth)."""
+    """Drops the branch of an image with probability `rate` in training (stochastic depth)."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -41,21 +41,21 @@ class DropPath(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear x4 with GELU (tanh), Linear. The empty layer between them keeps the weights' names, `0` and `2`."""
+    """Linear to 4 C with GELU (tanh), Linear to C. The empty layer keeps the weights' names, `0` and `2`."""
 
     def __init__(self, width: int) -> None:
         super().__init__(Linear(width, 4 * width, gelu=True), nn.Identity(), Linear(4 * width, width))
 
 
 class AdaLNBlock(nn.Module):
-    """x += gamma1 attn(mod1(x)); x += gamma2 ffn(mod2(x)), the six rows given by the class.
+    """x += gamma1 attn(mod1(x)); x += gamma2 ffn(mod2(x)), with six modulation rows from the condition.
 
-    Without a projection of its `own`, the rows are a learned offset, added to one projection shared by all blocks
-    where there is one.
+    A block with a projection of its `own` computes them. Others have a learned offset, which is added to the projection
+    that all blocks share, if there is one.
     """
 
     forward_methods = ("rows",)
-    "What is called beside `forward` and reads weights, for those who gather weights when they are needed."
+    "Methods beside `forward` that read weights; sharded training gathers the weights before they run."
 
     def __init__(self, heads: int, *, normalise: bool, drop_path: float, own: bool = True) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class AdaLNBlock(nn.Module):
         self.offset = None if own else nn.Parameter(torch.empty(ROWS, width))
 
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
-        """Modulation rows (B, 6, C) of the class embedding; they depend on nothing else."""
+        """Modulation rows (B, 6, C) from the condition's vector alone."""
         if self.offset is not None:
             return self.offset.expand(len(class_BC), -1, -1) if shared_B6C is None else shared_B6C + self.offset
         assert self.modulation is not None

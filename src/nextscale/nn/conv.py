@@ -1,12 +1,13 @@
 """Convolutional encoder and decoder of the tokenizer: VQGAN's CNN, with an optional space-to-depth stem.
 
-Shapes: B batch, C channels, (H, W) pixels, (h, w) the latent grid, H = h * patch * 2^(levels - 1); P = h w pixels of a
-map, G groups of channels.
+Shapes: B batch, C channels, (H, W) pixels, (h, w) the latent grid, H = h * patch * 2^(levels - 1); P = h * w pixels of
+a map, G groups of channels.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SPLIT = 1024
-"""Pixels of a map from which torch's kernel lets threads add up parts of it: its sums then depend on their number."""
+"""Pixels of a map from which torch's kernel divides a sum among threads, so that it depends on their number."""
 PART_BYTES = 2**20
+"""Size of the parts in which a map is normalised: they should stay in cache."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -34,10 +36,9 @@ def normalisation(channels: int) -> nn.GroupNorm:
 def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     """SiLU(norm(x)), (B, C, h, w) -> same.
 
-    For float32 inference on CPU with channels-last maps that are not small, part by part: torch's kernel adds up a
-    whole map in float32, which is most of a large decoder's error, and in as many pieces as there are threads. Sums
-    over parts are added in float64, and each part is normalised and activated while it is in cache, which makes up for
-    the time.
+    In float32 inference on CPU, large channels-last maps are computed part by part. torch's kernel sums a map in
+    float32, which is most of a large decoder's error, and divides the sum among threads. Here sums are float64;
+    normalising and activating each part while it is in cache makes up for the time.
     """
     small = x.shape[2] * x.shape[3] < SPLIT or x.dtype != torch.float32 or x.device.type != "cpu"
     if small or torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
@@ -129,7 +130,7 @@ class Upsample(nn.Module):
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, each followed by attention where asked, then a resampling."""
+    """Residual blocks at one resolution, each followed by attention if the stage has it, then resampling."""
 
     def __init__(
         self, inputs: int, outputs: int, blocks: int, *, attention: bool, dropout: float, resample: nn.Module
@@ -148,6 +149,30 @@ class Stage(nn.Module):
         return self.resample(x)
 
 
+def make_stages(
+    widths: Sequence[int],
+    blocks: int,
+    attention_level: int | None,
+    dropout: float,
+    resample: Callable[[int], nn.Module],
+) -> nn.Sequential:
+    """A stage for each width after the first, attention at one level, resampling after all but the last."""
+    last = len(widths) - 2
+    return nn.Sequential(
+        *(
+            Stage(
+                inputs,
+                outputs,
+                blocks,
+                attention=level == attention_level,
+                dropout=dropout,
+                resample=resample(outputs) if level < last else nn.Identity(),
+            )
+            for level, (inputs, outputs) in enumerate(pairwise(widths))
+        )
+    )
+
+
 class Middle(nn.Sequential):
     """Residual block, attention, residual block at the lowest resolution."""
 
@@ -160,82 +185,38 @@ class Middle(nn.Sequential):
 
 
 class Encoder(nn.Module):
-    """(B, 3, H, W) -> (B, latent, h, w)."""
+    """(B, 3, H, W) -> (B, latent, h, w). `widths` are the channels of the stem and of each level, fine to coarse."""
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        multipliers: tuple[int, ...],
-        blocks: int,
-        latent_channels: int,
-        patch: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
+        self, widths: Sequence[int], blocks: int, latent_channels: int, *, patch: int, attention: bool, dropout: float
     ) -> None:
         super().__init__()
         self.stem = nn.PixelUnshuffle(patch) if patch > 1 else nn.Identity()
-        widths = [channels * multiplier for multiplier in multipliers]
-        self.conv_in = nn.Conv2d(3 * patch**2, channels, 3, padding=1)
-        last = len(widths) - 1
-        self.stages = nn.ModuleList(
-            Stage(
-                inputs,
-                outputs,
-                blocks,
-                attention=attention and level == last,
-                dropout=dropout,
-                resample=Downsample(outputs) if level < last else nn.Identity(),
-            )
-            for level, (inputs, outputs) in enumerate(pairwise([channels, *widths]))
-        )
+        self.conv_in = nn.Conv2d(3 * patch**2, widths[0], 3, padding=1)
+        self.stages = make_stages(widths, blocks, len(widths) - 2 if attention else None, dropout, Downsample)
         self.middle = Middle(widths[-1], attention=attention, dropout=dropout)
         self.norm_out = normalisation(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], latent_channels, 3, padding=1)
 
     def forward(self, images: Tensor) -> Tensor:
         hidden = self.conv_in(self.stem(images).contiguous(memory_format=torch.channels_last))
-        for stage in self.stages:
-            hidden = stage(hidden)
-        return self.conv_out(group_norm_silu(self.middle(hidden), self.norm_out))
+        return self.conv_out(group_norm_silu(self.middle(self.stages(hidden)), self.norm_out))
 
 
 class Decoder(nn.Module):
-    """(B, latent, h, w) -> (B, 3, H, W), unclamped."""
+    """(B, latent, h, w) -> (B, 3, H, W), unclamped. `widths` are the channels of each level, coarse to fine."""
 
     def __init__(
-        self,
-        *,
-        channels: int,
-        multipliers: tuple[int, ...],
-        blocks: int,
-        latent_channels: int,
-        patch: int = 1,
-        attention: bool = True,
-        dropout: float = 0.0,
+        self, widths: Sequence[int], blocks: int, latent_channels: int, *, patch: int, attention: bool, dropout: float
     ) -> None:
         super().__init__()
-        widths = [channels * multiplier for multiplier in reversed(multipliers)]  # coarse to fine
         self.conv_in = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
         self.middle = Middle(widths[0], attention=attention, dropout=dropout)
-        last = len(widths) - 1
-        self.stages = nn.ModuleList(
-            Stage(
-                inputs,
-                outputs,
-                blocks,
-                attention=attention and level == 0,
-                dropout=dropout,
-                resample=Upsample(outputs) if level < last else nn.Identity(),
-            )
-            for level, (inputs, outputs) in enumerate(pairwise([widths[0], *widths]))
-        )
+        self.stages = make_stages([widths[0], *widths], blocks, 0 if attention else None, dropout, Upsample)
         self.norm_out = normalisation(widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3 * patch**2, 3, padding=1)
         self.tail = nn.PixelShuffle(patch) if patch > 1 else nn.Identity()
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = self.middle(self.conv_in(latents.contiguous(memory_format=torch.channels_last)))
-        for stage in self.stages:
-            hidden = stage(hidden)
-        return self.tail(self.conv_out(group_norm_silu(hidden, self.norm_out)))
+        return self.tail(self.conv_out(group_norm_silu(self.stages(hidden), self.norm_out)))

@@ -1,6 +1,6 @@
-"""Gradients of attention written out for training on CPU, where autograd's take many passes over memory.
+"""Explicit gradients of attention for training on CPU, where autograd makes many passes over memory.
 
-Each function here equals a plain expression of `nn.attention`, which is tested.
+Tests hold each function equal to its plain form in `nn.attention`.
 Shapes: B batch, H heads, L queries, S keys, D head width.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Group = tuple[slice, Tensor | None]
-"""Positions of a run of queries, and where they see keys up to its end, (l, end) bool; None is everywhere."""
+"""Positions of a run of queries, and the keys up to its end that each sees, (l, end) bool; None is all of them."""
 
 
 def use_cpu_backward(tensor: Tensor) -> bool:
@@ -22,7 +22,7 @@ def use_cpu_backward(tensor: Tensor) -> bool:
 
 
 def grouped_attention(query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group]) -> Tensor:
-    """`nn.attention.attend_in_groups` of queries that are scaled already -> (B, H, L, D)."""
+    """`nn.attention.attend_in_groups` with scale 1 -> (B, H, L, D)."""
     mixed: Any = GroupedAttention.apply(query_BHLD, key_BHLD, value_BHLD, groups)
     return mixed
 
@@ -37,7 +37,7 @@ class GroupedAttention(torch.autograd.Function):
     """`grouped_attention` and its gradients; torch's fused kernel is slow backwards on CPU.
 
     Autograd over slices of keys and values would fill, copy and add whole tensors for each group; here a group's
-    gradients are added where they belong. Products are in the inputs' type; each softmax is computed in float32.
+    gradients are added in place. Products are in the inputs' type; each softmax is computed in float32.
     """
 
     @staticmethod
@@ -73,7 +73,7 @@ class GroupedAttention(torch.autograd.Function):
 
 
 class UnitHeads(torch.autograd.Function):
-    """`unit_heads_and_values`, laid out for products, and its gradients."""
+    """`unit_heads_and_values`, contiguous for products, and its gradients."""
 
     @staticmethod
     def forward(ctx: Any, qkv_BL3HD: Tensor, factor_H11: Tensor) -> tuple[Tensor, Tensor, Tensor]:

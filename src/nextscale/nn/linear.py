@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 class Linear(nn.Linear):
-    """(..., I) -> (..., O), with GELU (tanh) behind it where asked; a call may bring another bias."""
+    """(..., I) -> (..., O), then GELU (tanh) if `gelu`; a call may replace the bias."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True, gelu: bool = False) -> None:
         super().__init__(inputs, outputs, bias=bias)

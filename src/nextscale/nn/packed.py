@@ -1,7 +1,7 @@
-"""Fast forms of `Linear` for inference on CPU: weights laid out for oneDNN's kernels, and int8.
+"""Fast forms of `Linear` for inference on CPU: weights in the layout of oneDNN's kernels, and int8.
 
 On CPU torch multiplies float32 matrices through MKL, which is slow on many processors, and reorders bf16 weights
-at every call. A packed layer holds its weight reordered once, in place of the plain one.
+at every call. A packed layer holds the reordered weight instead of the plain one.
 Shapes: I inputs, O outputs.
 """
 
@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn.linear import Linear
-from nextscale.runtime import multiplies_bf16
+from nextscale.runtime import mkldnn_supports_bf16, multiplies_bf16
 
 logger = logging.getLogger("nextscale")
 
 INT8_RANGES = ((127, 255), (90, 181))
-"""Largest weight and largest input of int8 products. Processors without VNNI add two products in 16 bits, which end at
-32,767: 2 * 127 * 255 goes beyond it, 2 * 90 * 181 does not."""
+"""Largest weight and largest input of int8 products. Processors without VNNI add two products in 16 bits, up to 32,767:
+2 * 127 * 255 exceeds it, 2 * 90 * 181 does not."""
 CHECKED_ROWS = (1, 2, 16, 128)
-"""Numbers of rows with which kernels are checked: oneDNN chooses by them."""
+"""Numbers of input rows with which kernels are checked: oneDNN chooses a kernel by them."""
 
 
 class PackedLinear(nn.Module):
@@ -61,8 +61,8 @@ class PackedLinear(nn.Module):
 class QuantizedLinear(nn.Module):
     """A `Linear` for inference on CPU with int8 products: weights scaled per output, inputs per call.
 
-    Activations come and go in their own type; sums are int32. Weights are rounded for good: there is no way back.
-    Raises ValueError where the processor's int8 products are wrong.
+    Inputs and outputs have the activations' type; sums are int32. The rounded weights cannot be unpacked. Raises
+    ValueError where the processor's int8 products are wrong.
     """
 
     def __init__(self, linear: Linear) -> None:
@@ -81,22 +81,22 @@ class QuantizedLinear(nn.Module):
         low, high = (float(value) for value in input.aminmax())
         scale = max(max(high, 0.0) - min(low, 0.0), 1e-12) / self.largest_input
         zero = round(-min(low, 0.0) / scale)  # the number that stands for 0
-        middle = torch.full((1,), zero + 0.5)  # the conversion cuts off: half more rounds
+        middle = torch.full((1,), zero + 0.5)  # the conversion truncates: adding 0.5 rounds
         numbers = torch.add(middle, input.float(), alpha=1 / scale).clamp_(0, self.largest_input).to(torch.uint8)
         bias = self.bias if bias is None else bias
         bias = None if bias is None else bias.float()
-        output = torch.ops.onednn.qlinear_pointwise(
-            numbers.flatten(0, -2), scale, zero, self.packed, self.scales, self.zero_points, bias, 1.0, 0, input.dtype,
-            *fused(self.gelu),
-        )  # fmt: skip
-        return output.unflatten(0, input.shape[:-1])
+        weight, output = (self.packed, self.scales, self.zero_points), (1.0, 0, input.dtype)
+        product = torch.ops.onednn.qlinear_pointwise(
+            numbers.flatten(0, -2), scale, zero, *weight, bias, *output, *fused(self.gelu)
+        )
+        return product.unflatten(0, input.shape[:-1])
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         raise ValueError("a model in int8 cannot be saved; load it in another precision first")
 
 
 def fused(gelu: bool) -> tuple[str, list[None], str]:
-    """What oneDNN does with a product before it is written: name, arguments, algorithm."""
+    """What oneDNN applies to a product before it writes it: name, arguments, algorithm."""
     return ("gelu", [], "tanh") if gelu else ("none", [], "")
 
 
@@ -104,22 +104,21 @@ def fused(gelu: bool) -> tuple[str, list[None], str]:
 def int8_range() -> tuple[int, int]:
     """Largest weight and largest input with which this processor's int8 products are exact.
 
-    Says in a line when they are smaller than int8 allows. Raises ValueError when none of `INT8_RANGES` is exact.
+    Logs a line when they are smaller than int8 allows. Raises ValueError when none of `INT8_RANGES` is exact.
     """
-    for number, (weight, top) in enumerate(INT8_RANGES):
+    for weight, top in INT8_RANGES:
         if int8_is_exact(weight, top):
-            if number:
+            if (weight, top) != INT8_RANGES[0]:
                 logger.warning(
-                    "this processor adds int8 products in 16 bits: weights are rounded to %d and inputs to %d steps "
-                    "instead of 127 and 255, and a layer's error is 1.5 times as large",
-                    weight, top,
-                )  # fmt: skip
+                    f"this processor adds int8 products in 16 bits: weights are rounded to {weight} and inputs to "
+                    f"{top} steps instead of 127 and 255, and a layer's error is 1.5 times as large"
+                )
             return weight, top
     raise ValueError("precision int8: this processor's int8 products are wrong; use --precision auto")
 
 
 def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32) -> bool:
-    """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest ones among them."""
+    """Whether products of weights up to `weight` and inputs up to `top` are exact, the largest included."""
     generator = torch.Generator().manual_seed(0)
     weights_OI = torch.randint(-weight, weight + 1, (outputs, inputs), generator=generator).to(torch.int8)
     weights_OI[0], weights_OI[1] = weight, -weight
@@ -138,7 +137,7 @@ def int8_is_exact(weight: int, top: int, *, inputs: int = 256, outputs: int = 32
 
 @lru_cache(maxsize=2)
 def packing_is_right(dtype: torch.dtype) -> bool:
-    """Whether packed products of this type are those of plain layers on this processor; a line says so if not."""
+    """Whether packed layers equal plain ones in this type on this processor; logs a line if not."""
     generator = torch.Generator().manual_seed(0)
     plain = Linear(256, 96, gelu=True).requires_grad_(False)
     for parameter in plain.parameters():
@@ -158,14 +157,12 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether oneDNN has kernels for this type on this device, and they are right."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return False
-    known = dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    known = dtype == torch.float32 or (dtype == torch.bfloat16 and mkldnn_supports_bf16())
     return known and packing_is_right(dtype)
 
 
 def pack_linears(module: nn.Module, kind: Callable[[Linear], nn.Module] = PackedLinear) -> None:
-    """Replace every `Linear` inside by its packed form. For inference: packed weights take no gradients."""
+    """Replace every `Linear` inside by its packed form, for inference: packed weights take no gradients."""
     for name, child in module.named_children():
         if isinstance(child, Linear):
             setattr(module, name, kind(child))
@@ -190,9 +187,10 @@ def is_quantized(module: nn.Module) -> bool:
 
 
 def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """Move a model to a device to generate in a type with its fastest layers; returns what it computes in beside int8.
+    """Move a model to a device, with the fastest layers for generation in a type.
 
-    Raises ValueError for a model that is in int8 already.
+    Returns the type of its activations, which in int8 is bf16 or float32. Raises ValueError for a model that is in int8
+    already.
     """
     unpack_linears(model)
     if dtype == torch.int8:
@@ -202,15 +200,15 @@ def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype
             pack_linears(block.feed_forward, QuantizedLinear)
     model.to(device, dtype)
     if device.type == "cpu" and hasattr(model, "head"):
-        model.head.float()  # a hundredth of the work, and bf16 would round the logits
+        model.head.float()  # bf16 would round the logits, and the head is a hundredth of the work
     if can_pack(device, dtype):
         pack_linears(model)
-        for parameter in model.parameters():  # the few left would keep the whole file mapped
+        for parameter in model.parameters():  # otherwise the few that are left keep the whole file mapped
             parameter.data = parameter.data.clone()
     return dtype
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Parameters of a module, those of packed layers too."""
+    """Parameters of a module, including those of packed layers."""
     packed = (child.weights for child in module.modules() if isinstance(child, (PackedLinear, QuantizedLinear)))
     return sum(parameter.numel() for parameter in module.parameters()) + sum(packed)

@@ -18,7 +18,7 @@ from nextscale.errors import require
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LPIPS = "lpips"
-"""VGG16 with the channel weights that were fitted to people's judgement, as torchmetrics brings them."""
+"""VGG16 with the channel weights that were fitted to human judgements, from torchmetrics."""
 DEFAULT_LAYERS = {
     "mobilenet_v2": ("features.1", "features.3", "features.6", "features.10", "features.13"),
     "vgg16": ("features.3", "features.8", "features.15", "features.22", "features.29"),
@@ -31,8 +31,8 @@ DEFAULT_LAYERS = {
 def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
     """A torchvision classifier with its ImageNet weights, or with those of a local state dict.
 
-    Without `weights` torchvision fetches them into $TORCH_HOME/hub/checkpoints. Raises ValueError when the
-    name is unknown or the weights cannot be had or do not fit.
+    Without `weights`, torchvision fetches them into $TORCH_HOME/hub/checkpoints. Raises ValueError when the name is
+    unknown, or the weights cannot be fetched or do not fit.
     """
     from torchvision.models import get_model, list_models
 
@@ -58,21 +58,20 @@ def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
 
 
 def imagenet_normalised(images: Tensor) -> Tensor:
-    """Images in [-1, 1] to the mean and spread that torchvision's ImageNet weights expect, (B, 3, H, W)."""
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    std = images.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    """Images (B, 3, H, W) in [-1, 1] with the mean and deviation that torchvision's ImageNet weights expect."""
+    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return ((images + 1) / 2 - mean) / std
 
 
 class PerceptualDistance(nn.Module):
     """Mean squared difference of channel-normalised features, summed over the layers.
 
-    The backbone `lpips` is LPIPS itself: VGG16, each channel weighted as it was learned (eq. 1 there; `weights` are
-    VGG16's). Any other torchvision backbone counts its channels alike.
+    The backbone `lpips` is LPIPS itself: VGG16 with learned channel weights (eq. 1 there; `weights` are VGG16's). In
+    other torchvision backbones all channels have the same weight.
 
-    With `shift`, each call first moves both batches by one random offset of up to that many pixels (edges are
-    mirrored): a backbone's strides otherwise see only part of each period and let patterns of dots through
-    (after E-LPIPS, arXiv 1906.03973, section 3).
+    With `shift`, each call first moves both batches by one random offset of up to that many pixels, edges mirrored.
+    Otherwise a backbone's strides see only part of each period and miss patterns of dots (after E-LPIPS, arXiv
+    1906.03973, section 3).
     """
 
     def __init__(
@@ -87,9 +86,8 @@ class PerceptualDistance(nn.Module):
             self.channel_weights = learned_weights()
         layers = layers or DEFAULT_LAYERS.get(backbone, ())
         if not layers:
-            raise ValueError(
-                f"name the layers of {backbone} to compare; defaults exist for {', '.join(DEFAULT_LAYERS)}"
-            )
+            known = ", ".join(DEFAULT_LAYERS)
+            raise ValueError(f"name the layers of {backbone} to compare; defaults exist for {known}")
         self.shift = shift
         self.extractor = create_feature_extractor(load_backbone(backbone, weights), list(layers)).requires_grad_(False)
 
@@ -116,15 +114,15 @@ class PerceptualDistance(nn.Module):
         if self.shift:
             images, targets = shifted((images, targets), self.shift)
         with torch.no_grad():
-            wanted = self.features(targets)
-        squares = [(a - b).square() for a, b in zip(self.features(images), wanted, strict=True)]
+            expected = self.features(targets)
+        squares = [(a - b).square() for a, b in zip(self.features(images), expected, strict=True)]
         if self.channel_weights is not None:
             squares = [s * weights.to(s.device) for s, weights in zip(squares, self.channel_weights, strict=True)]
         return torch.stack([square.sum(dim=1).mean() for square in squares]).sum()
 
 
 def learned_weights() -> list[Tensor]:
-    """LPIPS' weight of each channel of each VGG16 layer, (1, C, 1, 1) each. Raises ValueError without torchmetrics."""
+    """LPIPS' channel weights of each VGG16 layer, (1, C, 1, 1) each. Raises ValueError without torchmetrics."""
     require("the learned weights of lpips", "torchmetrics")
     spec = find_spec("torchmetrics")
     assert spec is not None and spec.origin is not None
@@ -134,7 +132,7 @@ def learned_weights() -> list[Tensor]:
 
 
 def shifted(batches: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
-    """Batches (B, C, H, W) moved alike by a random offset of up to `most` pixels each way, edges mirrored."""
+    """Batches (B, C, H, W) moved by the same random offset of up to `most` pixels each way, edges mirrored."""
     down, right = torch.randint(-most, most + 1, (2,)).tolist()
     margins = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))  # left, right, top, bottom
     height, width = batches[0].shape[-2:]

@@ -107,6 +107,12 @@ class Rejection:
         """Seeds of an image's candidates, seed x candidates + j: no two images share one. Huge ones wrap around."""
         return [(seed * self.candidates + number) % (TOP_SEED + 1) for number in range(self.candidates)]
 
+    def ranked(self, scores: Tensor) -> list[int]:
+        """The candidates that are kept of an image, best first, by their scores (N,). Raises ValueError for NaN."""
+        if scores.isnan().any():  # which would be sorted before every number
+            raise ValueError("the judge's scores are not numbers: its weights or the model's are damaged")
+        return scores.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
+
     def best(
         self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Any, tokenizer: VQVAE
     ) -> tuple[list[int], list[float]]:
@@ -121,9 +127,7 @@ class Rejection:
             rows = slice(start, start + self.candidates)
             features = accumulated[rows].to(model.device)
             judged = self.judge(Candidates(tokens.select(rows), features, labels[start], model, tokenizer))
-            if judged.isnan().any():  # which would be sorted before every number
-                raise ValueError("the judge's scores are not numbers: its weights or the model's are damaged")
-            order = judged.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
+            order = self.ranked(judged)
             kept += [start + row for row in order]
             scores += [float(judged[row]) for row in order]
         return kept, scores

@@ -1,4 +1,4 @@
-"""The architecture of the tokenizer and its presets, without the networks: quick to import, for help and settings."""
+"""The architecture of the tokenizer and its presets, without torch so that help is quick."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from nextscale.pyramid import ScaleSchedule, Size
 
 
 def shared_convolutions(scales: int, convolutions: int = 4) -> tuple[int, ...]:
-    """Which of the shared phi convolutions each scale uses, spread evenly (official code, `quant.py`).
+    """Which of the n shared phi convolutions each of K scales uses, spread evenly (official code, `quant.py`).
 
-    Scale k sits at (k-1)/(K-1) and takes the nearest of the ticks 1/(3n) ... 1 - 1/(3n); exact integer
+    Scale k is at (k-1)/(K-1) and takes the nearest of n evenly spaced ticks from 1/(3n) to 1 - 1/(3n). Integer
     arithmetic with ties upwards reproduces the official map of ten scales, [0,0,1,1,1,2,2,3,3,3].
     """
     if convolutions == 1 or scales == 1:
@@ -94,36 +94,27 @@ def small_scales(final: int) -> tuple[tuple[int, int], ...]:
 def tokenizer_presets() -> dict[str, VQVAEConfig]:
     """Tokenizers by name; `vae-ch160v4096z32` is the official one."""
     small = {"channels": 64, "multipliers": (1, 2, 2), "encoder_blocks": 1, "decoder_blocks": 2, "attention": False}
+    tiny = {"channels": 16, "multipliers": (1, 2), "encoder_blocks": 1, "decoder_blocks": 1, "attention": False}
     return {
         "vae-ch160v4096z32": VQVAEConfig(),
         "small-32": VQVAEConfig(scales=small_scales(8), patch=1, **small),
         "small-64": VQVAEConfig(scales=small_scales(8), patch=2, **small),
         "small-128": VQVAEConfig(scales=small_scales(16), patch=2, **small),
-        "tiny-16": VQVAEConfig(
-            scales=small_scales(4), channels=16, multipliers=(1, 2), encoder_blocks=1, decoder_blocks=1,
-            patch=2, attention=False, codebook_size=64, latent_channels=8,
-        ),
-    }  # fmt: skip
+        "tiny-16": VQVAEConfig(scales=small_scales(4), patch=2, codebook_size=64, latent_channels=8, **tiny),
+    }
 
 
 def tokenizer_recipes() -> dict[str, dict[str, Any]]:
-    """Training settings of the official tokenizer: those of the authors' single-scale trainer, as a hint."""
-    return {
-        "vae-ch160v4096z32": {
-            "batch_size": 768,
-            "enlarge": 1.125,
-            "l1": 0.2,
-            "l2": 1.0,
-            "perceptual": 1.0,
-            "perceptual_backbone": "lpips",
-            "adversary": {"adversarial": 0.4, "adversarial_start": 0.22},
-            "optimiser": {
-                "learning_rate": 1e-4,  # 3e-4 at a batch of 768
-                "beta1": 0.5,
-                "beta2": 0.9,
-                "weight_decay": 0.005,
-                "clip": 10.0,
-                "ema": 0.9999,
-            },
-        }
+    """Training settings of the official tokenizer, from the authors' single-scale trainer: theirs are not published."""
+    recipe = {
+        "batch_size": 768,
+        "enlarge": 1.125,
+        "l1": 0.2,
+        "l2": 1.0,
+        "perceptual": 1.0,
+        "perceptual_backbone": "lpips",
     }
+    adversary = {"adversarial": 0.4, "adversarial_start": 0.22}
+    optimiser = {"beta1": 0.5, "beta2": 0.9, "weight_decay": 0.005, "clip": 10.0, "ema": 0.9999}
+    optimiser["learning_rate"] = 1e-4  # 3e-4 at a batch of 768
+    return {"vae-ch160v4096z32": {**recipe, "adversary": adversary, "optimiser": optimiser}}

@@ -15,12 +15,12 @@ from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.tokenizer.residual import Quantizer, accumulate, downsample
 
 DISTANCE_BYTES = 8 * 2**20
-"""Bound on the (rows, V) distance table held at once: it should stay in cache."""
+"""Largest part of the distance table (N, V) that is computed at once: it should stay in cache."""
 
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codebook row by Euclidean distance: (N, C), (V, C) -> (N,) int64, float32."""
-    # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; the first term does not matter, the last rides along as one more column.
+    # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; |z|^2 does not change the order, and |e|^2 is one more column of the product.
     table = torch.cat([-2 * codebook, codebook.square().sum(dim=1, keepdim=True)], dim=1)  # (V, C + 1)
     vectors = F.pad(vectors, (0, 1), value=1.0)
     chunk = max(1, DISTANCE_BYTES // (4 * len(codebook)))
@@ -37,16 +37,10 @@ class Quantized:
 
 
 class ResidualQuantizer(nn.Module, Quantizer):
-    """Codebook, phi convolutions and the operations between features and tokens."""
+    """Codebook and phi convolutions."""
 
     def __init__(
-        self,
-        schedule: ScaleSchedule,
-        *,
-        codebook_size: int,
-        channels: int,
-        phi_map: tuple[int, ...],
-        beta: float,
+        self, schedule: ScaleSchedule, *, codebook_size: int, channels: int, phi_map: tuple[int, ...], beta: float
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -110,10 +104,10 @@ class ResidualQuantizer(nn.Module, Quantizer):
         self.codebook[dead] = vectors[picks][dead]
 
     def residual_vectors(self, features: Tensor, *, limit: int) -> list[Tensor]:
-        """What each scale has to quantise, up to `limit` random rows of (n, C) per scale, from (B, C, h, w).
+        """Residual vectors that each scale quantises, up to `limit` random ones (n, C) per scale, from (B, C, h, w).
 
-        Each scale's residual is left by a stand-in codebook of rows drawn from that scale itself, so it does
-        not depend on the present codebook being any good.
+        Each scale is quantised with random ones of its own vectors as codes, so that the residuals do not depend on
+        the present codebook.
         """
         vectors: list[Tensor] = []
 
@@ -122,9 +116,9 @@ class ResidualQuantizer(nn.Module, Quantizer):
             rows = small.reshape(-1, small.shape[-1])
             rows = rows[torch.randperm(len(rows), device=rows.device)[:limit]]
             vectors.append(rows)
-            stand_in = rows[: max(1, len(self.codebook) // len(self.schedule))]
-            nearest = nearest_codes(small.reshape(-1, small.shape[-1]), stand_in)
-            return F.embedding(nearest, stand_in).view_as(small).permute(0, 3, 1, 2)
+            codes = rows[: max(1, len(self.codebook) // len(self.schedule))]
+            nearest = nearest_codes(small.reshape(-1, small.shape[-1]), codes)
+            return F.embedding(nearest, codes).view_as(small).permute(0, 3, 1, 2)
 
         for _ in accumulate(-features, self.schedule, choose, self.refine):
             pass
@@ -155,7 +149,7 @@ class CodebookUsage:
         return torch.special.entr(shares).sum(dim=1).exp().float()
 
     def collapsed(self, best: Tensor) -> list[int]:
-        """Scales (0-based) whose perplexity is below 2, or below a quarter of the best so far; `best` (K,) is updated.
+        """Scales whose perplexity is below 2 or below a quarter of the best so far; `best` (K,) is updated.
 
         Scales with fewer than 100 counted codes are left out.
         """
@@ -167,8 +161,4 @@ class CodebookUsage:
     def summary(self) -> dict[str, Tensor]:
         """`used` (scalar), `used_per_scale` and `perplexity` (K,)."""
         per_scale = (self.counts > 0).float().mean(dim=1)
-        return {
-            "used": torch.tensor(self.used()),
-            "used_per_scale": per_scale,
-            "perplexity": self.perplexity(),
-        }
+        return {"used": torch.tensor(self.used()), "used_per_scale": per_scale, "perplexity": self.perplexity()}

@@ -1,7 +1,7 @@
 """The recursion over scales, written once (paper, algorithms 1 and 2).
 
-Encoding, decoding, teacher-forcing input and generation differ in how a scale's embeddings are chosen from what has
-been accumulated; `add_scale` then adds them, upsampled and refined.
+Encoding, decoding, teacher forcing and generation differ in how a scale's embeddings are chosen from what has been
+accumulated; `add_scale` then adds them, upsampled and refined.
 Shapes: B batch, C latent channels, V tokens of the vocabulary, (h, w) the final grid, (h_k, w_k) the grid of scale k,
 l = h_k w_k.
 """
@@ -27,7 +27,7 @@ Refine = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ScaleState:
-    """What one scale of the recursion leaves behind."""
+    """Result of one scale of the recursion."""
 
     scale: int
     embeddings: Tensor  # (B, C, h_k, w_k)
@@ -78,22 +78,19 @@ def next_scale_inputs(states: Iterator[ScaleState], schedule: ScaleSchedule) -> 
     The input of scale k is what scales 1..k-1 accumulated, area-downsampled to (h_k, w_k).
     """
     inputs: list[Tensor] = []
-    batch, channels, device, dtype = 0, 0, None, None
-    for state in states:
-        if state.scale + 1 < len(schedule):
-            inputs.append(flatten_map(downsample(state.accumulated, schedule[state.scale + 1])))
-        batch, channels = state.accumulated.shape[:2]
-        device, dtype = state.accumulated.device, state.accumulated.dtype
-    if not inputs:  # a single scale is predicted from the start token alone
-        return torch.empty(batch, 0, channels, device=device, dtype=dtype)
+    for state, size in zip(states, (*schedule.sizes[1:], None), strict=True):
+        if size is not None:
+            inputs.append(flatten_map(downsample(state.accumulated, size)))
+        elif not inputs:  # a single scale is predicted from the start token alone
+            return flatten_map(state.accumulated)[:, :0]
     return torch.cat(inputs, dim=1)
 
 
 class Quantizer(Protocol):
-    """Between features and tokens: what it chooses, looks up and refines at a scale.
+    """Between features and tokens: a kind of quantizer says what it chooses, looks up and refines at a scale.
 
-    Everything over all scales follows from that. Runs in float32 whatever autocast says: a flipped nearest neighbour is
-    a wrong token.
+    The methods for whole pyramids follow from that. They run in float32 even under autocast, because rounding could
+    change the nearest code, and so a token.
     """
 
     schedule: ScaleSchedule
@@ -129,15 +126,14 @@ class Quantizer(Protocol):
         return weights_BLV @ self.codes()
 
     def distances(self, vectors_BLC: Tensor) -> Tensor:
-        """|v - e|^2 of vectors and all codes but for |v|^2, (B, l, C) -> (B, l, V)."""
+        """Squared distances of vectors to all codes, less the square of each vector, (B, l, C) -> (B, l, V)."""
         codes = self.codes()
         return codes.square().sum(dim=1) - 2 * vectors_BLC @ codes.t()
 
     def encoding(self, features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Quantise (B, C, h, w), yielding (tokens_k, f_k) per scale (paper, algorithm 1).
 
-        The recursion starts from -f: what it accumulates is minus the residual, rounded as the official subtraction
-        rounds it.
+        The recursion starts from -f and so accumulates minus the residual, rounded like the official subtraction.
         """
         features = features.detach()
         maps: list[Tensor] = []

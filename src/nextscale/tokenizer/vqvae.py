@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,22 +25,16 @@ class VQVAE(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = config.schedule
-        shared = {
-            "channels": config.channels,
-            "multipliers": config.multipliers,
-            "latent_channels": config.latent_channels,
-            "patch": config.patch,
-            "attention": config.attention,
-            "dropout": config.dropout,
-        }
-        self.encoder = Encoder(blocks=config.encoder_blocks, **shared)
-        self.decoder = Decoder(blocks=config.decoder_blocks, **shared)
-        self.quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
-        self.post_quant_conv = nn.Conv2d(config.latent_channels, config.latent_channels, 3, padding=1)
+        latents, widths = config.latent_channels, [config.channels * multiplier for multiplier in config.multipliers]
+        shared: Any = {"patch": config.patch, "attention": config.attention, "dropout": config.dropout}
+        self.encoder = Encoder([config.channels, *widths], config.encoder_blocks, latents, **shared)
+        self.decoder = Decoder(widths[::-1], config.decoder_blocks, latents, **shared)
+        self.quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
+        self.post_quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
         self.quantizer = ResidualQuantizer(
             self.schedule,
             codebook_size=config.codebook_size,
-            channels=config.latent_channels,
+            channels=latents,
             phi_map=config.phi_map,
             beta=config.beta,
         )
@@ -51,7 +46,7 @@ class VQVAE(nn.Module):
         return self.quantizer.codebook.device
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
-        """Run the decoder in a lower precision; encoder and quantiser stay float32, so tokens do not change."""
+        """Run the decoder in a lower precision. Encoder and quantizer stay in float32, so tokens do not change."""
         self.decoder.to(dtype)
         self.post_quant_conv.to(dtype)
 
@@ -102,14 +97,14 @@ class PixelConfig:
 
 
 class PixelTokenizer(nn.Module):
-    """Stands where a model of pixels has no tokenizer: what such a model accumulates is the image itself."""
+    """In place of the tokenizer of a model of pixels, whose accumulated map is the image itself."""
 
     def __init__(self, image_size: Size) -> None:
         super().__init__()
         self.config = PixelConfig(image_size)
 
     def set_decoder_dtype(self, dtype: torch.dtype) -> None:
-        """There is no decoder."""
+        """Do nothing: there is no decoder."""
 
     def decode_features(self, features: Tensor) -> Tensor:
         """Images (B, 3, H, W) as they are, float32 in [-1, 1]."""

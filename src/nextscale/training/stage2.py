@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nextscale.catalogue import find_model
-from nextscale.checkpoint import ModelConfig, assigned, fingerprint, save_model
+from nextscale.checkpoint import ModelConfig, fingerprint, module_from_state, save_model
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
@@ -194,7 +194,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         if not self.sharded:
             return self.average.module
         state = whole_state(self.average)
-        return assigned(self.family.network, self.config.model, state) if self.processes.is_main else None
+        return module_from_state(self.family.network, self.config.model, state) if self.processes.is_main else None
 
     def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
         def figures_of(inputs: Any, classes: Tensor) -> Figures:
