@@ -39,10 +39,10 @@ class Computing:
 
 
 class SetsSampling:
-    """Settings some of which are the sampler's, None or not there where the model's own hold."""
+    """Settings that may replace the model's own settings of the sampler; None, or a missing one, keeps the model's."""
 
     def sampling(self) -> dict[str, Any]:
-        """Those of the sampler that are set. Raises ValueError for one out of range."""
+        """The sampler's settings that are replaced. Raises ValueError for one out of range."""
         from nextscale.sampling.next_scale import SamplingConfig
 
         names = [field.name for field in fields(SamplingConfig)]

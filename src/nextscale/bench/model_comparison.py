@@ -89,7 +89,7 @@ def compare_models(
         raise ValueError(f"models must have different names, got {', '.join(names)}")
     for model in models:
         find_model(model).config()  # raises before the first model is measured
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     guidances: list[float | None] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
@@ -100,10 +100,12 @@ def compare_models(
         if not report:
             continue
         shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
-        rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
-    if not rows:
+        measured.append({"mean": report["mean"], "deviation": report["deviation"]})
+    if not measured:
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
+    about = map(facts, models, pipelines, guidances)
+    rows = [row | figures for row, figures in zip(about, measured, strict=True)]
     seconds = time_in_turn(pipelines, guidances, config, progress)
     save_image(side_by_side(pipelines, guidances), Path(config.out) / "samples.png")
     titles = [row["title"] for row in rows]
@@ -129,9 +131,8 @@ def best_guidance(
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 
-def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
+def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
-    pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
@@ -217,10 +218,8 @@ def plot_comparison(report: dict[str, Any], path: Path) -> None:
             for axes, value in zip(panels, across, strict=True):
                 axes.errorbar(value, frechet, deviation, marker="o", label=row["title"])
         for axes, name in zip(panels, (f"seconds per image, batch {batch}", "GFLOP per image"), strict=True):
-            axes.set_xscale("log")
+            axes.set(xscale="log", xlabel=name, ylabel="Frechet distance")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_xlabel(name)
-            axes.set_ylabel("Frechet distance")
         panels[1].legend(fontsize="small")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.following import tell_next
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import write_results
 from nextscale.config import PRECISIONS
 from nextscale.files import complete_folder
@@ -17,7 +17,7 @@ FORMATS = ("folder", "official")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions(SetsSampling):
+class ConvertOptions(SetsSampling, ResultsFile):
     """Settings of `nextscale convert`."""
 
     out: str
@@ -34,8 +34,6 @@ class ConvertOptions(SetsSampling):
     "Generation default to write: top-p, 0 is off [default: the model's]"
     steps: int | None = None
     "Generation default to write: steps of masked prediction and diffusion, 0 is the model's own [default: the model's]"
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import counted, named, write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
@@ -29,7 +29,7 @@ MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(SamplingFlags, EditConfig):
+class EditOptions(SamplingFlags, EditConfig, ResultsFile):
     """Settings that all edits share."""
 
     model: str = "demo"
@@ -44,8 +44,6 @@ class EditOptions(SamplingFlags, EditConfig):
     "Variations; variation i has seed + i and class i mod n."
     seed: int = 0
     "Seed of the first variation."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.settings import SamplingFlags
@@ -25,7 +25,7 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(SamplingFlags):
+class GenerateOptions(SamplingFlags, ResultsFile):
     """Settings of `nextscale generate`."""
 
     model: str = "demo"
@@ -54,8 +54,6 @@ class GenerateOptions(SamplingFlags):
     "Who scores candidates: likelihood or likelihood-ratio (the model), a torchvision classifier, or the file of one."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "candidates", "keep")

@@ -57,6 +57,14 @@ ConfigFile = Annotated[str, Parameter(help="YAML or JSON file with settings; fla
 Json = Annotated[str, Parameter(help="File for the results.", **FILE)]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResultsFile:
+    """A file for what a command found or made."""
+
+    json: str = ""
+    "File for the results."
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One setting of a config: its place in nested dataclasses, its type, help and default."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest, write_results
 from nextscale.settings import Computing
 
@@ -27,7 +27,7 @@ GRID_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions(Computing):
+class ReconstructOptions(Computing, ResultsFile):
     """Settings of `nextscale reconstruct`."""
 
     model: str = "demo"
@@ -38,8 +38,6 @@ class ReconstructOptions(Computing):
     "Write a strip per image: the original, then the picture after each scale."
     precision: str = "auto"
     "Decoder precision: auto, fp32, bf16, fp16."
-    json: str = ""
-    "File for the results."
 
 
 @accepts(ReconstructOptions, first=("model", "scales", "out"))

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.following import tell_next
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.settings import Computing, DataColumns
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions(DataColumns, Computing):
+class TokenizeOptions(DataColumns, Computing, ResultsFile):
     """Settings of `nextscale tokenize`."""
 
     data: str
@@ -39,8 +39,6 @@ class TokenizeOptions(DataColumns, Computing):
     "Unreadable images tolerated."
     resume: bool = False
     "Continue an interrupted run; does nothing where it is complete."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "views", "batch_size", "enlarge")

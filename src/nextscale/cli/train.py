@@ -111,13 +111,7 @@ def training_command(
 
     @accepts(config_class, first=MAIN, hidden=hidden, defaults={"out": f"out/runs/{kind}"})
     def command(
-        run: RunName = "",
-        /,
-        *,
-        preset: Any = AUTO,
-        config: ConfigFile = "",
-        resume: Resume = False,
-        given: Any = None,
+        run: RunName = "", /, *, preset: Any = AUTO, config: ConfigFile = "", resume: Resume = False, given: Any = None
     ) -> None:
         presets = {name: {"model": essential(model)} | recipes.get(name, {}) for name, model in models.items()}
         start = find_start(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)

@@ -38,12 +38,7 @@ STRIPS = 8
 
 @torch.no_grad()
 def measure_tokenizer(
-    model: VQVAE,
-    images: ImageSource,
-    config: TokenizerTraining,
-    dtype: torch.dtype,
-    *,
-    announce: Announce = silent,
+    model: VQVAE, images: ImageSource, config: TokenizerTraining, dtype: torch.dtype, *, announce: Announce = silent
 ) -> tuple[dict[str, Any], Tensor]:
     """PSNR, PSNR after each scale and codebook usage of images that are spread evenly, and strips to look at.
 
