@@ -30,7 +30,7 @@ LAYERS = (
     ("checkpoint", "official", "official_files"),
     ("catalogue",),
     ("editing",),
-    ("results", "pipeline"),
+    ("results", "pipeline", "settings"),
     ("evaluation",),
     ("bench",),
     ("training",),

@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from operator import index
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -132,26 +132,24 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 def require_at_least(config: Any, least: int, *names: str) -> None:
     """Raises ValueError naming the first of these settings that is below `least` or not finite."""
-    for name in names:
-        value = getattr(config, name)
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    _require(config, names, lambda value: least <= value < math.inf, f"at least {least}")
 
 
 def require_above_zero(config: Any, *names: str) -> None:
     """Raises ValueError naming the first of these settings that is not a finite number above 0."""
-    for name in names:
-        value = getattr(config, name)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a number above 0, got {value}")
+    _require(config, names, lambda value: 0 < value < math.inf, "a number above 0")
 
 
 def require_share(config: Any, *names: str) -> None:
     """Raises ValueError naming the first of these settings that is below 0 or not below 1."""
+    _require(config, names, lambda value: 0 <= value < 1, "at least 0 and below 1")
+
+
+def _require(config: Any, names: Iterable[str], holds: Callable[[Any], bool], words: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+        if not holds(value):
+            raise ValueError(f"{name} must be {words}, got {value}")
 
 
 def require_seed(seed: int, *, count: int = 1, name: str = "seed") -> None:

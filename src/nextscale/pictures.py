@@ -50,6 +50,12 @@ def to_images(batch: Tensor) -> list[Image.Image]:
     return [Image.fromarray(pixels) for pixels in to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()]
 
 
+def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB, (..., 3, H, W) in [-1, 1] -> (...)."""
+    error = (images.float() - reconstructions.float()).square().flatten(-3).mean(dim=-1)
+    return 10 * (4 / error.clamp_min(1e-10)).log10()
+
+
 def grid(images: Sequence[Image.Image], *, columns: int | None = None, gap: int = 2) -> Image.Image:
     """Images of one size in rows on white; about as many rows as columns unless `columns` is given."""
     columns = columns or math.ceil(math.sqrt(len(images)))

@@ -13,8 +13,9 @@ from nextscale.checkpoint import ModelConfig, fingerprint, load_tokenizer, load_
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig
 from nextscale.errors import TrainingDiverged
-from nextscale.training import heldout as heldout_module
-from nextscale.training.heldout import class_places, measure_transformer
+from nextscale.training import stage2 as stage2_module
+from nextscale.training.heldout import class_places, heldout_batches, measure_transformer
+from nextscale.training.images import spread
 from nextscale.training.run import RunFolder
 from nextscale.training.stage1 import train_tokenizer
 from nextscale.training.stage2 import train_transformer
@@ -235,14 +236,14 @@ def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make,
         shutil.copytree(data / name, part / name)
     seen: list[list[int]] = []
 
-    def record(_: object, __: object, classes: torch.Tensor) -> dict[str, torch.Tensor]:
+    def record(_: object, classes: torch.Tensor) -> dict[str, torch.Tensor]:
         seen.append(classes.tolist())
         return {"loss": torch.zeros(())}
 
     config, places = stage2_config(data, tokenizer_folder, tmp_path / "x"), class_places(("green", "red"), NAMES, "")
     tokenizer, source = load_tokenizer(tokenizer_folder), open_source(part)
-    options = {"size": (16, 16), "unconditional": 3, "places": places, "device": torch.device("cpu")}
-    measure_transformer(torch.nn.Identity(), record, source, config, tokenizer, dtype=torch.float32, **options)
+    chosen = spread(len(source), config.heldout_images)
+    measure_transformer(record, heldout_batches(source, tokenizer, (16, 16), chosen, torch.float32), config, places)
     assert seen == [[1] * 4 + [2] * 4, [3] * 8], "eight of sixteen, evenly spread"
     assert class_places((), NAMES, "") is None and class_places(NAMES, NAMES, "") is None
     (part / "red").rename(part / "purple")
@@ -258,7 +259,7 @@ def test_measuring_can_be_stopped_and_is_made_up_for(
     whole, parts = (stage2_config(data, tokenizer_folder, tmp_path / name) for name in ("whole", "parts"))
     train_transformer(whole)
     with monkeypatch.context() as patch:
-        stop_while(patch, heldout_module, "heldout_batches", 2)
+        stop_while(patch, stage2_module, "heldout_batches", 2)
         with pytest.raises(KeyboardInterrupt):
             train_transformer(parts)
     assert RunFolder(tmp_path / "parts").is_behind(12), "the model is that of step 6"

@@ -99,9 +99,13 @@ def test_processes_share_the_shards(tmp_path: Path, image_folder: Make) -> None:
     alone = open_tokens(write_tokens(tokenizer, source, tmp_path / "alone", described, shard_images=5))
     barrier, copies = threading.Barrier(2, timeout=60), [make_tokenizer(), make_tokenizer()]
 
+    class Threads(Processes):
+        def wait(self) -> None:
+            barrier.wait()
+
     def work(rank: int) -> Path:
-        shared: dict[str, Any] = {"processes": Processes(rank, 2, rank), "wait": barrier.wait}
-        return write_tokens(copies[rank], source, tmp_path / "shared", described, shard_images=5, **shared)
+        shared = {"shard_images": 5, "processes": Threads(rank, 2, rank)}
+        return write_tokens(copies[rank], source, tmp_path / "shared", described, **shared)
 
     with ThreadPoolExecutor(2) as pool:
         folders = list(pool.map(work, range(2)))

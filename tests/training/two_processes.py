@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from nextscale.runtime import launched_processes
-from nextscale.training.parallel import wait_for_all
 from nextscale.training.stage1 import train_tokenizer
 from nextscale.training.stage2 import train_transformer
 from toys import transformer_config
@@ -28,7 +27,7 @@ def train_and_continue(data: Path, tokenizer: Path, out: Path, parallel: str) ->
         shutil.copytree(out / "two", out / "again")
         newest = sorted((out / "again" / "checkpoints").iterdir())[-1]
         (shutil.rmtree if newest.is_dir() else Path.unlink)(newest)
-    wait_for_all()
+    launched_processes().wait()
     train_transformer(replace(config, out=str(out / "again")), resume=True)
 
 

@@ -6,11 +6,15 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from nextscale.config import require_at_least, require_seed
-from nextscale.evaluation.config import DataColumns, GenerationEvaluation
+from nextscale.evaluation.config import GenerationEvaluation
+from nextscale.settings import Computing, DataColumns
+
+REPORT = {"models", "published", "floor", "sets", "count", "features"}
+"""What a report of `nextscale compare` has at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelComparison(DataColumns):
+class ModelComparison(DataColumns, Computing):
     """Settings of `nextscale compare`."""
 
     data: str = ""
@@ -35,10 +39,6 @@ class ModelComparison(DataColumns):
     "Batch sizes whose seconds per image are measured."
     rounds: int = 3
     "Rounds of each; all models in turn, medians are reported."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 64
     "Images at once in the evaluation."
 

@@ -89,7 +89,7 @@ def compare_models(
         raise ValueError(f"models must have different names, got {', '.join(names)}")
     for model in models:
         find_model(model).config()  # raises before the first model is measured
-    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, Any]] = []
     guidances: list[float | None] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
@@ -100,11 +100,13 @@ def compare_models(
         if not report:
             continue
         shared = {part: report[part] for part in ("count", "features", "reference", "classes", "floor")}
-        rows.append(facts(model, config, guidances[-1]) | {"mean": report["mean"], "deviation": report["deviation"]})
-    if not rows:
+        measured.append({"mean": report["mean"], "deviation": report["deviation"]})
+    if not measured:
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
-    seconds = time_in_turn(pipelines, guidances, config.time_batches, config.rounds, progress)
+    about = map(facts, models, pipelines, guidances)
+    rows = [row | figures for row, figures in zip(about, measured, strict=True)]
+    seconds = time_in_turn(pipelines, guidances, config, progress)
     save_image(side_by_side(pipelines, guidances), Path(config.out) / "samples.png")
     titles = [row["title"] for row in rows]
     for row, times in zip(rows, seconds, strict=True):
@@ -115,10 +117,7 @@ def compare_models(
 
 
 def best_guidance(
-    evaluation: GenerationEvaluation,
-    config: ModelComparison,
-    processes: Processes,
-    progress: Announce,
+    evaluation: GenerationEvaluation, config: ModelComparison, processes: Processes, progress: Announce
 ) -> float | None:
     """The guidance at which a model is compared: the best of those to try, or None for its own."""
     if not config.guidances:
@@ -132,14 +131,13 @@ def best_guidance(
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 
-def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
+def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
-    pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
-    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer and pipeline.tokenizer.config
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
-    bits = tokens * math.log2(tokenizer.codebook_size) if tokenizer and family.predicts_tokens else None
+    bits = tokens * math.log2(tokenizer.codebook_size) if family.predicts_tokens else None
     return {
         "model": model,
         "kind": family.kind,
@@ -186,13 +184,10 @@ def images_seen(model: str) -> int | None:
 
 
 def time_in_turn(
-    pipelines: Sequence[VARPipeline],
-    guidances: Sequence[float | None],
-    batches: Sequence[int],
-    rounds: int,
-    progress: Announce,
+    pipelines: Sequence[VARPipeline], guidances: Sequence[float | None], config: ModelComparison, progress: Announce
 ) -> list[dict[str, float]]:
     """Seconds per image by batch size, decoding included: medians over rounds in which all models take turns."""
+    batches, rounds = config.time_batches, config.rounds
     taken: list[dict[int, list[float]]] = [{batch: [] for batch in batches} for _ in pipelines]
     advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
     done = 0
@@ -223,10 +218,8 @@ def plot_comparison(report: dict[str, Any], path: Path) -> None:
             for axes, value in zip(panels, across, strict=True):
                 axes.errorbar(value, frechet, deviation, marker="o", label=row["title"])
         for axes, name in zip(panels, (f"seconds per image, batch {batch}", "GFLOP per image"), strict=True):
-            axes.set_xscale("log")
+            axes.set(xscale="log", xlabel=name, ylabel="Frechet distance")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_xlabel(name)
-            axes.set_ylabel("Frechet distance")
         panels[1].legend(fontsize="small")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
+from nextscale.cli.generate import load_pipeline
+from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.outputs import at_work, write_results
 from nextscale.cli.tables import print_table, show_table
 from nextscale.config import read_json, require_at_least
-from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from nextscale.bench.speed import GenerationSpeed
@@ -75,12 +77,9 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
 def bench_model(options: BenchOptions) -> None:
     """Measure one model, show it, and write what was asked for."""
     from nextscale.bench.speed import measure_speed, plot_speed
-    from nextscale.pipeline import VARPipeline
     from nextscale.progress import Progress
-    from nextscale.runtime import retain_freed_memory
 
-    pipeline = VARPipeline.from_pretrained(options.model, device=options.device, dtype=options.precision)
-    retain_freed_memory()  # not before: what loading frees should go back
+    pipeline = load_pipeline(options.model, options.device, options.precision)
     if options.compile:
         pipeline.compile()
     chosen = options.sampling()
@@ -90,9 +89,8 @@ def bench_model(options: BenchOptions) -> None:
     finally:
         progress.close()
     show_speeds(pipeline, options.model, speeds)
-    if options.json:
-        facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
-        write_json(Path(options.json), facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
+    facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
+    write_results(options.json, facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
     if options.plot:
         plot_speed(pipeline.schedule, speeds, Path(options.plot))
 
@@ -127,20 +125,17 @@ def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]
 def bench_families(options: BenchOptions) -> None:
     """Measure, show, and write what was asked for. Raises ValueError for unknown names and sizes."""
     from nextscale.bench.full_size import measure_families, measure_growth
-    from nextscale.progress import Stages
-    from nextscale.runtime import resolve_device, resolve_generation_dtype, retain_freed_memory
+    from nextscale.runtime import resolve_device, resolve_generation_dtype
 
     device = resolve_device(options.device)
     dtype = resolve_generation_dtype(options.precision, device, parameters=10**9)  # all at the large ones' precision
     names = [name for name in options.entrants.split(",") if name]
     machine: dict[str, Any] = {"device": device, "dtype": dtype}
-    retain_freed_memory()
-    with Stages() as stages:
-        report = measure_families(options.sizes, names, limit=options.limit, progress=stages.start, **machine)
+    with at_work() as progress:
+        report = measure_families(options.sizes, names, limit=options.limit, progress=progress, **machine)
         if options.growth:
-            report["growth"] = measure_growth(progress=stages.start, **machine)
-    if options.json:
-        write_json(Path(options.json), report)
+            report["growth"] = measure_growth(progress=progress, **machine)
+    write_results(options.json, report)
     present_families(options, report)
 
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nextscale.bench.config import ModelComparison
+from nextscale.bench.config import REPORT, ModelComparison
 from nextscale.cli.evaluate import write_report
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.outputs import at_work
 from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.config import read_json
 
@@ -35,20 +36,17 @@ def compare(*models: str, config: ConfigFile = "", given: Any = None) -> None:
     options = settle(CompareCommand, given, file=config)
     if options.report:
         report = read_json(Path(options.report))
-        if not {"models", "published", "floor", "sets", "count", "features"} <= set(report):
+        if not set(report) >= REPORT:
             raise ValueError(f"{options.report}: holds no report of `nextscale compare`")
         show_comparison(report)
         return
     from nextscale.bench.model_comparison import compare_models, plot_comparison
     from nextscale.plots import can_plot
-    from nextscale.progress import Stages
-    from nextscale.runtime import retain_freed_memory
     from nextscale.training.parallel import launched
 
-    retain_freed_memory()
     processes = launched()
-    with Stages(enabled=processes.is_main) as stages:
-        report = compare_models(models, options, processes=processes, progress=stages.start)
+    with at_work(shown=processes.is_main) as progress:
+        report = compare_models(models, options, processes=processes, progress=progress)
     if not processes.is_main:
         return
     write_report(report, options.out, options.json)

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.following import tell_next
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
+from nextscale.cli.outputs import write_results
 from nextscale.config import PRECISIONS
-from nextscale.files import complete_folder, write_json
+from nextscale.files import complete_folder
+from nextscale.settings import SetsSampling
 
 FORMATS = ("folder", "official")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertOptions:
+class ConvertOptions(SetsSampling, ResultsFile):
     """Settings of `nextscale convert`."""
 
     out: str
@@ -32,25 +34,16 @@ class ConvertOptions:
     "Generation default to write: top-p, 0 is off [default: the model's]"
     steps: int | None = None
     "Generation default to write: steps of masked prediction and diffusion, 0 is the model's own [default: the model's]"
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
-        from nextscale.sampling.step import SamplingConfig
-
         if self.to not in FORMATS:
             raise ValueError(f"to {self.to!r} is not known; expected one of {', '.join(FORMATS)}")
         if self.export not in PRECISIONS:
             raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
-        if self.defaults and self.to == "official":
-            raise ValueError(f"the authors' format holds no {next(iter(self.defaults))}; write --to folder")
-        SamplingConfig(**self.defaults)
-
-    @property
-    def defaults(self) -> dict[str, Any]:
-        """The generation defaults that replace the model's."""
-        values = {name: getattr(self, name) for name in ("guidance", "top_k", "top_p", "steps")}
-        return {name: value for name, value in values.items() if value is not None}
+        if self.to == "official":
+            for name in self.sampling():
+                raise ValueError(f"the authors' format holds no {name}; write --to folder")
+        self.sampling()  # raises
 
 
 @accepts(ConvertOptions, first=("out", "to", "export"))
@@ -71,7 +64,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.runtime import DTYPES
 
     stored, dtype = find_model(model), DTYPES[options.export]
-    described = replace(stored.config(), **options.defaults)
+    described = replace(stored.config(), **options.sampling())
     transformer = None if described.kind == "tokenizer" else stored.transformer()
     tokenizer = stored.tokenizer()
     out = Path(options.out)
@@ -83,8 +76,7 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
                 raise ValueError(f"model {model}: the authors' format holds next-scale models only")
             save_official(partial, tokenizer, transformer, dtype)
     files = {str(path.relative_to(out)): path.stat().st_size for path in sorted(out.rglob("*")) if path.is_file()}
-    if options.json:
-        write_json(Path(options.json), {"out": options.out, "files": files})
+    write_results(options.json, {"out": options.out, "files": files})
     for name, size in files.items():
         print(f"{out / name}  {size / 1e6:.1f} MB" if size >= 1e5 else f"{out / name}  {size / 1e3:.1f} kB")
     written = out if options.to == "folder" else next((out / name for name in files if name.startswith("var")), None)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
-from nextscale.cli.outputs import counted, named
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
+from nextscale.cli.outputs import counted, named, write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
-from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(SamplingFlags, EditConfig):
+class EditOptions(SamplingFlags, EditConfig, ResultsFile):
     """Settings that all edits share."""
 
     model: str = "demo"
@@ -44,8 +44,6 @@ class EditOptions(SamplingFlags, EditConfig):
     "Variations; variation i has seed + i and class i mod n."
     seed: int = 0
     "Seed of the first variation."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -211,8 +209,7 @@ def write(result: Generation, options: EditOptions, pipeline: VARPipeline, facts
         name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
         score = {} if result.scores is None else {"score": result.scores[number]}
         entries.append({"file": str(path), "class": name, "seed": seed} | score)
-    if options.json:
-        write_json(Path(options.json), facts | {"model": options.model, "images": entries})
+    write_results(options.json, facts | {"model": options.model, "images": entries})
     names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
     print(f"{counted(len(entries), 'image')} ({names}): {', '.join(entry['file'] for entry in entries)}")
     if len(entries) > 1:

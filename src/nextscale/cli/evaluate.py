@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.outputs import at_work, write_results
 from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.errors import require
 from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
@@ -38,17 +39,14 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.evaluation.generation import evaluate_generation
     from nextscale.evaluation.sweep import plot_sweep, sweep_generation
     from nextscale.plots import require_plots
-    from nextscale.progress import Stages
-    from nextscale.runtime import retain_freed_memory
     from nextscale.training.parallel import launched
 
     plot = Path(options.out) / "sweep.png"
     if options.sweep:
         require_plots(str(plot))
-    retain_freed_memory()
     processes = launched()
-    with Stages(enabled=processes.is_main) as stages:
-        engine = {"processes": processes, "progress": stages.start}
+    with at_work(shown=processes.is_main) as progress:
+        engine = {"processes": processes, "progress": progress}
         if options.sweep:
             report = sweep_generation(options, options.guidances, options.top_ps, **engine)
         else:
@@ -79,12 +77,9 @@ def reconstruction(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.evaluation.reconstruction import evaluate_reconstruction, plot_reconstruction
     from nextscale.pictures import grid, save_image, to_images
     from nextscale.plots import can_plot
-    from nextscale.progress import Stages
-    from nextscale.runtime import retain_freed_memory
 
-    retain_freed_memory()
-    with Stages() as stages:
-        report, strips = evaluate_reconstruction(options, progress=stages.start)
+    with at_work() as progress:
+        report, strips = evaluate_reconstruction(options, progress=progress)
     save_image(grid(to_images(strips.flatten(0, 1)), columns=strips.shape[1]), Path(options.out) / "strips.png")
     if can_plot():
         plot_reconstruction(report, Path(options.out) / "scales.png")
@@ -107,12 +102,9 @@ def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     """Measure how well a transformer predicts the tokens of held-out images."""
     options = settle(LikelihoodCommand, given, file=config)
     from nextscale.evaluation.likelihood import evaluate_likelihood
-    from nextscale.progress import Stages
-    from nextscale.runtime import retain_freed_memory
 
-    retain_freed_memory()
-    with Stages() as stages:
-        report = evaluate_likelihood(options, progress=stages.start)
+    with at_work() as progress:
+        report = evaluate_likelihood(options, progress=progress)
     show_likelihood(report)
     write_report(report, options.out, options.json)
 
@@ -123,8 +115,8 @@ def write_report(report: dict[str, Any], out: str, file: str) -> None:
         json.dumps(report, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"the report is not written: one of its figures is not finite ({error})") from error
-    for path in (Path(out) / "report.json", *([Path(file)] if file else [])):
-        write_json(path, report)
+    write_json(Path(out) / "report.json", report)
+    write_results(file, report)
 
 
 def show_generation(report: dict[str, Any]) -> None:

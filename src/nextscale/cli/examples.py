@@ -43,10 +43,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate reconstruction": ("--data my-images --model out/runs/tokenizer --count 1000",),
     "evaluate likelihood": ("--data held-out-images --model out/runs/var",),
-    "compare": (
-        "out/runs/var out/runs/raster --data my-images",
-        "--report out/compare/report.json",
-    ),
+    "compare": ("out/runs/var out/runs/raster --data my-images", "--report out/compare/report.json"),
     "scaling run": ("--tokenizer out/runs/tokenizer --data out/tokens --heldout out/held-out-tokens --depths 1,2,3,4",),
     "scaling fit": ("out/scaling", "docs/results/scaling.json --json out/laws.json"),
     "scaling plot": ("out/scaling --out out/laws.png",),

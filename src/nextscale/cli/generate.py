@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nextscale.cli.options import ConfigFile, SamplingFlags, accepts, settle
-from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
+from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.files import write_json
+from nextscale.settings import SamplingFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,7 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(SamplingFlags):
+class GenerateOptions(SamplingFlags, ResultsFile):
     """Settings of `nextscale generate`."""
 
     model: str = "demo"
@@ -54,8 +54,6 @@ class GenerateOptions(SamplingFlags):
     "Who scores candidates: likelihood or likelihood-ratio (the model), a torchvision classifier, or the file of one."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "candidates", "keep")
@@ -156,9 +154,8 @@ def write_batch(
 
 def report(pipeline: VARPipeline, options: GenerateOptions, entries: list[dict[str, Any]], seconds: float) -> None:
     """Write the JSON asked for, and say what was made."""
-    if options.json:
-        facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
-        write_json(Path(options.json), {"out": options.out} | facts | {"images": entries})
+    facts = {"precision": pipeline.precision, "device": str(pipeline.device), "seconds": round(seconds, 3)}
+    write_results(options.json, {"out": options.out} | facts | {"images": entries})
     if entries[0].get("about"):
         print(entries[0]["about"])
     how = f"{pipeline.precision} on {pipeline.device}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import Json
+from nextscale.cli.outputs import write_results
 from nextscale.cli.tables import print_table
-from nextscale.files import write_json
 
 MANY = 64
 """Lists longer than this are not printed whole; --json holds them all."""
@@ -22,8 +21,7 @@ def info(model: str = "demo", *, json: Json = "") -> None:
         demo, demo-raster, a model, run or tokenizer folder, or a hub id.
     """
     values = describe(model)
-    if json:
-        write_json(Path(json), values)
+    write_results(json, values)
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)

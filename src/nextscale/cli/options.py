@@ -58,28 +58,11 @@ Json = Annotated[str, Parameter(help="File for the results.", **FILE)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SamplingFlags:
-    """Settings that all commands that generate have: how tokens are drawn, and on what."""
+class ResultsFile:
+    """A file for what a command found or made."""
 
-    guidance: float | None = None
-    "Classifier-free guidance at the last scale, ramping up from 0; 0 is off [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-
-    def sampling(self) -> dict[str, Any]:
-        """The sampler's settings that flags set; the model has the others. Raises ValueError for one out of range."""
-        from nextscale.sampling.next_scale import SamplingConfig
-
-        names = [field.name for field in dataclasses.fields(SamplingConfig)]
-        chosen = {name: getattr(self, name) for name in names if getattr(self, name, None) is not None}
-        SamplingConfig(**chosen)
-        return chosen
+    json: str = ""
+    "File for the results."
 
 
 @dataclasses.dataclass(frozen=True)

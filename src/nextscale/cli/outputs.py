@@ -1,4 +1,4 @@
-"""Folders of results, in which pictures, grid and manifest always agree."""
+"""Progress of a command, and its results: a JSON file, and folders whose pictures, grid and manifest always agree."""
 
 from __future__ import annotations
 
@@ -9,9 +9,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nextscale.files import complete_folder
+from nextscale.data.folders import GRID, MANIFEST
+from nextscale.files import complete_folder, write_json
+from nextscale.progress import Announce, Stages
 
-GRID, MANIFEST = "grid.png", "manifest.jsonl"
+
+@contextmanager
+def at_work(*, shown: bool = True) -> Iterator[Announce]:
+    """For the long part of a command: it keeps freed memory from here on, and announces its stages if `shown`."""
+    from nextscale.runtime import retain_freed_memory
+
+    retain_freed_memory()
+    with Stages(enabled=shown) as stages:
+        yield stages.start
+
+
+def write_results(file: str, values: Any) -> None:
+    """Write the file that `--json` names, if it names one."""
+    if file:
+        write_json(Path(file), values)
 
 
 @contextmanager

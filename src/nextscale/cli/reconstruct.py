@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.options import ConfigFile, accepts, settle
-from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest
-from nextscale.files import write_json
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
+from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest, write_results
+from nextscale.settings import Computing
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,7 +27,7 @@ GRID_IMAGES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructOptions:
+class ReconstructOptions(Computing, ResultsFile):
     """Settings of `nextscale reconstruct`."""
 
     model: str = "demo"
@@ -38,10 +38,6 @@ class ReconstructOptions:
     "Write a strip per image: the original, then the picture after each scale."
     precision: str = "auto"
     "Decoder precision: auto, fp32, bf16, fp16."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
-    json: str = ""
-    "File for the results."
 
 
 @accepts(ReconstructOptions, first=("model", "scales", "out"))
@@ -59,8 +55,7 @@ def reconstruct(*images: Images, config: ConfigFile = "", given: Any = None) -> 
         tokenizer.set_decoder_dtype(resolve_dtype(options.precision, device))
         source = ImageSource(paths, None, ())
         entries, unreadable = write_reconstructions(tokenizer, source, folder, strips=options.scales)
-    if options.json:
-        write_json(Path(options.json), {"out": options.out, "images": entries, "unreadable": unreadable})
+    write_results(options.json, {"out": options.out, "images": entries, "unreadable": unreadable})
     if unreadable:
         files = f"{counted(len(unreadable), 'file')} of {len(paths)}"
         print(f"passed over {files}, not readable as images: {named(unreadable)}")
@@ -128,12 +123,11 @@ def write_reconstructions(
 
 def reconstruct_image(tokenizer: VQVAE, picture: Image) -> tuple[list[Image], list[float]]:
     """The image at the model's size and as it is after each scale, and the PSNR after each scale in dB."""
-    from nextscale.data.decode import center_crop
-    from nextscale.pictures import to_images, to_tensor
-
-    image = to_tensor([center_crop(picture, tokenizer.config.image_size)]).to(tokenizer.device)
     import torch
 
+    from nextscale.data.decode import center_crop
+    from nextscale.pictures import psnr, to_images, to_tensor
+
+    image = to_tensor([center_crop(picture, tokenizer.config.image_size)]).to(tokenizer.device)
     stages = torch.cat(list(tokenizer.decode_scales(tokenizer.encode(image))))  # (K, 3, H, W)
-    error = (stages - image).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
-    return to_images(torch.cat([image, stages])), [round(10 * math.log10(4 / one), 3) for one in error.tolist()]
+    return to_images(torch.cat([image, stages])), [round(one, 3) for one in psnr(image, stages).tolist()]

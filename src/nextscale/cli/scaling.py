@@ -9,10 +9,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, settle, whole_number
+from nextscale.cli.outputs import at_work, write_results
 from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.config import read_json
 from nextscale.errors import require
-from nextscale.files import write_json
 from nextscale.scaling.config import Ablation, ScalingRun
 
 ABLATION_DATA = ("images", "data", "heldout", "tokenizer", "raster_data", "raster_heldout", "raster_tokenizer")
@@ -40,8 +40,8 @@ def run(*, config: ConfigFile = "", given: Any = None) -> None:
 
     retain_freed_memory()
     done = run_depths(options)
-    if options.json and done:
-        write_json(Path(options.json), {"results": read_results(done)})
+    if done:
+        write_results(options.json, {"results": read_results(done)})
     print(f"{len(done)} of {len(options.depths)} depths are done: {options.out}")
 
 
@@ -58,15 +58,11 @@ def ablation(*, config: ConfigFile = "", given: Any = None) -> None:
     """Train and measure the rows of the paper's ablation; one that was stopped continues."""
     options = settle(AblationCommand, given, file=config)
     require("the table of an ablation", "scipy")  # at its end, hours later
-    from nextscale.progress import Stages
-    from nextscale.runtime import retain_freed_memory
     from nextscale.scaling.ablation import run_ablation
 
-    retain_freed_memory()
-    with Stages() as stages:
-        results = run_ablation(options, progress=stages.start)
-    if options.json:
-        write_json(Path(options.json), {"ablation": results})
+    with at_work() as progress:
+        results = run_ablation(options, progress=progress)
+    write_results(options.json, {"ablation": results})
     show_ablation(results)
 
 
@@ -90,8 +86,7 @@ def fit(*results: str, json: Json = "") -> None:
         show_laws(report)
     if rows:
         show_ablation(rows)
-    if json:
-        write_json(Path(json), {"fits": reports} | ({"ablation": summarise(rows)} if rows else {}))
+    write_results(json, {"fits": reports} | ({"ablation": summarise(rows)} if rows else {}))
 
 
 def plot(*results: str, out: Picture = "out/scaling.png") -> None:
@@ -131,8 +126,7 @@ def predict(*results: str, depth: Depth, json: Json = "") -> None:
     for kind, values in predicted.items():
         for name, value in values.items():
             print(f"{kind}-d{depth} {name}: {value['power_law']:.4f} (with a floor {value['above_floor']:.4f})")
-    if json:
-        write_json(Path(json), {"depth": depth, "predicted": predicted})
+    write_results(json, {"depth": depth, "predicted": predicted})
 
 
 def fitted_kinds(files: tuple[str, ...]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:

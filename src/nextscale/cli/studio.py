@@ -8,10 +8,11 @@ from typing import Any
 
 from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.errors import require
+from nextscale.settings import Computing
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudioOptions:
+class StudioOptions(Computing):
     """Settings of `nextscale studio`."""
 
     model: str = "demo"
@@ -26,10 +27,6 @@ class StudioOptions:
     "Port to listen at."
     open: bool = False
     "Open the page in a browser."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:

@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.following import tell_next
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
+from nextscale.cli.outputs import write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.files import write_json
+from nextscale.settings import Computing, DataColumns
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions:
+class TokenizeOptions(DataColumns, Computing, ResultsFile):
     """Settings of `nextscale tokenize`."""
 
     data: str
     "Images: folder, parquet, WebDataset or hub id."
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
     tokenizer: str = "demo"
     "Tokenizer: demo, or a model, run or tokenizer folder."
     out: str = "out/tokens"
@@ -36,16 +33,12 @@ class TokenizeOptions:
     "Seed of the further views."
     precision: str = "auto"
     "Precision of the encoder: auto (bf16 where the processor multiplies it), fp32, bf16. Codes are found in fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 64
     "Images at once."
     limit: int = 100
     "Unreadable images tolerated."
     resume: bool = False
     "Continue an interrupted run; does nothing where it is complete."
-    json: str = ""
-    "File for the results."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "views", "batch_size", "enlarge")
@@ -63,7 +56,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.data.tokens import TokenCacheConfig, open_tokens, recorded_precision
     from nextscale.progress import Progress
     from nextscale.runtime import resolve_device, resolve_training_dtype, retain_freed_memory
-    from nextscale.training.parallel import launched, wait_for_all
+    from nextscale.training.parallel import launched
     from nextscale.training.tokens import write_tokens
 
     retain_freed_memory()
@@ -72,26 +65,16 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
     dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_tokenizer(options.tokenizer).to(device)
-    source = open_source(options.data, label_column=options.label_column, image_column=options.image_column)
+    source = open_source(options.data, **options.columns)
     if processes.is_main:
         print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)
     shared = {name: getattr(options, name) for name in ("data", "views", "enlarge", "flip", "seed")}
     about = TokenCacheConfig(scales=tokenizer.config.scales, codebook_size=tokenizer.config.codebook_size, **shared)
+    how: dict[str, Any] = {name: getattr(options, name) for name in ("resume", "batch_size", "limit")}
+    how |= {"dtype": dtype, "advance": progress.advance, "processes": processes}
     try:
-        folder = write_tokens(
-            tokenizer,
-            source,
-            out,
-            about,
-            resume=options.resume,
-            batch_size=options.batch_size,
-            dtype=dtype,
-            limit=options.limit,
-            advance=progress.advance,
-            processes=processes,
-            wait=wait_for_all,
-        )
+        folder = write_tokens(tokenizer, source, out, about, **how)
     except KeyboardInterrupt:
         if out.is_dir():
             tell_next("tokenize", *flags_of(replace(options, resume=True)), word="continue with")
@@ -101,8 +84,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     made = open_tokens(folder).config
     if not processes.is_main:
         return
-    if options.json:
-        write_json(Path(options.json), {"out": str(folder), **to_dict(made)})
+    write_results(options.json, {"out": str(folder), **to_dict(made)})
     views = f"{made.views} view(s) of {tokenizer.schedule.length} tokens"
     print(f"{made.images} images, {views}{', in ' + made.precision if made.precision else ''}: {folder}")
     sizes = set(made.scales)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from nextscale.cli.following import tell_next
 from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
 from nextscale.config import essential, named
-from nextscale.families.config import TITLES, family_presets, transformer_recipes
+from nextscale.families.config import family_presets, transformer_recipes
 from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 
@@ -102,93 +102,63 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def preset_flag(presets: Iterable[str]) -> Parameter:
-    """The --preset flag in the help."""
-    text = f"Architecture: {', '.join(presets)}; auto fits size and steps to the data and an evening's computing."
-    return Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
+def training_command(
+    kind: str, config_class: type[Training], models: dict[str, Any], recipes: dict[str, Any], hidden: tuple[str, ...]
+) -> Callable[..., None]:
+    """The command that trains a tokenizer, or one kind of model on tokens or on images tokenised on the way."""
+    text = f"Architecture: {', '.join(models)}; auto fits size and steps to the data and an evening's computing."
+    flag = Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
 
-
-@accepts(TokenizerTraining, first=MAIN, defaults={"out": "out/runs/tokenizer"})
-def train_tokenizer_command(
-    run: RunName = "",
-    /,
-    *,
-    preset: Annotated[str, preset_flag(tokenizer_presets())] = AUTO,
-    config: ConfigFile = "",
-    resume: Resume = False,
-    given: Any = None,
-) -> None:
-    """Stage 1: train the multi-scale VQVAE on images."""
-    from nextscale.data.source import open_source
-    from nextscale.runtime import resolve_device
-    from nextscale.training.images import columns
-    from nextscale.training.stage1 import train_tokenizer
-    from nextscale.training.suggest import suggest_tokenizer
-
-    presets = {
-        name: {"model": essential(model)} | tokenizer_recipes().get(name, {})
-        for name, model in tokenizer_presets().items()
-    }
-    start = find_start("tokenizer", run, given, config=config, resume=resume, preset=preset, presets=presets)
-
-    def suggest(known: TokenizerTraining) -> Suggestion:
-        return suggest_tokenizer(open_source(known.data, **columns(known)), resolve_device(known.device).type)
-
-    settings = choose_settings(start, TokenizerTraining, suggest)
-    run_training(start, settings, train_tokenizer)
-    tokens = f"{settings.out.rstrip('/')}-tokens"
-    print_result(settings.out, "tokenize", "--tokenizer", settings.out, "--data", settings.data, "--out", tokens)
-
-
-def transformer_command(kind: str) -> Callable[..., None]:
-    """The command that trains one kind of model on tokens, or on images tokenised on the way."""
-    config_class, title = training_settings(kind), TITLES[kind]
-    recipes = transformer_recipes() if kind == "var" else {}
-    flag = preset_flag(family_presets(kind))
-
-    @accepts(config_class, first=MAIN, hidden=DERIVED, defaults={"out": f"out/runs/{kind}"})
+    @accepts(config_class, first=MAIN, hidden=hidden, defaults={"out": f"out/runs/{kind}"})
     def command(
-        run: RunName = "",
-        /,
-        *,
-        preset: Any = AUTO,
-        config: ConfigFile = "",
-        resume: Resume = False,
-        given: Any = None,
+        run: RunName = "", /, *, preset: Any = AUTO, config: ConfigFile = "", resume: Resume = False, given: Any = None
     ) -> None:
-        from nextscale.catalogue import find_tokenizer
-        from nextscale.runtime import resolve_device
-        from nextscale.training.images import open_indexed
-        from nextscale.training.stage2 import train_transformer
-        from nextscale.training.suggest import suggest_transformer
-
-        presets = {
-            name: {"model": essential(model)} | recipes.get(name, {}) for name, model in family_presets(kind).items()
-        }
+        presets = {name: {"model": essential(model)} | recipes.get(name, {}) for name, model in models.items()}
         start = find_start(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
+        settings = choose_settings(start, config_class)
+        run_training(start, settings)
+        following = ["generate", "--model", settings.out]
+        if isinstance(settings, TokenizerTraining):
+            following = ["tokenize", "--tokenizer", settings.out, "--data", settings.data]
+            following += ["--out", f"{settings.out.rstrip('/')}-tokens"]
+        print_result(settings.out, *following)
 
-        def suggest(known: TransformerTraining) -> Suggestion:
-            tokenizer = find_tokenizer(known.tokenizer).config
-            count = len(open_indexed(known.data, known))
-            return suggest_transformer(count, kind, tokenizer, resolve_device(known.device).type)
-
-        settings = choose_settings(start, config_class, suggest)
-        run_training(start, settings, train_transformer)
-        print_result(settings.out, "generate", "--model", settings.out)
-
-    command.__doc__ = f"Stage 2: train a model of {title} on tokens, or on images tokenised on the way."
     # Annotations are looked up by name in the module, which does not know the local flag.
     named_types = {"run": RunName, "preset": Annotated[str, flag], "config": ConfigFile, "resume": Resume}
     command.__annotations__ |= named_types
     return command
 
 
-train_var_command, train_raster_command, train_rq_command, train_maskgit_command, train_dit_command = (
-    transformer_command(kind) for kind in ("var", "raster", "rq", "maskgit", "dit")
+def transformer_command(kind: str) -> Callable[..., None]:
+    """The command of a kind of stage-2 model."""
+    recipes = transformer_recipes() if kind == "var" else {}
+    return training_command(kind, training_settings(kind), family_presets(kind), recipes, DERIVED)
+
+
+train_tokenizer_command = training_command(
+    "tokenizer", TokenizerTraining, tokenizer_presets(), tokenizer_recipes(), hidden=()
+)
+train_var_command, train_raster_command, train_rq_command, train_maskgit_command, train_dit_command = map(
+    transformer_command, ("var", "raster", "rq", "maskgit", "dit")
 )
 
 
-def choose_settings(start: Start, kind: type[Training], suggest: Callable[[Training], Suggestion]) -> Training:
+def suggest(kind: str, known: LoopConfig) -> Suggestion:
+    """Settings that fit the data."""
+    from nextscale.catalogue import find_tokenizer
+    from nextscale.data.source import open_source
+    from nextscale.runtime import resolve_device
+    from nextscale.training.images import open_indexed
+    from nextscale.training.suggest import suggest_tokenizer, suggest_transformer
+
+    device = resolve_device(known.device).type
+    if not isinstance(known, TransformerTraining):
+        return suggest_tokenizer(open_source(known.data, **known.columns), device)
+    tokenizer = find_tokenizer(known.tokenizer).config
+    return suggest_transformer(len(open_indexed(known.data, known)), kind, tokenizer, device)
+
+
+def choose_settings(start: Start, kind: type[Training]) -> Training:
     """The settings of a run: as recorded, of a preset, or suggested from the data where they are not named.
 
     Raises ValueError for a stream without a preset: a suggestion needs all of the data.
@@ -201,18 +171,21 @@ def choose_settings(start: Start, kind: type[Training], suggest: Callable[[Train
         return known
     if known.stream:
         raise ValueError("a stream cannot be looked at beforehand: name a --preset")
-    suggestion = suggest(known).without(start.named)
+    suggestion = suggest(start.command, known).without(start.named)
     if suggestion.flags and launched_processes().is_main:
         print(f"{suggestion.reason} (flags override)")
     return start.settings(kind, suggestion.settings)
 
 
-def run_training(start: Start, config: LoopConfig, train: Callable[..., Path]) -> None:
+def run_training(start: Start, config: LoopConfig) -> None:
     """Train; says how the run continues where it is stopped."""
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.run import read_record
+    from nextscale.training.stage1 import train_tokenizer
+    from nextscale.training.stage2 import train_transformer
 
     retain_freed_memory()
+    train: Callable[..., Path] = train_tokenizer if start.command == "tokenizer" else train_transformer
     try:
         train(config, resume=start.resume)
     except KeyboardInterrupt:

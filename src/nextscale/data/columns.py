@@ -189,8 +189,6 @@ class Classes:
     def id(self, value: Any, *, row: int | str, column: str) -> int:
         """Class id of a value of the label column. Raises ValueError naming the row."""
         label = plain_label(value, row=row, column=column)
-        if label is None:
-            raise ValueError(f"{named(row)} has no label in {column}; {WITHOUT}")
         if self.ids is None:
             place = number_of(label)
         else:
@@ -205,8 +203,8 @@ def named(row: int | str) -> str:
     return f"row {row}" if isinstance(row, int) else row
 
 
-def plain_label(value: Any, *, row: int | str, column: str) -> Label | None:
-    """A cell of a label column as a number or text; None for a missing label. Raises ValueError for other types."""
+def plain_label(value: Any, *, row: int | str, column: str) -> Label:
+    """A cell of a label column as a number or text. Raises ValueError where it is missing or of another type."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", errors="replace")
     if isinstance(value, np.generic):
@@ -218,7 +216,7 @@ def plain_label(value: Any, *, row: int | str, column: str) -> Label | None:
         or (isinstance(value, float) and math.isnan(value))
         or (isinstance(value, str) and not value.strip())
     ):
-        return None
+        raise ValueError(f"{named(row)} has no label in {column}; {WITHOUT}")
     if isinstance(value, float) and value.is_integer():
         return int(value)  # tables with missing values hold whole numbers as floats
     if isinstance(value, int | str):
@@ -286,8 +284,6 @@ def classes_of(
     for number, value in enumerate(values):
         row = rows[number] if rows else number
         label = plain_label(value, row=row, column=column)
-        if label is None:
-            raise ValueError(f"{named(row)} has no label in {column}; {WITHOUT}")
         if label not in found and (indices or isinstance(label, int)) and (number_of(label) or 0) < 0:
             raise ValueError(f"{named(row)} has label {label}, expected numbers from 0 ({column}); {WITHOUT}")
         found.setdefault(label, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nextscale.config import require_at_least, require_seed
+from nextscale.settings import Computing, DataColumns, SamplingFlags
 
 PROTOCOLS = {
     name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
@@ -14,22 +15,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataColumns:
-    """Columns of images and labels, in data where they are in doubt."""
-
-    label_column: str = ""
-    "Column of the labels where it is in doubt (in .tar: a suffix, a .json key, folder); none: no classes."
-    image_column: str = ""
-    "Column of the images where it is in doubt; in .tar: their suffix."
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """As `open_source` takes them."""
-        return {"label_column": self.label_column, "image_column": self.image_column}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationEvaluation(DataColumns):
+class GenerationEvaluation(DataColumns, SamplingFlags):
     """Settings of `nextscale evaluate generation`."""
 
     data: str
@@ -54,16 +40,8 @@ class GenerationEvaluation(DataColumns):
     "Published settings: imagenet256 or imagenet512 (50 images per class, guidance 1.5, top-k 900, top-p 0.96)."
     guidance: float | None = None
     "Guidance at the last scale [default: the model's]"
-    top_k: int | None = None
-    "Keep the k most likely tokens; 0 is off [default: the model's]"
-    top_p: float | None = None
-    "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
     smooth: bool = False
     "Soft mixtures of codes."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 64
     "Images at once."
     candidates: int = 1
@@ -92,7 +70,7 @@ class GenerationEvaluation(DataColumns):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconstructionEvaluation(DataColumns):
+class ReconstructionEvaluation(DataColumns, Computing):
     """Settings of `nextscale evaluate reconstruction`."""
 
     data: str
@@ -113,8 +91,6 @@ class ReconstructionEvaluation(DataColumns):
     "File with that network's weights; without it, they are fetched."
     precision: str = "auto"
     "Decoder precision: auto, fp32, bf16, fp16."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 32
     "Images at once."
 
@@ -124,7 +100,7 @@ class ReconstructionEvaluation(DataColumns):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodEvaluation(DataColumns):
+class LikelihoodEvaluation(DataColumns, Computing):
     """Settings of `nextscale evaluate likelihood`."""
 
     data: str
@@ -139,10 +115,6 @@ class LikelihoodEvaluation(DataColumns):
     "Network for nearest class means beside it, such as mobilenet_v2; the means are of other images."
     feature_weights: str = ""
     "File with that network's weights; without it, they are fetched."
-    precision: str = "auto"
-    "auto, fp32, bf16, fp16, int8 (CPU)."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     batch_size: int = 16
     "Images at once."
 

@@ -45,7 +45,7 @@ from nextscale.evaluation.reference import (
     relabelled,
     usable_statistics,
 )
-from nextscale.evaluation.sampled import Draws, claim_folder, draw_features, kept_image, sample_path, shown_numbers
+from nextscale.evaluation.sampled import Draws, claim_folder, draw_features, shown_numbers
 from nextscale.evaluation.statistics import StatisticsOrigin, StoredStatistics, write_statistics
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
@@ -186,42 +186,34 @@ def floor_of(split: RealImages) -> FeatureComparison:
     return compare_features(one, two, class_means=ClassMeans.of(two))
 
 
-def drawn_images(
-    config: GenerationEvaluation,
-    network: Network,
-    processes: Processes,
-    progress: Announce,
-) -> Subject:
+def drawn_images(config: GenerationEvaluation, network: Network, processes: Processes, progress: Announce) -> Subject:
     """Images that a model draws."""
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes, names = pipeline.transformer.config.classes, pipeline.config.class_names
-    sampling = pipeline.sampling(**{name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "smooth")})
+    sampling = pipeline.sampling(**config.sampling())
     rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)
-    draws = Draws(**plan, seed=config.seed, sampling=sampling, rejection=rejection)
-    size = (pipeline.tokenizer or pipeline.transformer).config.image_size
+    draws = Draws(**plan, out=Path(config.out), seed=config.seed, sampling=sampling, rejection=rejection)
+    size = pipeline.tokenizer.config.image_size
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
     if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
-    out = Path(config.out)
 
     def measure() -> Measured:
-        parts = {"weights": pipeline.transformer, "tokenizer": pipeline.tokenizer}
-        about.update({name: identity(part) for name, part in parts.items() if part is not None})
+        about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))
         known = about | plan | {"features": config.features, "network": identity(network), "version": __version__}
         if rejection is not None and isinstance(rejection.judge, ClassifierJudge):
             known |= {"judge_weights": identity(rejection.judge.network)}
         if processes.is_main:
-            claim_folder(out, {name: value for name, value in known.items() if name != "model"})
+            claim_folder(draws.out, {name: value for name, value in known.items() if name != "model"})
         processes.wait()
         advance = progress("drawn", config.count * config.sets)
-        sets = draw_features(pipeline, network, draws, out, processes=processes, advance=advance)
+        sets = draw_features(pipeline, network, draws, processes, advance)
         return Measured(sets, about, shown_numbers(config.count, classes), read)
 
     def read(numbers: Sequence[int]) -> list[Image.Image]:
-        paths = [kept_image(out, 0, number) if draws.keep_images else sample_path(out, number) for number in numbers]
-        return [read_image(path) for path in paths]
+        return [read_image(draws.kept(0, n) if draws.keep_images else draws.sample(n)) for n in numbers]
 
     return Subject(size, names, classes, measure)
 

@@ -21,7 +21,7 @@ from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone
 from nextscale.evaluation.metrics import FeatureStatistics, finite_figure, frechet_distance
 from nextscale.evaluation.reference import balanced_order, real_features
 from nextscale.nn.perceptual import PerceptualDistance
-from nextscale.pictures import to_float, to_uint8
+from nextscale.pictures import psnr, to_float, to_uint8
 from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device, resolve_dtype
@@ -142,12 +142,6 @@ def compared(
             asdict(compare_features(one, split.reference)) for one in (features, split.other)
         )
     return report
-
-
-def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB, (..., 3, H, W) in [-1, 1] -> (...)."""
-    error = (images.float() - reconstructions.float()).square().flatten(-3).mean(dim=-1)
-    return 10 * (4 / error.clamp_min(1e-10)).log10()
 
 
 def structural_similarity(images: Tensor, targets: Tensor) -> Tensor:

@@ -37,11 +37,13 @@ SHARD = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """Which images are drawn: image i of set s has the class i mod n and the seed `seed` + s * `count` + i.
+    """Which images are drawn, and the folder `out` for what is kept of them.
 
-    With `rejection`, it is the best of the candidates of that seed.
+    Image i of set s has the class i mod n and the seed `seed` + s * `count` + i; with `rejection`, it is the best of
+    the candidates of that seed.
     """
 
+    out: Path
     count: int
     sets: int
     seed: int
@@ -57,6 +59,18 @@ class Draws:
     def images_of(self, number: int) -> range:
         """Numbers of a shard's images within their set."""
         return range(number * SHARD, min(number * SHARD + SHARD, self.count))
+
+    def shard(self, s: int, number: int) -> Path:
+        """File with the features of a shard."""
+        return self.out / "features" / f"set-{s:02d}" / f"{number:05d}.safetensors"
+
+    def kept(self, s: int, number: int) -> Path:
+        """File of an image, with `keep_images`."""
+        return self.out / "images" / f"set-{s:02d}" / f"{number:06d}.png"
+
+    def sample(self, number: int) -> Path:
+        """File of an image of the first set, where it is one of those to show."""
+        return self.out / "samples" / f"{number:06d}.png"
 
 
 def claim_folder(out: Path, settings: dict[str, Any]) -> None:
@@ -79,47 +93,32 @@ def claim_folder(out: Path, settings: dict[str, Any]) -> None:
 
 
 def draw_features(
-    pipeline: VARPipeline,
-    network: Network,
-    draws: Draws,
-    out: Path,
-    *,
-    processes: Processes,
-    advance: Advance = lambda done: None,
+    pipeline: VARPipeline, network: Network, draws: Draws, processes: Processes, advance: Advance
 ) -> list[FeatureSet]:
     """Features of every set, drawn by all processes together; shards that exist are not drawn again.
 
     `advance` gets the number of images that this process is done with, of all.
     """
     done = 0
-    before = sum(len(draws.images_of(number)) for s, number in draws.shards() if shard_path(out, s, number).is_file())
+    before = sum(len(draws.images_of(number)) for s, number in draws.shards() if draws.shard(s, number).is_file())
     if before and processes.is_main:
-        logger.info("%s: %d of %d images were drawn before, with these settings", out, before, draws.count * draws.sets)
+        total = draws.count * draws.sets
+        logger.info("%s: %d of %d images were drawn before, with these settings", draws.out, before, total)
     for turn, (s, number) in enumerate(draws.shards()):
-        path = shard_path(out, s, number)
+        path = draws.shard(s, number)
         if turn % processes.world == processes.rank and not path.is_file():
-            draw_shard(pipeline, network, draws, s, number, out, lambda n, before=done: advance(before + n)).save(path)
+            draw_shard(pipeline, network, draws, s, number, lambda n, before=done: advance(before + n)).save(path)
         done += len(draws.images_of(number))
         advance(done)
     processes.wait()
     return [
-        FeatureSet.joined(FeatureSet.load(shard_path(out, s, n)) for t, n in draws.shards() if t == s)
+        FeatureSet.joined(FeatureSet.load(draws.shard(s, n)) for t, n in draws.shards() if t == s)
         for s in range(draws.sets)
     ]
 
 
-def shard_path(out: Path, s: int, number: int) -> Path:
-    return out / "features" / f"set-{s:02d}" / f"{number:05d}.safetensors"
-
-
 def draw_shard(
-    pipeline: VARPipeline,
-    network: Network,
-    draws: Draws,
-    s: int,
-    number: int,
-    out: Path,
-    advance: Advance,
+    pipeline: VARPipeline, network: Network, draws: Draws, s: int, number: int, advance: Advance
 ) -> FeatureSet:
     """Features of one shard's images, of which only a batch is in memory at once."""
     classes = pipeline.transformer.config.classes
@@ -127,20 +126,17 @@ def draw_shard(
     wanted = set(shown_numbers(draws.count, classes)) if s == 0 else set()
     parts: list[FeatureSet] = []
     first, done = draws.seed + s * draws.count, images.start
-    for drawn in pipeline.generate_batches(
-        [i % classes if classes else None for i in images],
-        seeds=[first + i for i in images],
-        batch_size=draws.batch_size,
-        config=draws.sampling,
-        rejection=draws.rejection,
-    ):
+    wanted_classes = [i % classes if classes else None for i in images]
+    how: dict[str, Any] = {name: getattr(draws, name) for name in ("batch_size", "rejection")}
+    seeds = [first + i for i in images]
+    for drawn in pipeline.generate_batches(wanted_classes, seeds=seeds, config=draws.sampling, **how):
         chosen = range(done, done + len(drawn.images))
         done = chosen.stop
         for i, image in zip(chosen, drawn.images, strict=True):
             if draws.keep_images:
-                save_image(image, kept_image(out, s, i))
+                save_image(image, draws.kept(s, i))
             if i in wanted:
-                save_image(image, sample_path(out, i))
+                save_image(image, draws.sample(i))
         labels = torch.tensor(drawn.classes if classes else [NO_CLASS for _ in chosen], dtype=torch.int64)
         parts.append(features_of(network, to_tensor(drawn.images), labels))
         advance(chosen.stop - images.start)
@@ -153,11 +149,3 @@ def shown_numbers(count: int, classes: int) -> list[int]:
         return list(range(min(64, count)))
     chosen = sorted({round(i * (classes - 1) / 15) for i in range(16)})
     return [i for turn in range(8) for i in (label + turn * classes for label in chosen) if i < count]
-
-
-def kept_image(out: Path, s: int, number: int) -> Path:
-    return out / "images" / f"set-{s:02d}" / f"{number:06d}.png"
-
-
-def sample_path(out: Path, number: int) -> Path:
-    return out / "samples" / f"{number:06d}.png"

@@ -22,7 +22,7 @@ from nextscale.evaluation.generation import evaluate_generation
 from nextscale.families.config import family_presets
 from nextscale.files import write_json
 from nextscale.progress import Announce, silent
-from nextscale.scaling.config import ROWS, Ablation, Row
+from nextscale.scaling.config import ROWS, Ablation, Row, require_same_settings
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
 from nextscale.training.stage2 import train_transformer
 
@@ -60,11 +60,7 @@ def run_ablation(config: Ablation, *, progress: Announce = silent) -> list[dict[
 def read_result(path: Path, config: Ablation) -> dict[str, Any]:
     """A result that exists. Raises ValueError where it was made with other settings."""
     result = read_json(path)
-    before, now = result.get("settings", {}), shared_settings(config)
-    for name in (name for name in now if name in before and before[name] != now[name]):
-        raise ValueError(
-            f"{path}: was made with another {name} ({before[name]}, now {now[name]}); choose another --out"
-        )
+    require_same_settings(path, result.get("settings", {}), shared_settings(config))
     return result
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from nextscale.config import require_at_least, require_seed
-from nextscale.evaluation.config import DataColumns
+from nextscale.settings import DataColumns
 
 KINDS = ("var", "raster")
+
+
+def require_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ValueError for a result that was made with other settings than are asked for now."""
+    for name in (name for name in now if name in before and before[name] != now[name]):
+        change = f"{before[name]}, now {now[name]}"
+        raise ValueError(f"{path}: was made with another {name} ({change}); choose another --out")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from nextscale.families import family
 from nextscale.families.config import family_presets
 from nextscale.files import write_json
 from nextscale.runtime import launched_processes
-from nextscale.scaling.config import ScalingRun
+from nextscale.scaling.config import ScalingRun, require_same_settings
 from nextscale.scaling.fits import UNIT
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
 from nextscale.training.images import open_indexed
@@ -92,12 +92,7 @@ def require_same(result: Path, training: TransformerTraining) -> None:
     before, now = read_record(Path(training.out)), to_dict(training)
     if before is None:
         raise ValueError(f"{result}: its run folder {training.out} is gone; choose another --out")
-    for name in SAME:
-        if before.settings[name] != now[name]:
-            raise ValueError(
-                f"{result}: was made with another {name} ({before.settings[name]}, now {now[name]}); "
-                "choose another --out"
-            )
+    require_same_settings(result, before.settings, {name: now[name] for name in SAME})
     for name in ("data", "heldout"):
         if name in before.inputs and before.inputs[name] != identity_of(open_indexed(now[name], training)):
             raise ValueError(f"{result}: was made with other {name} than {now[name]} holds now; choose another --out")

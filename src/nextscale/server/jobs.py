@@ -202,15 +202,6 @@ def previews(wanted: ImageRequest, scales: int) -> frozenset[int]:
 
 def model_data(card: ModelCard) -> ModelData:
     """The model as GET /v1/models describes it."""
-    return ModelData(
-        id=card.name,
-        title=card.title,
-        size=card.size,
-        scales=card.scales,
-        classes=list(card.class_names),
-        guidance=card.defaults.guidance,
-        top_k=card.defaults.top_k,
-        top_p=card.defaults.top_p,
-        precision=card.precision,
-        parameters=card.parameters,
-    )
+    same = {name: getattr(card, name) for name in ("title", "size", "scales", "precision", "parameters")}
+    same |= {name: getattr(card.defaults, name) for name in SAMPLING}
+    return ModelData(id=card.name, classes=list(card.class_names), **same)

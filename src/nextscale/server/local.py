@@ -51,7 +51,6 @@ class LocalBackend:
 def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
     """What a client may know of a model."""
     family = pipeline.family
-    parts = (pipeline.tokenizer, pipeline.transformer)
     return ModelCard(
         name=name,
         title=family.title,
@@ -60,7 +59,7 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         scales=len(pipeline.schedule) if family.editable else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
-        parameters=sum(map(count_parameters, parts)),
+        parameters=count_parameters(pipeline.tokenizer) + count_parameters(pipeline.transformer),
         edits=family.editable,
     )
 

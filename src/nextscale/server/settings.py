@@ -9,20 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nextscale.config import require_at_least
+from nextscale.settings import Computing
 
 ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerSettings:
+class ServerSettings(Computing):
     """What is served, and within which limits."""
 
     model: str = "demo"
     "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
     precision: str = "fp32"
     "auto, fp32, bf16, fp16, int8 (CPU). In fp32 no image depends on the requests that came with it."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     replicas: int = 0
     "Processes that hold the model each and share the requests and the cores; 0 is 2 for small models on CPU, else 1."
     batch_size: int = 0

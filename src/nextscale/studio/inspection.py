@@ -175,8 +175,7 @@ def residual_plot(norms: Sequence[float], schedule: ScaleSchedule) -> Any:
     axes = figure.subplots()
     axes.plot(range(len(norms)), norms, marker="o", color="#6b3fa0")
     axes.set_xticks(range(len(norms)), ["none", *(f"{height}x{width}" for height, width in schedule)])
-    axes.set_xlabel("scales added up")
-    axes.set_ylabel("root mean square left")
+    axes.set(xlabel="scales added up", ylabel="root mean square left")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     return figure

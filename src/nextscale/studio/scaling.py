@@ -9,14 +9,13 @@ from typing import Any
 
 import gradio as gr
 
+from nextscale.bench.config import REPORT
 from nextscale.bench.model_comparison import plot_comparison
 from nextscale.config import read_json
 from nextscale.scaling.fits import fit_family, plot_laws, read_results
 from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
 from nextscale.studio.events import errors_as_messages
-
-COMPARISON = {"models", "published", "floor", "sets", "count", "features"}
 
 
 def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
@@ -34,7 +33,7 @@ def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
             for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
                 with suppress(ValueError):
                     values = read_json(path)
-                    if set(values) >= COMPARISON:
+                    if set(values) >= REPORT:
                         found[f"{path.parent.name}/{path.stem}: comparison"] = "comparison", values
                     elif "results" in values:
                         add(f"{path.parent.name}/{path.stem}", read_results([path]))

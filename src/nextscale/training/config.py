@@ -9,11 +9,12 @@ from typing import Any
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
 from nextscale.families.config import ARCHITECTURES, VARConfig, family_presets, transformer_presets
+from nextscale.settings import Computing, NamesColumns
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoopConfig:
+class LoopConfig(NamesColumns, Computing):
     """Settings that both stages have."""
 
     data: str
@@ -50,8 +51,6 @@ class LoopConfig:
     "Unreadable images tolerated; they are named, counted and replaced by the next."
     precision: str = "auto"
     "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
-    device: str = "auto"
-    "auto, cpu, cuda, mps."
     compile: bool = False
     "Compile the model: half a minute to start; transformers then train up to 1.6 times faster on CPU."
     log_every: int = 50
@@ -182,14 +181,7 @@ class TokenizerTraining(LoopConfig):
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
-            learning_rate=1.2e-3,
-            beta1=0.9,
-            beta2=0.95,
-            weight_decay=0.005,
-            clip=1.0,
-            flat=0.3,
-            final=0.02,
-            ema=0.999,
+            learning_rate=1.2e-3, weight_decay=0.005, clip=1.0, flat=0.3, final=0.02, ema=0.999
         )
     )
 

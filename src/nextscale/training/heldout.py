@@ -7,12 +7,12 @@ Shapes: B batch, K scales, (H, W) pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nextscale.classes import match_classes
 from nextscale.data.loader import iterate_images
@@ -20,13 +20,13 @@ from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream
 from nextscale.data.tokens import TokenCache
 from nextscale.families.base import Figures
-from nextscale.pictures import to_float
-from nextscale.progress import Announce, silent
+from nextscale.pictures import psnr, to_float
+from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
 from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
-from nextscale.training.config import LoopConfig, TokenizerTraining
+from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
 from nextscale.training.images import Samples, spread
 from nextscale.training.tokens import encode
 
@@ -38,12 +38,7 @@ STRIPS = 8
 
 @torch.no_grad()
 def measure_tokenizer(
-    model: VQVAE,
-    images: ImageSource,
-    config: TokenizerTraining,
-    dtype: torch.dtype,
-    *,
-    announce: Announce = silent,
+    model: VQVAE, images: ImageSource, config: TokenizerTraining, dtype: torch.dtype, *, announce: Announce = silent
 ) -> tuple[dict[str, Any], Tensor]:
     """PSNR, PSNR after each scale and codebook usage of images that are spread evenly, and strips to look at.
 
@@ -54,7 +49,7 @@ def measure_tokenizer(
     decoded = chosen[spread(len(chosen), config.decoded_images)]
     usage = CodebookUsage(len(model.schedule), config.model.codebook_size, model.device)
     advance, done = announce("measuring", len(chosen) + len(decoded)), 0
-    errors: list[Tensor] = []
+    found: list[Tensor] = []  # (K, B) each
     strips = torch.empty(0)
     model.eval()
     for indices, decode in ((chosen, False), (decoded, True)):
@@ -66,17 +61,16 @@ def measure_tokenizer(
             if stages is None:
                 usage.add(tokens)
             else:
-                errors.append((stages - pixels).square().flatten(2).mean(dim=2))
+                found.append(psnr(stages, pixels))
                 if not len(strips):
                     strips = torch.cat([pixels[None], stages.float()]).transpose(0, 1)[:STRIPS]
             done += len(pixels)
             advance(done)
-    if not errors:
+    if not found:
         raise nothing_readable(config)
-    squared = torch.cat(errors, dim=1)  # (K, images), of values in [-1, 1]
-    psnr = (10 * torch.log10(4 / squared)).mean(dim=1)
+    after = torch.cat(found, dim=1).mean(dim=1).tolist()
     codes = {name: value.tolist() for name, value in usage.summary().items()}
-    return {"psnr": float(psnr[-1]), "psnr_after": psnr.tolist(), **codes}, strips
+    return {"psnr": after[-1], "psnr_after": after, **codes}, strips
 
 
 def reconstruction_line(figures: dict[str, Any]) -> str:
@@ -98,37 +92,26 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
 
 @torch.no_grad()
 def measure_transformer(
-    model: nn.Module,
-    figures_of: Callable[[nn.Module, Any, Tensor], Figures],
-    heldout: TokenCache | ImageSource,
-    config: LoopConfig,
-    tokenizer: VQVAE | None,
-    *,
-    size: tuple[int, int],
-    unconditional: int,
+    figures_of: Callable[[Any, Tensor], Figures],
+    batches: Iterable[tuple[Any, Tensor]],
+    config: TransformerTraining,
     places: Tensor | None,
-    device: torch.device,
-    dtype: torch.dtype,
-    announce: Announce = silent,
+    *,
+    advance: Advance = lambda done: None,
 ) -> dict[str, Any]:
-    """Figures of held-out images that are spread evenly, with their class and without, in evaluation mode.
+    """Mean figures of `heldout_batches`, with their class and without.
 
-    `figures_of` gives the figures of a batch from the model, tokens or images, and class ids. `size` is that of the
-    images that the model or its tokenizer reads; `places` are the model's ids of the images' classes, None where they
-    are the same.
+    `figures_of` gives those of tokens or images and class ids. `places` are the model's ids of the images' classes,
+    None where they are the same.
     """
-    model.eval()
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
-    chosen = spread(len(heldout), config.heldout_images)
-    advance = announce("measuring", len(chosen))
     figures: dict[str, list[Figures]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
-    for tokens, labels in heldout_batches(heldout, tokenizer, size, chosen, dtype):
-        ids = labels if places is None else torch.where(labels < 0, labels, places[labels])
-        conditional = ids.masked_fill(labels < 0, unconditional)
-        for name, classes in zip(figures, (conditional, torch.full_like(ids, unconditional)), strict=True):
-            with autocast(device, dtype):
-                figures[name].append(figures_of(model, tokens.to(device), classes.to(device)))
+    for inputs, labels in batches:
+        unconditional = torch.full_like(labels, config.model.unconditional)
+        ids = labels if places is None else places[labels]
+        for name, classes in zip(figures, (torch.where(labels < 0, unconditional, ids), unconditional), strict=True):
+            figures[name].append(figures_of(inputs, classes))
         sizes.append(len(labels))
         advance(sum(sizes))
     if not sizes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sized
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stre
 from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.files import write_json
 from nextscale.runtime import Processes
+from nextscale.settings import NamesColumns
 from nextscale.training.config import LoopConfig
 from nextscale.training.run import RunFolder
 
@@ -25,34 +26,20 @@ Indexed = TypeVar("Indexed", bound=ImageSource | TokenCache)
 Samples = TokenCache | ImageSource | ImageStream
 
 
-class NamesColumns(Protocol):
-    """Settings that say where labels and images are."""
-
-    @property
-    def label_column(self) -> str: ...
-    @property
-    def image_column(self) -> str: ...
-
-
 def open_samples(config: LoopConfig, tokenizer: str = "") -> Samples:
     """The training data: images, or a token cache of the tokenizer with this fingerprint. Raises ValueError."""
     if tokenizer and is_token_cache(config.data):
         return open_tokens(config.data, tokenizer=tokenizer)
     if config.stream:
-        return open_stream(config.data, classes=config.stream_classes, **columns(config))
-    source = open_source(config.data, **columns(config))
+        return open_stream(config.data, classes=config.stream_classes, **config.columns)
+    source = open_source(config.data, **config.columns)
     require_readable(source, limit=config.limit)
     return source
 
 
 def open_indexed(data: str, config: NamesColumns) -> TokenCache | ImageSource:
     """Tokens of any tokenizer, or images, nothing of them checked. Raises ValueError."""
-    return open_tokens(data) if is_token_cache(data) else open_source(data, **columns(config))
-
-
-def columns(config: NamesColumns) -> dict[str, str]:
-    """Columns that the settings name."""
-    return {"label_column": config.label_column, "image_column": config.image_column}
+    return open_tokens(data) if is_token_cache(data) else open_source(data, **config.columns)
 
 
 def samples_apart(

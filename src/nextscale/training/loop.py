@@ -35,14 +35,7 @@ from nextscale.runtime import precision_name, resolve_device, resolve_training_d
 from nextscale.training.config import LoopConfig
 from nextscale.training.images import Samples, first_line, load_position, save_position
 from nextscale.training.optimisation import Updater
-from nextscale.training.parallel import (
-    any_process,
-    launched,
-    load_sharded,
-    main_decides,
-    reduce_mean,
-    save_sharded,
-)
+from nextscale.training.parallel import any_process, launched, load_sharded, main_decides, reduce_mean, save_sharded
 from nextscale.training.run import Metrics, RunFolder, Settings, continued, identity_of, stop_requests
 
 logger = logging.getLogger("nextscale.training")

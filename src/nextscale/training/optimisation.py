@@ -47,10 +47,7 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, skip_decay: Calla
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if skip_decay(name, parameter) else decayed).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), fused=True)
 
 

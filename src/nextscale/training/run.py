@@ -35,7 +35,6 @@ from nextscale.data.tokens import TokenCache
 from nextscale.files import complete_file, unwritable, write_json
 from nextscale.runtime import Processes
 from nextscale.training.config import LoopConfig
-from nextscale.training.parallel import wait_for_all
 
 logger = logging.getLogger("nextscale.training")
 
@@ -138,15 +137,15 @@ class RunFolder:
         partial = final.with_name(f".partial-{final.name}")
         if processes.is_main:
             shutil.rmtree(partial, ignore_errors=True)  # of a run that was cut off
-        wait_for_all()
+        processes.wait()
         save(partial)
-        wait_for_all()
+        processes.wait()
         if processes.is_main:
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
             for old in self.checkpoints(sharded=True)[: -self.keep]:
                 shutil.rmtree(old, ignore_errors=True)
-        wait_for_all()
+        processes.wait()
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """The newest checkpoint file that reads, or None."""

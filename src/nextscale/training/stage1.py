@@ -175,14 +175,27 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
                 "step %d: scale %s uses few codes (perplexity %.1f); has it collapsed?", done, size, perplexity
             )
         if done <= 0.8 * self.config.steps and not self.config.decoder_only:
-            optimiser = self.updaters[""].optimiser
-            restarted = restart_dead_codes(model, optimiser, usage, pixels, self.config.restart_below, self.dtype)
+            restarted = self.restart_dead_codes(pixels)
             average = cast(VQVAE, self.average.module)
             average.quantizer.codes().data[restarted] = model.quantizer.codes().data[restarted]
             figures = {"restarted": restarted.sum()}
         figures |= usage.summary()
         usage.reset()
         return figures
+
+    def restart_dead_codes(self, pixels: Tensor) -> Tensor:
+        """Move codes of little use onto residual vectors of the batch; (V,) bool of those."""
+        totals = self.usage.counts.sum(dim=0).float()
+        dead = totals < self.config.restart_below * totals.mean()
+        with torch.no_grad(), autocast(self.device, self.dtype):
+            features = self.model.features(pixels).float()
+        codes = self.model.quantizer.codes()
+        self.model.quantizer.restart(dead, features)
+        for value in self.updaters[""].optimiser.state[codes].values():
+            if isinstance(value, Tensor) and value.shape == codes.shape:
+                value[dead] = 0
+        broadcast(codes)
+        return dead
 
     def step_line(self, figures: dict[str, Any]) -> str:
         return f"loss {figures['loss']:.4f}  L1 {figures['l1']:.4f}"
@@ -241,25 +254,3 @@ def start_codebook(model: VQVAE, features: Tensor) -> None:
     with torch.autocast(features.device.type, enabled=False):
         model.quantizer.start(features.float())
     broadcast(model.quantizer.codes())
-
-
-def restart_dead_codes(
-    model: VQVAE,
-    optimiser: torch.optim.Optimizer,
-    usage: CodebookUsage,
-    images: Tensor,
-    below: float,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Move codes used less than `below` x the average onto residual vectors of the batch; (V,) bool of those."""
-    totals = usage.counts.sum(dim=0).float()
-    dead = totals < below * totals.mean()
-    with torch.no_grad(), autocast(images.device, dtype):
-        features = model.features(images).float()
-    codes = model.quantizer.codes()
-    model.quantizer.restart(dead, features)
-    for value in optimiser.state[codes].values():
-        if isinstance(value, Tensor) and value.shape == codes.shape:
-            value[dead] = 0
-    broadcast(codes)
-    return dead

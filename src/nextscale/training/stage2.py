@@ -32,13 +32,14 @@ from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import TransformerTraining
 from nextscale.training.heldout import (
     class_places,
+    heldout_batches,
     heldout_line,
     mean_figures,
     measure_transformer,
     prediction_line,
     spread_tokens,
 )
-from nextscale.training.images import image_batches, open_samples, samples_apart
+from nextscale.training.images import image_batches, open_samples, samples_apart, spread
 from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
 from nextscale.training.optimisation import Updater, averaged, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
@@ -199,24 +200,18 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         return module_from_state(self.family.network, self.config.model, state) if self.processes.is_main else None
 
     def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
-        def figures_of(model: nn.Module, inputs: Any, classes: Tensor) -> Figures:
-            figures = [self.loss(model, inputs, classes, player)[1] for player in self.updaters]
+        def figures_of(inputs: Any, classes: Tensor) -> Figures:
+            known = inputs.to(self.device), classes.to(self.device)
+            with autocast(self.device, self.dtype):
+                figures = [self.loss(model, *known, player)[1] for player in self.updaters]
             return {name: value for one in figures for name, value in one.items()}
 
         assert self.heldout is not None
-        figures = measure_transformer(
-            model,
-            figures_of,
-            self.heldout,
-            self.config,
-            self.tokenizer,
-            size=self.size,
-            unconditional=self.config.model.unconditional,
-            places=self.places,
-            device=self.device,
-            dtype=self.dtype,
-            announce=announce,
-        )
+        model.eval()
+        chosen = spread(len(self.heldout), self.config.heldout_images)
+        batches = heldout_batches(self.heldout, self.tokenizer, self.size, chosen, self.dtype)
+        advance = announce("measuring", len(chosen))
+        figures = measure_transformer(figures_of, batches, self.config, self.places, advance=advance)
         return figures, heldout_line(figures)
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
@@ -227,12 +222,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
         pipeline = VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
-        classes = list(range(min(16, len(self.names)))) or [None]
+        drawn = pipeline.generate_batches(range(min(16, len(self.names))) or None, seeds=range(SAMPLES))
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)
         while len(images) < SAMPLES and not stop():
-            seeds = range(len(images), min(SAMPLES, len(images) + pipeline.default_batch_size))
-            images += pipeline.generate([classes[seed % len(classes)] for seed in seeds], seeds=seeds).images
+            images += next(drawn).images
             advance(len(images))
         if len(images) == SAMPLES:
             save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")

@@ -39,14 +39,12 @@ def write_tokens(
     limit: int = 100,
     advance: Callable[[int], None] | None = None,
     processes: Processes = Processes(),  # noqa: B008
-    wait: Callable[[], None] = lambda: None,
 ) -> Path:
     """Tokenise all images of a source into a cache; returns its folder.
 
     `config` gives views and augmentation; tokenizer, classes and counts are filled in here. `advance` is called with
-    the number of images done. Several processes take shards in turn; `wait` returns once all have called it. Raises
-    ValueError for a folder in use (without `resume`, or with other settings), and when more than `limit` images are
-    unreadable.
+    the number of images done. Several processes take shards in turn. Raises ValueError for a folder in use (without
+    `resume`, or with other settings), and when more than `limit` images are unreadable.
     """
     import datasets
 
@@ -64,7 +62,7 @@ def write_tokens(
     )
     require_readable(source, limit=limit)
     finished = processes.is_main and claim(out, config, resume=resume)
-    wait()
+    processes.wait()
     if finished or (not processes.is_main and claim(out, config, resume=True)):
         return out
     reader = Reader(source, limit=limit)
@@ -75,10 +73,10 @@ def write_tokens(
             write_shard(shard, _tokenize(tokenizer, reader, indices, config, batch_size, dtype, advance), config)
         if advance is not None:
             advance(indices.stop)
-    wait()
+    processes.wait()
     if processes.is_main:
         finish(out, config)
-    wait()
+    processes.wait()
     return out
 
 
@@ -97,22 +95,18 @@ def _tokenize(
     labels = indices_read = np.empty(0, dtype=np.int64)
     for view in range(config.views):
         crop = partial(_crop_view, view=view, size=size, config=config)
-        packed: list[np.ndarray] = []
-        seen: list[Tensor] = []
-        classes: list[Tensor] = []
+        parts: list[tuple[np.ndarray, ...]] = []
         for batch in iterate_images(
             reader.source, size, batch_size=batch_size, indices=indices, crop=crop, reader=reader
         ):
-            packed.append(encode(tokenizer, batch.images, dtype).packed.cpu().numpy().astype(np.uint16))
-            seen.append(batch.indices)
-            classes.append(batch.labels)
+            packed = encode(tokenizer, batch.images, dtype).packed.cpu().numpy().astype(np.uint16)
+            parts.append((packed, batch.labels.numpy(), batch.indices.numpy()))
             if advance is not None and view == config.views - 1:
                 advance(int(batch.indices[-1]) + 1)
-        if packed:
-            views.append(np.concatenate(packed))
-            labels, indices_read = torch.cat(classes).numpy(), torch.cat(seen).numpy()
-    tokens = list(np.concatenate(views, axis=1)) if views else []
-    return {"tokens": tokens, "label": labels, "index": indices_read}
+        if parts:
+            tokens, labels, indices_read = map(np.concatenate, zip(*parts, strict=True))
+            views.append(tokens)
+    return {"tokens": list(np.concatenate(views, axis=1)) if views else [], "label": labels, "index": indices_read}
 
 
 def _crop_view(
