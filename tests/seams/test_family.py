@@ -288,3 +288,29 @@ def test_it_refuses_what_needs_tokens_and_blocks(run: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="checkpointing is not for toy GAN"):
         train_transformer(settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_studio_shows_it(run: Path) -> None:
+    pytest.importorskip("gradio")
+    from nextscale.studio.app import build_studio
+    from nextscale.studio.desk import Desk
+
+    made_up, other = VARPipeline.from_pretrained(run), make_pipeline()
+    for desk in (Desk(made_up, "gan", rival=other), Desk(other, "toy", rival=made_up)):
+        try:
+            build_studio(desk)
+        finally:
+            desk.close()
+
+
+def test_the_server_makes_its_images(run: Path) -> None:
+    pytest.importorskip("ray")
+    from nextscale.server.jobs import Job
+    from nextscale.server.local import card_of, run_jobs
+
+    pipeline = VARPipeline.from_pretrained(run)
+    card = card_of(pipeline, "toy")
+    assert (card.title, card.image_size, card.edits) == ("toy GAN", (16, 16), False)
+    (stages,) = run_jobs(pipeline, [Job(seed=7, label=2, sampling=pipeline.sampling())], lambda row: True)
+    assert stages[0] is not None and stages[0].final
+    assert stages[0].image.tobytes() == pipeline.generate(["red"], seeds=[7]).images[0].tobytes()

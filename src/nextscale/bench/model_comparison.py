@@ -135,11 +135,11 @@ def best_guidance(
 def facts(model: str, config: ModelComparison, guidance: float | None = None) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
     pipeline = VARPipeline.from_pretrained(model, device=config.device, dtype=config.precision)
-    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer and pipeline.tokenizer.config
+    transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
-    bits = tokens * math.log2(tokenizer.codebook_size) if tokenizer and family.predicts_tokens else None
+    bits = tokens * math.log2(tokenizer.codebook_size) if family.reads_tokens and family.predicts_tokens else None
     return {
         "model": model,
         "kind": family.kind,

@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from nextscale.families import family_of
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
@@ -56,12 +55,12 @@ class Racer:
 def title_of(pipeline: VARPipeline) -> str:
     """Kind and size of a model: size decides the time of a step."""
     parameters = count_parameters(pipeline.transformer)
-    return f"{family_of(pipeline.transformer.config).title}, {parameters / 1e6:.2g}M parameters"
+    return f"{pipeline.family.title}, {parameters / 1e6:.2g}M parameters"
 
 
 def passes_of_a_step(pipeline: VARPipeline) -> int:
     """Passes of the transformer in one step that is shown: a row of tokens where they are drawn one by one."""
-    config, family = pipeline.transformer.config, family_of(pipeline.transformer.config)
+    config, family = pipeline.transformer.config, pipeline.family
     for stack in family.stacks(config, steps=pipeline.sampling().steps)[:1]:
         return max(1, stack.times * len(stack.sequence) // family.yields(config))
     return 1
