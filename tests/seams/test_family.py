@@ -215,16 +215,8 @@ def test_it_is_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     small = GAN(SmallGANConfig())
     VARPipeline(PixelTokenizer((8, 8)), small, ModelConfig(kind="small-gan")).save_pretrained(tmp_path / "small")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    command = [
-        "compare",
-        str(run),
-        str(tmp_path / "var"),
-        str(tmp_path / "small"),
-        "--data",
-        str(run.parent / "images"),
-        "--count",
-        "6",
-    ]
+    models = [str(run), str(tmp_path / "var"), str(tmp_path / "small")]
+    command = ["compare", *models, "--data", str(run.parent / "images"), "--count", "6"]
     command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
