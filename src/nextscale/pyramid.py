@@ -101,6 +101,10 @@ class ScaleSchedule:
             ends = [*ends[: max(1, len(ends) - 1)], self.length]
         return tuple(slice(start, end) for start, end in pairwise(ends))
 
+    def to_list(self) -> list[list[int]]:
+        """Heights and widths as JSON holds them."""
+        return [list(size) for size in self.sizes]
+
     def __str__(self) -> str:
         return ",".join(str(h) if h == w else f"{h}x{w}" for h, w in self.sizes)
 

@@ -212,16 +212,8 @@ def test_it_is_compared(run: Path, tmp_path: Path, small_features: None) -> None
     make_pipeline().save_pretrained(tmp_path / "var")
     small = GAN(SmallGANConfig())
     VARPipeline(PixelTokenizer((8, 8)), small, ModelConfig(kind="small-gan")).save_pretrained(tmp_path / "small")
-    command = [
-        "compare",
-        str(run),
-        str(tmp_path / "var"),
-        str(tmp_path / "small"),
-        "--data",
-        str(run.parent / "images"),
-        "--count",
-        "6",
-    ]
+    models = [str(run), str(tmp_path / "var"), str(tmp_path / "small")]
+    command = ["compare", *models, "--data", str(run.parent / "images"), "--count", "6"]
     command += ["--sets", "1", "--rounds", "1", "--features", "small-6", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     rows = json.loads((tmp_path / "out" / "report.json").read_text())["models"]
@@ -283,3 +275,29 @@ def test_it_refuses_what_needs_tokens_and_blocks(run: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match="checkpointing is not for toy GAN"):
         train_transformer(settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_studio_shows_it(run: Path) -> None:
+    pytest.importorskip("gradio")
+    from nextscale.studio.app import build_studio
+    from nextscale.studio.desk import Desk
+
+    made_up, other = VARPipeline.from_pretrained(run), make_pipeline()
+    for desk in (Desk(made_up, "gan", rival=other), Desk(other, "toy", rival=made_up)):
+        try:
+            build_studio(desk)
+        finally:
+            desk.close()
+
+
+def test_the_server_makes_its_images(run: Path) -> None:
+    pytest.importorskip("ray")
+    from nextscale.server.jobs import Job
+    from nextscale.server.local import card_of, run_jobs
+
+    pipeline = VARPipeline.from_pretrained(run)
+    card = card_of(pipeline, "toy")
+    assert (card.title, card.image_size, card.edits) == ("toy GAN", (16, 16), False)
+    (stages,) = run_jobs(pipeline, [Job(seed=7, label=2, sampling=pipeline.sampling())], lambda row: True)
+    assert stages[0] is not None and stages[0].final
+    assert stages[0].image.tobytes() == pipeline.generate(["red"], seeds=[7]).images[0].tobytes()

@@ -137,7 +137,7 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
     sampling = pipeline.sampling(guidance=guidance)
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
-    bits = tokens * math.log2(tokenizer.codebook_size) if family.predicts_tokens else None
+    bits = tokens * math.log2(tokenizer.codebook_size) if family.reads_tokens and family.predicts_tokens else None
     return {
         "model": model,
         "kind": family.kind,

@@ -45,7 +45,7 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
     labels = torch.tensor([*ids, NO_CLASS])[labels if ids else torch.full_like(labels, NO_CLASS)]  # -1 finds the last
     predicted = slice(config.count)
     report: dict[str, Any] = {"model": config.model, "precision": pipeline.precision, "data": config.data}
-    report |= {"count": len(labels[predicted]), "scales": [list(size) for size in pipeline.schedule]}
+    report |= {"count": len(labels[predicted]), "scales": pipeline.schedule.to_list()}
     conditions = {"with_class": labels[predicted]} if (labels != NO_CLASS).all() else {}
     conditions["without_class"] = torch.full_like(labels[predicted], classes)
     for name, condition in conditions.items():

@@ -113,7 +113,7 @@ def evaluate_reconstruction(
         found.add(pixels.to(device), labels)
         advance(found.count)
     report = {"model": config.model, "data": config.data, "count": found.count}
-    report |= {"scales": [list(size) for size in tokenizer.schedule], "codes": tokenizer.config.codebook_size}
+    report |= {"scales": tokenizer.schedule.to_list(), "codes": tokenizer.config.codebook_size}
     report |= found.figures()
     report["perceptual"] = None if distance is None else {"name": config.perceptual, "distance": report["perceptual"]}
     if network is not None:

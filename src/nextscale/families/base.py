@@ -58,6 +58,8 @@ class Stack:
 class Family(ABC):
     """One kind of model. Models need no blocks and no tokenizer; their networks are plain modules.
 
+    An architecture has `classes` and the id `unconditional`, and what training fills in from the tokenizer (`scales`,
+    `codebook_size`, `latent_channels`) or, where there is none, `image_size` (height, width).
     A network has `config`, `schedule`, `device` and `dtype`, which its sampler computes in. The flag `checkpointing` is
     optional. One with likelihoods also has the static method `inputs(quantizer, tokens)`: what it reads when all tokens
     are known.

@@ -81,18 +81,8 @@ class RQConfig(TransformerConfig):
     @property
     def depth_config(self) -> TransformerConfig:
         """The depth transformer's: a sequence of D codes."""
-        shared = {
-            name: getattr(self, name)
-            for name in (
-                "heads",
-                "codebook_size",
-                "latent_channels",
-                "classes",
-                "shared_adaln",
-                "adaln",
-                "qk_normalisation",
-            )
-        }
+        names = ("heads", "codebook_size", "latent_channels", "classes", "shared_adaln", "adaln", "qk_normalisation")
+        shared = {name: getattr(self, name) for name in names}
         return TransformerConfig(depth=self.depth_blocks, scales=((1, 1),) * self.codes, drop_path=0.0, **shared)
 
 
@@ -147,12 +137,20 @@ class DiTConfig(TransformerConfig):
 
 
 ARCHITECTURES: dict[str, type[TransformerConfig]] = {
-    "var": VARConfig, "raster": RasterConfig, "rq": RQConfig, "maskgit": MaskGITConfig, "dit": DiTConfig,
-}  # fmt: skip
+    "var": VARConfig,
+    "raster": RasterConfig,
+    "rq": RQConfig,
+    "maskgit": MaskGITConfig,
+    "dit": DiTConfig,
+}
+"""Architectures of the package's families, by kind."""
 TITLES = {
-    "var": "next-scale prediction (VAR)", "raster": "raster-order AR (VQGAN)",
-    "rq": "residual-quantised AR (RQ-Transformer)", "maskgit": "masked prediction (MaskGIT)", "dit": "diffusion (DiT)",
-}  # fmt: skip
+    "var": "next-scale prediction (VAR)",
+    "raster": "raster-order AR (VQGAN)",
+    "rq": "residual-quantised AR (RQ-Transformer)",
+    "maskgit": "masked prediction (MaskGIT)",
+    "dit": "diffusion (DiT)",
+}
 """What each kind is called."""
 
 

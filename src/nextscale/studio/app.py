@@ -25,7 +25,6 @@ EVERY, KEPT = 3600, 24 * 3600
 """Seconds between looks for old copies of files, and the age at which they are removed."""
 FONTS = ("system-ui", "sans-serif")
 """Fonts of the system: nothing is fetched from elsewhere."""
-TABS = ("Generate", "Edit", "Inspect", "Compare", "Scaling")
 
 
 def build_studio(desk: Desk) -> gr.Blocks:

@@ -128,7 +128,8 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
 
 def generate_controls(desk: Desk) -> list[Any]:
     """Class, number, seed, whether to draw one, guidance, top-k and top-p."""
-    defaults, codes = desk.pipeline.sampling(), desk.pipeline.transformer.config.codebook_size
+    defaults = desk.pipeline.sampling()
+    codes = getattr(desk.pipeline.transformer.config, "codebook_size", defaults.top_k)  # models of pixels have none
     name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
     with gr.Row():
