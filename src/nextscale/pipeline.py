@@ -95,7 +95,7 @@ class VARPipeline:
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Move both parts to a device and compute in a type; encoder, quantiser and, on CPU, the head stay in float32.
+        """Move both parts, in place, to compute in a type; encoder, quantiser and, on CPU, the head stay in float32.
 
         In int8 the blocks multiply int8 and everything else is bf16 (float32 where the processor has no bf16).
         Raises ValueError for a model that is in int8 already.
