@@ -25,7 +25,7 @@ class Generation:
     images: list[Image.Image]
     "RGB, of the model's size."
     tokens: TokenPyramid
-    "What the images were decoded from, on the model's device."
+    "What the images were decoded from, on the CPU."
     classes: list[int]
     "Class id of each image; the number of classes is the unconditional id."
     seeds: list[int]

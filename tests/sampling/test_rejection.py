@@ -119,3 +119,9 @@ def test_scores_that_are_no_numbers_are_refused(pipeline: VARPipeline) -> None:
     far = [(0, 0, 4, 4), (150, 150, 154, 154)]  # two regions, one after the other
     with pytest.raises(ValueError, match="the judge's scores are not numbers"):
         pipeline.inpaint(toy_image(0, 0, side=160), far, classes=1, rejection=broken)
+
+
+def test_all_classes_are_asked_for_before_an_image_is_drawn(pipeline: VARPipeline) -> None:
+    batches = pipeline.generate_batches([1, None], seeds=[0, 1], batch_size=2, rejection=Rejection(candidates=2))
+    with pytest.raises(ValueError, match="name classes"):
+        next(batches)

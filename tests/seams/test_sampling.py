@@ -26,7 +26,7 @@ from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import Predictor, sample, sample_scales
 from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, downsample, flatten_map
-from toys import make_tokenizer, make_transformer, transformer_config
+from toys import make_baseline, make_tokenizer, make_transformer, transformer_config
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
 GUIDED = SamplingConfig(guidance=2.0, top_k=0, top_p=0.0)
@@ -158,6 +158,23 @@ def test_samplers_take_texts() -> None:
     assert all(torch.equal(a, b) for a, b in zip(drawn(padded, 0), alone, strict=True)), "padding does not"
     padded.tokens[:, 2] += 100.0
     assert not all(torch.equal(a, b) for a, b in zip(drawn(padded, 0), alone, strict=True)), "tokens do"
+
+
+class Described(ClassLabels):
+    """Classes that bring tokens, too."""
+
+    def context(self, model: Any) -> tuple[Tensor, Tensor]:
+        return self.ids[:, None, None] + torch.zeros(1, 2, 6), torch.ones(len(self), 2, dtype=torch.bool)
+
+
+@torch.no_grad()
+def test_every_family_hands_tokens_to_its_blocks() -> None:
+    wanted = Described(torch.tensor([0, 2]), 3)
+    rq = make_baseline("rq", scales=((2, 2),) * 3).transformer
+    tokens, mask = rq.depth_condition(torch.zeros(2, 4, rq.config.width), wanted).context
+    assert tokens[:, 0, 0].tolist() == [0.0] * 4 + [2.0] * 4 and mask.shape == (8, 2), "each image's at all its places"
+    dit = make_baseline("dit").transformer
+    assert torch.equal(dit.condition(torch.tensor([1, 2]), wanted).context[0], wanted.context(dit)[0])
 
 
 # Quantizer: signs instead of a codebook.

@@ -5,6 +5,7 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ from nextscale.tokenizer.residual import downsample, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
 
 
-class KeepTokens(SamplingHook):
+class KeepTokens(SamplingHook, ABC):
     """The original's tokens at some positions of each scale."""
 
     def __init__(self, tokenizer: VQVAE, images: Tensor) -> None:
@@ -24,9 +25,9 @@ class KeepTokens(SamplingHook):
         self.quantizer = tokenizer.quantizer
         self.original = tokenizer.encode(images)
 
+    @abstractmethod
     def keeps(self, scale: int) -> Tensor:
         """Whether a position of a scale is the original's, (B, 1, h_k, w_k) bool."""
-        raise NotImplementedError
 
     def tokens(self, scale: int, tokens: Tensor) -> Tensor:
         return torch.where(self.keeps(scale)[:, 0], self.original[scale].to(tokens), tokens)

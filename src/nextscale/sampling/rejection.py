@@ -174,6 +174,8 @@ class Drawing:
             raise ValueError("no seeds given; expected one per image")
         if size < 1:
             raise ValueError(f"batch_size must be at least 1, or 0 for a default, got {size}")
+        if rejection is not None:
+            require_classes(model, wanted)  # of all images, before the first is drawn
         images = max(1, size // (rejection or Rejection()).candidates)
         for start in range(0, len(wanted), images):
             yield cls(model, wanted[start : start + images], rejection)
