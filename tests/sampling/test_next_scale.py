@@ -94,6 +94,19 @@ def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig) -> None:
     assert torch.equal(together, backwards)
 
 
+@pytest.mark.parametrize("config", [PLAIN, SamplingConfig(smooth=True)])
+def test_seeds_may_be_a_tensor_and_streams_have_noise_of_their_own(config: SamplingConfig) -> None:
+    model, quantizer, classes = make_transformer(), make_tokenizer().quantizer, torch.tensor([0, 1])
+
+    def drawn(**given: object) -> torch.Tensor:
+        *_, last = sample_scales(model, quantizer, classes, config=config, **given)
+        return last.accumulated
+
+    plain = drawn(seeds=[3, 4])
+    assert torch.equal(drawn(seeds=torch.tensor([3, 4])), plain)
+    assert not torch.equal(drawn(seeds=[3, 4], stream=1), plain)
+
+
 def test_the_margin_of_near_ties_grows_with_what_magnifies_rounding() -> None:
     plain = exact.near_tie(SamplingConfig(guidance=1.5))
     assert plain == exact.near_tie(SamplingConfig(guidance=0.0)) == exact.NEAR_TIE
