@@ -106,6 +106,15 @@ def test_attention_in_bf16_without_gradients_is_that_of_the_fused_kernel(scale: 
         assert (found.float() - exact).norm() < 0.02 * exact.norm()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_single_key_has_all_the_weight(dtype: torch.dtype) -> None:
+    query, key, value = torch.randn(3, 2, 2, 1, 64).to(dtype)
+    with torch.enable_grad():
+        expected = attend(query, key, value, None, 0.1)
+    assert torch.equal(attend(query, key, value, None, 0.1), expected)
+
+
 def test_unit_heads_in_bf16_round_what_float32_gives() -> None:
     qkv, factor = torch.randn(2, 5, 3, 2, 64).bfloat16(), torch.rand(2, 1, 1) * 20
     *ours_both, value = unit_heads_and_values(qkv, factor)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextscale.nn.attention import SelfAttention
+from nextscale.nn.block import FeedForward
 from nextscale.nn.linear import Linear
 from nextscale.runtime import mkldnn_supports_bf16, multiplies_bf16
 
@@ -193,7 +195,7 @@ def narrow_matrices(model: nn.Module, device: torch.device, dtype: torch.dtype) 
     modulation and logits are in float32. So does autocast compute, which the models are trained with.
     """
     linears = [module for module in model.modules() if isinstance(module, Linear)]
-    branches = [part for block in getattr(model, "blocks", ()) for part in (block.attention, block.feed_forward)]
+    branches = [module for module in model.modules() if isinstance(module, (SelfAttention, FeedForward))]
     inner = [module for branch in branches for module in branch.modules() if isinstance(module, Linear)]
     narrow = {id(linear.weight) for linear in linears} | {id(linear.bias) for linear in inner}
     for parameter in model.parameters():
