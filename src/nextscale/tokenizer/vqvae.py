@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nextscale.nn.conv import Decoder, Encoder, channels_last
 from nextscale.pyramid import Size, TokenPyramid
+from nextscale.runtime import exact_float32
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer
 
@@ -59,7 +60,7 @@ class VQVAE(nn.Module):
 
     def encode(self, images: Tensor) -> TokenPyramid:
         """Tokenise (B, 3, H, W) in [-1, 1]. Raises ValueError on another shape."""
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             return self.quantizer.encode(self.features(images))
 
     def decode(self, pyramid: TokenPyramid) -> Tensor:
@@ -69,7 +70,7 @@ class VQVAE(nn.Module):
     def decode_features(self, features: Tensor) -> Tensor:
         """Images of accumulated features f_hat, (B, C, h, w) -> (B, 3, H, W) float32 in [-1, 1]."""
         dtype = self.post_quant_conv.weight.dtype
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             return self.decoder(self.post_quant_conv(features.to(dtype))).float().clamp(-1, 1)
 
     def decode_each(self, features: Tensor) -> Tensor:
