@@ -104,6 +104,12 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that torch may still use: those that are free, and those that it keeps for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 class Float32Precision:
     """Keeps float32 products and convolutions on CUDA in float32; torch's default for convolutions is TF32.
 
