@@ -53,7 +53,7 @@ class VARPipeline:
         self.tokenizer: VQVAE = tokenizer
         self.transformer = transformer
         self.config = config
-        self.use_graphs(True)
+        self.graphs = True  # from `to` on
         if isinstance(tokenizer, PixelTokenizer) == self.family.reads_tokens:
             raise ValueError(f"PixelTokenizer is for models of pixels, and only for them; this is {self.family.title}")
         if self.family.reads_tokens and tokenizer.schedule != self.schedule:
@@ -106,7 +106,7 @@ class VARPipeline:
         return self.use_graphs(self.graphs)  # new ones
 
     def use_graphs(self, wanted: bool) -> Self:
-        """Let generation and decoding on CUDA run as CUDA graphs, or not: they do at first, one for each batch size."""
+        """Let generation and decoding on CUDA run as CUDA graphs (one per batch size) or not; after `to` they do."""
         self.graphs = wanted
         use_graphs(wanted and self.device.type == "cuda", self.transformer, self.tokenizer)
         return self
