@@ -32,14 +32,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from error
     if not available.get(resolved.type, True):
-        raise ValueError(f"device {device!r} is not available on this machine; use --device auto or cpu")
+        raise ValueError(f"device {str(device)!r} is not available on this machine; use --device auto or cpu")
+    if resolved.type == "cuda" and (resolved.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device {str(device)!r} is not available: this machine has {count} (cuda:0 is the first)")
     return resolved
 
 
 def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """A torch dtype from a dtype or a `--precision` name. Raises ValueError.
 
-    `auto` is bf16 on CUDA devices that support it and fp16 on others. On CPU it is bf16 where the processor has
+    `auto` is bf16 on CUDA devices that multiply it and fp16 on others. On CPU it is bf16 where the processor has
     instructions for it and the model has more than 100 million `parameters`. Otherwise, and on MPS, it is float32, in
     which images do not depend on their batch.
     """
@@ -49,7 +51,7 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
         return precision
     if precision == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            return torch.bfloat16 if cuda_multiplies_bf16(device) else torch.float16
         large = device.type == "cpu" and parameters > LARGE and multiplies_bf16()
         return torch.bfloat16 if large else torch.float32
     if precision not in DTYPES:
@@ -83,6 +85,12 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
         raise ValueError("precision int8 needs a torch built with oneDNN; use auto")
     return torch.int8
+
+
+def cuda_multiplies_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device has instructions for bf16 products; torch emulates them on older ones, slowly."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def multiplies_bf16() -> bool:
