@@ -158,16 +158,16 @@ def generate(setup: Setup, pipeline: VARPipeline, batch: int) -> Any:
 
 @contextlib.contextmanager
 def without_graphs(pipeline: VARPipeline) -> Iterator[None]:
-    """Generate operation by operation."""
-    before = getattr(pipeline, "graphs", None)
-    if before is None:
-        yield
-        return
-    pipeline.graphs = False  # pyright: ignore[reportAttributeAccessIssue]
+    """Run operation by operation for a while; the graphs that were captured are kept."""
+    parts = [part for part in (pipeline.transformer, pipeline.tokenizer) if getattr(part, "graphs", None) is not None]
+    kept = [part.graphs for part in parts]
+    for part in parts:
+        part.graphs = None
     try:
         yield
     finally:
-        pipeline.graphs = before  # pyright: ignore[reportAttributeAccessIssue]
+        for part, graphs in zip(parts, kept, strict=True):
+            part.graphs = graphs
 
 
 def milliseconds(setup: Setup, call: Callable[[], Any]) -> float:
@@ -190,15 +190,18 @@ def timed(setup: Setup, call: Callable[[], Any], runs: int = 0) -> dict[str, flo
 
 
 def in_turn(setup: Setup, calls: dict[str, Callable[[], Any]], runs: int = 0) -> dict[str, dict[str, Any]]:
-    """`timed` of several calls, which take turns so that all see the same machine; also the peak memory of the first.
+    """`timed` of several calls, which take turns so that all see the same machine.
 
-    The peak is above what was there before. A call that fails has its error instead.
+    Also time and peak memory of the first run, in which kernels are compiled and graphs captured. A call that fails
+    has its error instead.
     """
     found: dict[str, dict[str, Any]] = {}
     times: dict[str, list[float]] = {}
     for name, call in calls.items():
         try:
+            began = now(setup.device)
             found[name] = {"first_gib": peak_of(setup, call)}
+            found[name]["first_ms"] = 1000 * (now(setup.device) - began)
             milliseconds(setup, call)
             times[name] = []
         except Exception as error:

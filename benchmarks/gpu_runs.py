@@ -97,15 +97,15 @@ def write_class(folder: Path, label: int, numbers: range) -> None:
 
 
 def make_data(setup: Setup, out: Path, log: Path, *, seconds: float) -> str:
-    """Procgen where its renderer is installed, else shapes; returns which."""
+    """Procgen where its renderer is installed, else (and in a rehearsal) shapes; returns which."""
     per_class = 20 if setup.rehearse else 2000
-    if importlib.util.find_spec("procgen") is not None and importlib.util.find_spec("gym3") is not None:
-        sizes = ["--per-class", str(per_class), "--heldout-per-class", str(max(2, per_class // 16))]
-        command = [sys.executable, str(PROCGEN), "--out", str(out), *sizes, "--processes", str(os.cpu_count() or 1)]
-        run(command, seconds=seconds, log=log)
-        return "Procgen"
-    make_pictures(out, per_class, max(4, per_class // 16))
-    return "shapes"
+    if setup.rehearse or not all(importlib.util.find_spec(name) for name in ("procgen", "gym3")):
+        make_pictures(out, per_class, max(4, per_class // 16))
+        return "shapes"
+    sizes = ["--per-class", str(per_class), "--heldout-per-class", str(per_class // 16)]
+    command = [sys.executable, str(PROCGEN), "--out", str(out), *sizes, "--processes", str(os.cpu_count() or 1)]
+    run(command, seconds=seconds, log=log)
+    return "Procgen"
 
 
 def small_run(setup: Setup, note: Note) -> None:

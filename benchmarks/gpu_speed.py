@@ -50,7 +50,7 @@ def speed(setup: Setup, note: Note, *, depth: int, large: bool = False) -> None:
             "ours": partial(generate, setup, pipeline, batch),
             "ours, no graphs": eager(setup, pipeline, batch),
             "ours, no graphs, no kernels": plain(setup, pipeline, batch),
-            "ours, no graphs, tokens alone": tokens_alone(setup, pipeline, batch),
+            "ours, tokens alone": tokens_alone(setup, pipeline, batch),
             "ours, decoding alone": decoding(setup, pipeline, batch),
         }
         if theirs is not None:
@@ -81,23 +81,17 @@ def plain(setup: Setup, pipeline: VARPipeline, batch: int) -> Call:
 
 def tokens_alone(setup: Setup, pipeline: VARPipeline, batch: int) -> Call:
     def call() -> None:
-        with without_graphs(pipeline):
-            for _ in pipeline.generate_steps(chosen_classes(setup, batch), seeds=range(batch), **SAMPLING):
-                pass
+        for _ in pipeline.generate_steps(chosen_classes(setup, batch), seeds=range(batch), **SAMPLING):
+            pass
 
     return call
 
 
 def decoding(setup: Setup, pipeline: VARPipeline, batch: int) -> Call:
-    """What accumulated to images on the device, in parts of eight."""
+    """What accumulated to images on the device."""
     config = pipeline.tokenizer.config
     features = torch.randn(batch, config.latent_channels, *config.schedule.final, device=setup.device)
-
-    def call() -> None:
-        for part in features.split(8):
-            pipeline.tokenizer.decode_features(part)
-
-    return call
+    return partial(pipeline.tokenizer.decode_each, features)
 
 
 def profile(setup: Setup, note: Note) -> None:
