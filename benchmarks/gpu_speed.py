@@ -60,6 +60,8 @@ def speed(setup: Setup, note: Note, *, depth: int, large: bool = False) -> None:
             if "ms" in row:
                 row["images_per_s"] = 1000 * batch / row["ms"]
         note(f"batch {batch}", rows)
+        graphs = getattr(pipeline.transformer, "graphs", None)
+        note(f"batch {batch}: graphs in use", bool(getattr(graphs, "capture", False)))
         free()
 
 
