@@ -33,8 +33,9 @@ from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prep
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import Generation, GenerationStep, generation_of, joined
-from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
+from nextscale.runtime import precision_name, resolve_device, resolve_generation_dtype
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer
@@ -204,8 +205,7 @@ class VARPipeline:
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
         labels = torch.tensor(repeated(self.class_ids(classes), len(seeds)), device=self.device)
-        generators = [image_generator(seed) for seed in seeds]
-        asked = {"generators": generators, "config": self.sampling(config, **settings), "hook": hook}
+        asked = {"seeds": image_seeds(seeds, self.device), "config": self.sampling(config, **settings), "hook": hook}
         steps = self.family.sample(self.transformer, self.tokenizer, labels, **asked)
         return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
 
@@ -246,8 +246,8 @@ class VARPipeline:
         wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
         size = batch_size or self.default_batch_size
         for drawing in Drawing.in_batches(self.transformer, wanted, size, rejection):
-            for labels, generators in drawing.parts(size):
-                asked = {"generators": generators, "config": settled}
+            for labels, chosen in drawing.parts(size):
+                asked = {"seeds": chosen, "config": settled}
                 drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
             drawn = drawing.finish(self.tokenizer)
             yield generation_of(to_images(self.tokenizer.decode_each(drawn.accumulated)), drawn)
@@ -289,8 +289,8 @@ class VARPipeline:
         Guidance that is not set is the model's; for `auto`, times the squared share of the region made anew.
         """
         wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
-        chosen, generators = torch.tensor(wanted.labels, device=self.device), [image_generator(seed) for seed in seeds]
-        return editor.steps(chosen, generators, wanted.sampling, soften=wanted.soften)
+        chosen = torch.tensor(wanted.labels, device=self.device)
+        return editor.steps(chosen, image_seeds(seeds, self.device), wanted.sampling, soften=wanted.soften)
 
     def _wanted(
         self, classes: Classes, seeds: Sequence[int], config: SamplingConfig | None, settings: Any, known: Any

@@ -22,6 +22,7 @@ from nextscale.nn import TransformerConfig
 from nextscale.nn.transformer import no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import free_memory
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.residual import Quantizer
 from nextscale.tokenizer.vqvae import VQVAE
@@ -77,7 +78,7 @@ class Family(ABC):
     network: ClassVar[type[Any]]
     "Module of a model, built from its architecture."
     sampler: ClassVar[Callable[..., Iterator[ScaleSample]]]
-    "(model, quantizer, conditions, generators=, config=) -> steps of a batch; `hook` too where it is editable."
+    "(model, quantizer, conditions, seeds=, config=) -> steps of a batch; `hook` too where it is editable."
     editable: ClassVar[bool] = False
     "Whether hooks reach into its scales, which editing needs."
     reads_tokens: ClassVar[bool] = True
@@ -133,11 +134,11 @@ class Family(ABC):
         tokenizer: VQVAE,
         classes: Tensor | Conditions,
         *,
-        generators: Sequence[torch.Generator],
+        seeds: Sequence[int] | Tensor,
         config: SamplingConfig,
         hook: SamplingHook | None = None,
     ) -> Iterator[ScaleSample]:
-        """Generate a batch, one image for each generator, yielding unfinished images on the way and the finished ones.
+        """Generate a batch, one image for each seed, yielding unfinished images on the way and the finished ones.
 
         Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
         """
@@ -147,7 +148,8 @@ class Family(ABC):
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
         conditions = as_conditions(classes, model.config.unconditional)
-        return self.sampler(model, tokenizer.quantizer, conditions, generators=generators, config=config, **hooks)
+        seeds = image_seeds(seeds, model.device)
+        return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)
 
     def compile(self, model: Any, **options: Any) -> None:
         """Compile what a generation runs; `options` go to torch.compile. Raises ValueError where nothing can be."""
