@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -107,6 +110,44 @@ def mkldnn_supports_bf16() -> bool:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Autocast to `dtype`, or nothing for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that torch may still use: those that are free, and those that it keeps for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+class Float32Precision:
+    """Keeps float32 products and convolutions on CUDA in float32; torch's default for convolutions is TF32.
+
+    The flags are the process's: the first to enter sets them, and the last to leave restores what was set, in whatever
+    thread they are. The old flags (`allow_tf32`) are not touched: torch refuses to mix them with these.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, ("", "")
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        cudnn: Any = torch.backends.cudnn  # torch's type stubs lack `conv`
+        convolutions, products = cudnn.conv, torch.backends.cuda.matmul
+        with self.lock:
+            if self.inside == 0:
+                self.before = convolutions.fp32_precision, products.fp32_precision
+                convolutions.fp32_precision = products.fp32_precision = "ieee"
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    convolutions.fp32_precision, products.fp32_precision = self.before
+
+
+exact_float32 = Float32Precision()
+"""Context in which float32 on CUDA is float32."""
 
 
 def image_generator(seed: int) -> torch.Generator:

@@ -34,6 +34,8 @@ class BenchOptions(SamplingFlags):
     "Rounds over all batch sizes after one to warm up; medians are shown."
     compile: bool = False
     "Compile the model first: for GPUs; on CPU it gains nothing."
+    graphs: bool = True
+    "Run as CUDA graphs: faster on CUDA, without effect elsewhere."
     families: bool = False
     "All families at full size, with random weights, instead of a model."
     sizes: tuple[int, ...] = (256,)
@@ -84,6 +86,7 @@ def bench_model(options: BenchOptions) -> None:
     from nextscale.progress import Progress
 
     pipeline = load_pipeline(options.model, options.device, options.precision)
+    pipeline.use_graphs(options.graphs)
     if options.compile:
         pipeline.compile()
     chosen = options.sampling()

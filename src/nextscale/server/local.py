@@ -18,7 +18,7 @@ from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.runtime import image_generator
+from nextscale.sampling.noise import image_seeds
 from nextscale.server.jobs import Edit, Job, ModelCard, Stage
 from nextscale.server.problems import on_purpose
 from nextscale.server.queues import Batcher
@@ -105,7 +105,8 @@ def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> tuple[Iterator[Step],
     """The steps of an image of which a part is made anew, and its class."""
     editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
     ids = torch.tensor(pipeline.edit_classes(job.label, *editor.known_part())[:1], device=pipeline.device)
-    steps = editor.steps(ids, [image_generator(job.seed)], job.sampling, soften=job.soften)
+    seeds = image_seeds([job.seed], pipeline.device)
+    steps = editor.steps(ids, seeds, job.sampling, soften=job.soften)
     return steps, [pipeline.class_or_none(int(ids[0]))]
 
 
