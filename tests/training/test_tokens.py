@@ -135,7 +135,7 @@ def test_batches_from_images_and_from_the_cache_agree(tmp_path: Path, image_fold
     folder, tokenizer = image_folder(), make_tokenizer()
     cache = open_tokens(write(tmp_path / "tokens", folder))
     images = ImageLoader(source=open_source(folder), size=(16, 16), batch_size=6, seed=4, enlarge=1.0)
-    encoded = encoded_batches(tokenizer, images.batches(), seed=4)
+    encoded = encoded_batches(tokenizer, images.batches(), seed=4, device=tokenizer.device)
     for fresh, cached in zip(islice(encoded, 9), cached_batches(cache, batch_size=6, seed=4), strict=False):
         assert torch.equal(fresh.labels, cached.labels)
         assert torch.equal(fresh.chance, cached.chance)
