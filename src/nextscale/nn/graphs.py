@@ -70,7 +70,8 @@ class Recorder:
         self.stream = torch.cuda.Stream(device)
 
     def __call__(self, function: Function, inputs: Sequence[Tensor]) -> Captured:
-        own = [each.clone() for each in inputs]
+        with torch.inference_mode(False):  # under it, they could not be written to outside of it
+            own = [each.clone() for each in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
