@@ -109,7 +109,7 @@ class VARPipeline:
     def use_graphs(self, wanted: bool) -> Self:
         """Let generation and decoding on CUDA run as CUDA graphs (one per batch size) or not; after `to` they do."""
         self.graphs = wanted
-        use_graphs(wanted and self.device.type == "cuda", self.transformer, self.tokenizer)
+        use_graphs(wanted, self.device, self.transformer, self.tokenizer)
         return self
 
     def compile(self, **options: Any) -> Self:

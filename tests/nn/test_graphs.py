@@ -151,15 +151,23 @@ class Doubling(GraphedModule):
         self.layer = nn.Linear(2, 2)
 
 
-def test_a_module_that_moves_forgets_its_graphs(fake: list) -> None:
+def test_graphs_are_for_cuda_with_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     module, plain = Doubling(), nn.Linear(1, 1)
-    use_graphs(True, module, plain)
-    assert module.graphs is not None and not hasattr(plain, "graphs")
+    for device, compiles, wanted in [("cuda", True, True), ("cuda", False, False), ("cpu", True, False)]:
+        monkeypatch.setattr(graphs.cuda, "compiles", lambda device, found=compiles: found)
+        use_graphs(True, torch.device(device), module, plain)
+        assert (module.graphs is not None) == wanted and not hasattr(plain, "graphs")
+        use_graphs(False, torch.device(device), module)
+        assert module.graphs is None
+
+
+def test_a_module_that_moves_forgets_its_graphs(fake: list) -> None:
+    module = Doubling()
+    module.graphs = Graphs()
     module.graphs("sum", Called(), torch.ones(1), torch.ones(1))
+    assert module.graphs.kept
     module.to(torch.float64)
     assert not module.graphs.kept
-    use_graphs(False, module)
-    assert module.graphs is None
 
 
 def test_a_copy_has_graphs_of_its_own(fake: list) -> None:
@@ -185,10 +193,16 @@ def test_replays_read_weights_where_they_lie_and_take_no_more_memory() -> None:
 
 
 @pytest.mark.gpu
-def test_what_waits_for_the_host_runs_without_a_graph(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    def fails(x: Tensor) -> tuple[Tensor]:
+        doubled = 2 * x
+        if torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("cannot be captured")
+        return (doubled,)
+
     calls, x = Graphs(), torch.arange(3.0, device="cuda")
     for _ in range(2):
-        found = calls("waits", lambda x: (x * x.sum().item(),), x)[0]
-        assert found.tolist() == [0, 5, 10]  # the last row counts twice: four rows
+        assert calls("fails", fails, x)[0].tolist() == [0, 2, 4]
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert len(caplog.records) == 1 and not calls.capture
-    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    assert Graphs()("works", lambda x: (2 * x,), x)[0].tolist() == [0, 2, 4]

@@ -70,7 +70,8 @@ class Recorder:
         self.stream = torch.cuda.Stream(device)
 
     def __call__(self, function: Function, inputs: Sequence[Tensor]) -> Captured:
-        own = [each.clone() for each in inputs]
+        with torch.inference_mode(False):  # under it, they could not be written to outside of it
+            own = [each.clone() for each in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self.device):
             current = torch.cuda.current_stream()
@@ -160,9 +161,13 @@ class GraphedModule(nn.Module):
         return super()._apply(*args, **options)
 
 
-def use_graphs(wanted: bool, *modules: Any) -> None:
-    """Let the modules that can compute through new graphs, which they share, or through none."""
-    graphs = Graphs() if wanted else None
+def use_graphs(wanted: bool, device: torch.device, *modules: Any) -> None:
+    """Let the modules that can compute through new graphs, which they share, or through none.
+
+    There are graphs only on CUDA with Triton: without it, drawing waits for the host, and a capture that fails over
+    that leaves torch's allocator in doubt.
+    """
+    graphs = Graphs() if wanted and device.type == "cuda" and cuda.compiles(device) else None
     for module in modules:
         if isinstance(module, GraphedModule):
             module.graphs = graphs
