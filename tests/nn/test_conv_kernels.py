@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from nextscale.nn import conv
 from nextscale.nn.conv import Decoder, ResidualBlock, channels_last
-from nextscale.nn.conv_kernels import group_norm, residual_sum
+from nextscale.nn.conv_kernels import doubled, group_norm, residual_sum
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
@@ -77,6 +77,14 @@ def test_residual_sum(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 20, 5, 3), (3, 5, 2, 9)])
+def test_doubled(shape: tuple[int, ...]) -> None:
+    x = map_of(*shape, dtype=torch.bfloat16)
+    found = doubled(x)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(found, F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
 @pytest.fixture
 def kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conv, "uses_kernels", lambda x: not torch.is_grad_enabled())
@@ -94,7 +102,7 @@ def test_a_block_is_the_same_with_kernels(monkeypatch: pytest.MonkeyPatch, kerne
 
 def test_a_decoder_is_the_same_with_kernels(monkeypatch: pytest.MonkeyPatch, kernels_everywhere: None) -> None:
     torch.manual_seed(0)
-    decoder = channels_last(Decoder([8, 4], 1, 4, patch=2, attention=True, dropout=0.0).eval()).to(DEVICE)
+    decoder = channels_last(Decoder([8, 4, 4], 1, 4, patch=2, attention=True, dropout=0.0).eval()).to(DEVICE)
     latents = torch.randn(2, 4, 4, 4, device=DEVICE)
     orders = []
     for module in decoder.modules():
@@ -104,7 +112,7 @@ def test_a_decoder_is_the_same_with_kernels(monkeypatch: pytest.MonkeyPatch, ker
             )
     with torch.no_grad():
         found = decoder(latents)
-        assert orders == [True] * 4
+        assert orders == [True] * 5
         monkeypatch.setattr(conv, "uses_kernels", lambda x: False)
         torch.testing.assert_close(found, decoder(latents), atol=1e-5, rtol=1e-5)
 

@@ -162,6 +162,10 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if goes_to_kernels(x):
+            from nextscale.nn.conv_kernels import doubled
+
+            return self.conv(doubled(x))
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 

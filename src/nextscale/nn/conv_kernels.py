@@ -1,4 +1,4 @@
-"""Triton kernels of the convolutional tokenizer on channels-last maps: GroupNorm with SiLU, residual sums.
+"""Triton kernels of the tokenizer on channels-last maps: GroupNorm with SiLU, residual sums, upsampling.
 
 Shapes: B batch, C channels, G groups, P = h * w pixels, T tiles of a map's pixels. Sums are float32, in an order that
 depends on the map's size only: an image does not depend on its batch.
@@ -111,6 +111,20 @@ def summed(x, y, bias, out, N, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.con
     tl.store(out + place, values.to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def pixels_doubled(x, out, N, W, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Some pixels of all images, W in a line, each written four times."""
+    rows, channels = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    mask = (rows < N)[:, None] & (channels < C)[None, :]
+    values = tl.load(x + rows[:, None] * C + channels[None, :], mask=mask, other=0.0)
+    corners = rows // W * 4 * W + rows % W * 2  # a line of x becomes two of twice the length
+    place = out + corners[:, None] * C + channels[None, :]
+    tl.store(place, values, mask=mask)
+    tl.store(place + C, values, mask=mask)
+    tl.store(place + 2 * W * C, values, mask=mask)
+    tl.store(place + 2 * W * C + C, values, mask=mask)
+
+
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, *, silu: bool, before: Tensor | None = None
 ) -> Tensor:
@@ -147,4 +161,18 @@ def residual_sum(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
     rows = max(1, WRITTEN // wide)
     with torch.cuda.device_of(x):
         summed[(triton.cdiv(pixels, rows),)](x, y, bias, out, pixels, channels, rows, wide, num_warps=8)
+    return out
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling by two: (B, C, h, w), channels-last -> (B, C, 2 h, 2 w), the same."""
+    batch, channels, height, width = x.shape
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    out = torch.empty(
+        (batch, channels, 2 * height, 2 * width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    pixels, wide = batch * height * width, triton.next_power_of_2(channels)
+    rows = max(1, WRITTEN // 2 // wide)
+    with torch.cuda.device_of(x):
+        pixels_doubled[(triton.cdiv(pixels, rows),)](x, out, pixels, width, channels, rows, wide, num_warps=8)
     return out

@@ -137,8 +137,9 @@ class CodebookUsage:
 
     def add(self, tokens: TokenPyramid) -> None:
         """Count the tokens of a batch."""
-        for scale, token_map in enumerate(tokens):
-            self.counts[scale] += torch.bincount(token_map.flatten(), minlength=self.counts.shape[1])
+        for row, token_map in zip(self.counts, tokens, strict=True):
+            used = token_map.flatten()
+            row.index_add_(0, used, torch.ones_like(used))  # bincount would wait for the device
 
     def reset(self) -> None:
         self.counts.zero_()
