@@ -27,7 +27,7 @@ from gpu_checks import card, correctness, gpu_tests
 from gpu_models import Setup
 from gpu_report import table
 from gpu_runner import Report, Stage, run_stages
-from gpu_runs import small_run
+from gpu_small_run import small_run
 from gpu_speed import profile, speed, tokenizer
 from gpu_training import loader, training
 
