@@ -6,7 +6,7 @@ Data is rendered on the spot (gpu_frames.py). Tokenizers are trained by the reci
 examples/procgen/train_families.sh, side by side, while the frames are made. Then all families train side by side for as
 many steps as the time allows, the same for all, and are compared as `nextscale compare` does, at the end and, for
 next-scale prediction and raster order, at a quarter, a half and three quarters of the training. Everything continues
-where it was stopped, in OUT/work; the files beside it are what is to be brought back.
+where it was stopped, in the folder `--work`; OUT holds what is to be brought back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Annotated, Any
 import cyclopts
 
 from gpu_frames import arrays, has_procgen, pictures, submit
-from gpu_runs import Clock, Run, all_of, finish, fitting_steps, nextscale, random_features, require, start
+from gpu_runs import ROOT, Clock, Run, all_of, finish, fitting_steps, nextscale, random_features, require, start
 from nextscale.config import read_json, read_json_lines
 from nextscale.files import write_json
 
@@ -55,15 +55,12 @@ class Plan:
     """Sizes of one call."""
 
     out: Path
+    work: Path
     clock: Clock
     device: str
     rehearse: bool
     weights: Path
     procgen: bool = field(default_factory=has_procgen)
-
-    @property
-    def work(self) -> Path:
-        return self.out / "work"
 
     @property
     def log(self) -> Path:
@@ -89,11 +86,13 @@ def main(
     seconds: float = 540,
     rehearse: bool = False,
     device: str = "",
+    work: Annotated[Path, cyclopts.Parameter(help="Folder for data and runs.")] = ROOT / "build" / "gpu-families",
     weights: Annotated[Path, cyclopts.Parameter(help="torchvision's MobileNetV2.")] = Path(".gpu/mobilenet_v2.pth"),
 ) -> None:
     """Render, train and compare within so many seconds."""
     out.mkdir(parents=True, exist_ok=True)
-    plan = Plan(out.resolve(), Clock(seconds), device or ("cpu" if rehearse else "cuda"), rehearse, weights.resolve())
+    where = device or ("cpu" if rehearse else "cuda")
+    plan = Plan(out.resolve(), work.resolve(), Clock(seconds), where, rehearse, weights.resolve())
     if rehearse:
         plan.procgen, plan.weights = False, random_features(plan.work)
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 2)) as pool:

@@ -1,7 +1,7 @@
 """Frames in great numbers, rendered by all cores: Procgen's where its renderer is installed, else shapes.
 
 A process plays 64 levels of a game side by side and begins new ones by Procgen's reset action, at some 3,000 frames of
-64 x 64 a second. Larger frames are reduced from the 512 x 512 that people see, which are rendered at a twentieth of that
+64 x 64 a second. Larger frames are reduced from the 512 x 512 that people see, rendered at a twentieth of that
 rate. Training levels are below 1,000,000, held-out ones from there on; of each level the frame after a few random
 actions is kept.
 """

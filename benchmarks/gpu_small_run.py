@@ -16,7 +16,7 @@ from nextscale.config import read_json_lines
 
 def small_run(setup: Setup, note: Note) -> None:
     """Procgen where its renderer is installed, else shapes; as many steps as fit."""
-    folder, log, clock = setup.work / "run", setup.out / "run.txt", Clock(setup.left() - 5)
+    folder, log, clock = setup.work / "run", setup.work / "run.txt", Clock(setup.left() - 5)
     procgen, per_class = has_procgen() and not setup.rehearse, 16 if setup.rehearse else 1024
     data = folder / "data"
     with ProcessPoolExecutor(os.cpu_count()) as pool:
