@@ -55,15 +55,22 @@ def gated_modulate(
 class DropPath(nn.Module):
     """Drops the branch of an image with probability `rate` in training (stochastic depth)."""
 
+    rates: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.drops = rate > 0
+        # A tensor, so that blocks that differ in their rate alone share a compiled graph. On the CPU even where a model
+        # is being built on another device, such as meta.
+        rates = torch.tensor([rate, 1 - rate], dtype=torch.float32, device="cpu")
+        self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not self.training or not self.drops:
             return x_BLC
-        keep = torch.rand(x_BLC.shape[0], 1, 1, device=x_BLC.device) >= self.rate
-        return x_BLC * (keep / (1 - self.rate)).to(x_BLC.dtype)
+        dropped, kept = self.rates
+        keep = torch.rand(x_BLC.shape[0], 1, 1, device=x_BLC.device) >= dropped
+        return x_BLC * (keep / kept).to(x_BLC.dtype)
 
 
 class FeedForward(nn.Sequential):

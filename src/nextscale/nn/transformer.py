@@ -21,6 +21,7 @@ from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.nn.cpu import Group
+from nextscale.nn.graphs import GraphedModule
 from nextscale.nn.linear import Linear
 
 ATTENTION_GROUP = 128
@@ -60,7 +61,7 @@ class Condition:
         return self.apply(lambda each: each[images])
 
 
-class Backbone(nn.Module):
+class Backbone(GraphedModule):
     """AdaLN blocks and the head behind them; families put their embeddings before it."""
 
     blocks: Sequence[AdaLNBlock]

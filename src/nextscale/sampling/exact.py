@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nextscale.sampling.draw import draw_tokens, tempered
+from nextscale.sampling.noise import gumbel_noise
 from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer
 
@@ -31,14 +32,22 @@ class ExactDraw:
     Serves one generation: it keeps what was accumulated before each scale.
     """
 
-    def __init__(self, alone: Callable[[int], Callable[[int, Tensor], Tensor]], config: SamplingConfig) -> None:
-        self.alone, self.config = alone, config
+    def __init__(
+        self,
+        alone: Callable[[int], Callable[[int, Tensor], Tensor]],
+        seeds: Tensor,
+        config: SamplingConfig,
+        stream: int,
+    ) -> None:
+        self.alone, self.seeds, self.config, self.stream = alone, seeds, config, stream
         self.history: list[Tensor] = []  # what was accumulated before each scale
 
-    def __call__(self, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
-        """(B, l, V) logits over the temperature and noise -> tokens (B, l)."""
+    def __call__(self, scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
+        """(B, l, V) guided logits -> tokens (B, l)."""
         self.history.append(accumulated)
         filters = {"top_k": self.config.top_k, "top_p": self.config.top_p}
+        noise = gumbel_noise(self.seeds, scale, *logits.shape[1:], stream=self.stream)
+        logits = tempered(logits, self.config.temperature)
         tokens, doubtful = draw_tokens(logits, noise, **filters, margin=near_tie(self.config))
         for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
             one = slice(image, image + 1)
