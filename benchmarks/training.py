@@ -232,7 +232,7 @@ def our_step(task: Task) -> Work:
     del tokenizer
     if not task.dropout:
         for block in model.blocks:
-            block.drop_path.rate = 0.0
+            block.drop_path.drops = False
     updater = Updater(model, OPTIMISER, no_decay)
     model.train()
 

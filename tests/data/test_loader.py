@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextscale.data.loader import ImageLoader, batch_indices, iterate_images
+from nextscale.data import loader as loader_module
+from nextscale.data.loader import ImageLoader, batch_indices, decoding_threads, iterate_images, read_ahead
 from nextscale.data.source import open_source
 
 Make = Callable[..., Path]
@@ -51,6 +52,27 @@ def test_threads_do_not_change_the_order(image_folder: Make) -> None:
     folder = image_folder()
     one, four = (list(islice(loader(folder, threads=n).batches(), 6)) for n in (1, 4))
     assert all(torch.equal(a.images, b.images) for a, b in zip(one, four, strict=True))
+
+
+def test_results_come_in_order_and_only_a_few_are_worked_on_ahead() -> None:
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        return item * item
+
+    results = read_ahead(work, range(100), threads=4, ahead=6)
+    assert [next(results) for _ in range(10)] == [item * item for item in range(10)]
+    results.close()
+    assert max(begun) <= 9 + 6, "what nobody asks for is not read"
+    assert list(read_ahead(work, range(7), threads=3, ahead=20)) == [item * item for item in range(7)]
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module.os, "sched_getaffinity", lambda process: set(range(12)), raising=False)
+    assert decoding_threads() == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert decoding_threads() == 1
 
 
 def test_augmentation_changes_with_the_epoch(image_folder: Make) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torchvision.models import vgg16
 
-from nextscale.nn.perceptual import PerceptualDistance, shifted
+from nextscale.nn.perceptual import PerceptualDistance, mirrored, shifted
+from nextscale.training.exactness import deterministic
 
 
 def test_both_batches_move_alike_with_mirrored_edges() -> None:
@@ -21,6 +22,19 @@ def test_both_batches_move_alike_with_mirrored_edges() -> None:
         assert len(places) == 1
         seen |= set(places)
     assert len(seen) == 25
+
+
+@pytest.mark.parametrize("margins", [(0, 0, 0, 0), (2, 0, 0, 3), (0, 1, 2, 0), (3, 2, 1, 4)])
+def test_edges_are_mirrored_alike_where_gradients_must_repeat(margins: tuple[int, int, int, int]) -> None:
+    images, upstream = torch.randn(2, 3, 6, 7, requires_grad=True), torch.randn(2, 3, 20, 20)
+    results = []
+    for wanted in (False, True):
+        with deterministic(wanted):
+            wider = mirrored(images, margins)
+            (gradient,) = torch.autograd.grad(wider, images, upstream[..., : wider.shape[2], : wider.shape[3]])
+        results.append((wider, gradient))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1])
 
 
 def test_lpips_is_that_of_torchmetrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

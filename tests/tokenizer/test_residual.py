@@ -1,10 +1,12 @@
 """The one recursion over scales against plain loops."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
 from nextscale import ScaleSchedule
 from nextscale.tokenizer.residual import accumulate, downsample, flatten_map, next_scale_inputs, upsample
+from nextscale.training.exactness import deterministic
 
 
 def test_accumulate_is_a_running_sum() -> None:
@@ -16,6 +18,19 @@ def test_accumulate_is_a_running_sum() -> None:
         grown = maps[scale] if scale == 2 else F.interpolate(maps[scale], size=(2, 4), mode="bicubic")
         total = total + grown * (scale + 1)
         torch.testing.assert_close(state.accumulated, total)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (3, 4), (5, 7), (13, 13)])
+def test_products_upsample_like_torch(size: tuple[int, int]) -> None:
+    embeddings, upstream = torch.randn(2, 3, *size, requires_grad=True), torch.randn(2, 3, 13, 16)
+    wanted = F.interpolate(embeddings, size=(13, 16), mode="bicubic")
+    with deterministic(True):
+        given = upsample(embeddings, (13, 16))
+        assert torch.equal(upsample(embeddings.detach(), (13, 16)), wanted), "tokens are found with torch's own"
+    torch.testing.assert_close(given, wanted, atol=1e-6, rtol=1e-5)
+    ours, theirs = (torch.autograd.grad(one, embeddings, upstream)[0] for one in (given, wanted))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert given.grad_fn is not None and "Upsample" not in given.grad_fn.name()
 
 
 def test_a_sent_tensor_replaces_the_sum() -> None:

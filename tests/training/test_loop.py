@@ -10,7 +10,7 @@ import torch
 from nextscale.runtime import precision_name, resolve_training_dtype
 from nextscale.training import loop
 from nextscale.training.config import LoopConfig, OptimiserConfig
-from nextscale.training.loop import Forecast, Journal, settled_precision
+from nextscale.training.loop import Forecast, Journal, StepResult, settled_precision
 
 CPU = torch.device("cpu")
 
@@ -32,11 +32,12 @@ def test_the_first_step_is_shown_and_no_rate_is_nothing(
     now = 0.0
     monkeypatch.setattr(loop.time, "monotonic", lambda: now)
     config = LoopConfig(data="d", out="o", steps=100, batch_size=2, log_every=50)
-    journal = Journal(tmp_path, config, start=10, title="toy", main=True)
+    journal = Journal(tmp_path, config, start=10, title="toy", main=True, device=CPU)
+    result = StepResult({"loss": torch.tensor(1.0)}, torch.tensor(0.0), torch.tensor(1.0), {})
     with caplog.at_level(logging.INFO, "nextscale"):
         for done in range(11, 17):
             now += 5
-            journal.step(done, {"loss": torch.tensor(1.0)}, torch.tensor(0.0), lambda values: f"loss {values['loss']}")
+            journal.step(done, result, lambda values: f"loss {values['loss']}")
     journal.close()
     assert caplog.messages[0] == "toy 11/100  loss 1.0  0.4 images/s  5 s, 7 min left"
     assert caplog.messages[1].startswith("about 7 min to go at 0.4 images/s")

@@ -12,7 +12,7 @@ from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
 from nextscale.training.config import OptimiserConfig
 from nextscale.training.heldout import mean_figures
-from nextscale.training.optimisation import averaged, build_optimiser, learning_rate, set_schedule, weight_decay
+from nextscale.training.optimisation import Average, build_optimiser, learning_rate, set_schedule, weight_decay
 from nextscale.training.stage2 import drop_classes
 from toys import make_tokenizer, make_transformer, transformer_config
 
@@ -53,12 +53,12 @@ def test_weight_decay_groups() -> None:
 
 def test_average_follows_its_formula() -> None:
     model = torch.nn.Linear(1, 1, bias=False)
-    average = averaged(model, 0.9)
+    average = Average(model, 0.9)
     expected = None
     for step in range(40):
         with torch.no_grad():
             model.weight.fill_(step)
-        average.update_parameters(model)
+        average.update(model)
         if expected is None:
             expected = float(step)  # the first update copies
         else:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from nextscale.checkpoint import fingerprint
 from nextscale.data.loader import ImageLoader, iterate_images
 from nextscale.data.source import open_source
-from nextscale.data.tokens import TokenCacheConfig, cached_batches, is_token_cache, open_tokens
+from nextscale.data.tokens import TokenCache, TokenCacheConfig, cached_batches, is_token_cache, open_tokens
 from nextscale.pictures import to_float
 from nextscale.runtime import Processes
+from nextscale.training import table
 from nextscale.training import tokens as module
 from nextscale.training.tokens import encoded_batches, write_tokens
 from toys import CLASS_NAMES, make_tokenizer
@@ -131,11 +134,31 @@ def test_unreadable_images_are_left_out(tmp_path: Path, image_folder: Make) -> N
     assert list(cache.rows["index"]) == [0, 1, 2, 3, 5, 6, 7, 8]
 
 
+def test_a_table_gives_the_batches_of_its_cache(
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "CHUNK", 5)
+    cache = open_tokens(write(tmp_path / "tokens", image_folder(), views=3))
+    cache = replace(cache, rows=cache.rows.select(range(20, 1, -2)))  # as where some images are set aside
+    settings = {"batch_size": 7, "seed": 4, "start": 2}
+    ours = cached_batches(table.token_table(cache, torch.device("cpu")), **settings)
+    for one, other in zip(islice(ours, 5), cached_batches(cache, **settings), strict=False):
+        assert torch.equal(one.tokens.packed, other.tokens.packed) and one.tokens.packed.dtype == torch.int64
+        assert torch.equal(one.labels, other.labels) and torch.equal(one.chance, other.chance)
+
+
+def test_a_table_holds_all_sixteen_bits() -> None:
+    about = TokenCacheConfig(scales=((1, 2),), codebook_size=2**16)
+    rows = Dataset.from_dict({"tokens": [[65535, 0], [32768, 7]], "label": [0, 1]}).with_format("numpy")
+    packed, labels = table.token_table(TokenCache(about, rows), torch.device("cpu")).batch(np.array([1, 0]))
+    assert packed.packed.tolist() == [[32768, 7], [65535, 0]] and labels.tolist() == [1, 0]
+
+
 def test_batches_from_images_and_from_the_cache_agree(tmp_path: Path, image_folder: Make) -> None:
     folder, tokenizer = image_folder(), make_tokenizer()
     cache = open_tokens(write(tmp_path / "tokens", folder))
     images = ImageLoader(source=open_source(folder), size=(16, 16), batch_size=6, seed=4, enlarge=1.0)
-    encoded = encoded_batches(tokenizer, images.batches(), seed=4)
+    encoded = encoded_batches(tokenizer, images.batches(), seed=4, device=tokenizer.device)
     for fresh, cached in zip(islice(encoded, 9), cached_batches(cache, batch_size=6, seed=4), strict=False):
         assert torch.equal(fresh.labels, cached.labels)
         assert torch.equal(fresh.chance, cached.chance)

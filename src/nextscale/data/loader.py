@@ -7,13 +7,15 @@ whatever the number of processes.
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import count
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,10 @@ NO_CLASS = -1
 """Label of an image without a class."""
 Sample = tuple[np.ndarray, int, int]
 """Pixels (H, W, 3) uint8, label, and index of an image."""
+BATCHES_AHEAD = 3
+"""Batches that are read before they are asked for."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -109,17 +115,45 @@ class Reader:
         return sample
 
 
+def decoding_threads() -> int:
+    """One for each core that this process may use, or for its share of them where torchrun started several."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def read_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Results in the items' order; threads work on up to `ahead` further items."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="images")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def require_readable(source: ImageSource, *, limit: int = 100) -> None:
     """Raises ValueError when more than the first `limit` images cannot be read: a check before anything is written."""
     Reader(source, limit=limit).read_next(0, np.asarray)
 
 
 def collate(
-    samples: Sequence[Sample], epochs: Sequence[int] | np.ndarray, position: dict[str, Any] | None = None
+    samples: Sequence[Sample],
+    epochs: Sequence[int] | np.ndarray,
+    position: dict[str, Any] | None = None,
+    *,
+    pinned: bool = False,
 ) -> ImageBatch:
-    """A batch of samples."""
+    """A batch of samples; `pinned` pixels are copied to a CUDA device without waiting."""
+    images = stack_pixels([pixels for pixels, _, _ in samples])
     return ImageBatch(
-        stack_pixels([pixels for pixels, _, _ in samples]),
+        images.pin_memory() if pinned else images,
         torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
         torch.tensor([index for _, _, index in samples], dtype=torch.int64),
         torch.as_tensor(epochs, dtype=torch.int64),
@@ -144,6 +178,10 @@ class Loader:
     "Whether half of the images are mirrored."
     limit: int = 100
     "Unreadable images tolerated."
+    threads: int = field(default_factory=decoding_threads)
+    "Threads that read and crop images."
+    pinned: bool = False
+    "Whether the pixels go to a CUDA device."
 
     def augmented(self, image: Image.Image, epoch: int, number: int) -> np.ndarray:
         """A random crop (H, W, 3) of an image: a function of (seed, epoch, number) alone."""
@@ -156,33 +194,25 @@ class ImageLoader(Loader):
     """Endless augmented training batches of one process, by index."""
 
     source: ImageSource
-    threads: int = 2
 
     def batches(self, start: int = 0) -> Generator[ImageBatch, None, None]:
         """Batches from step `start` on. Threads read ahead; the order does not depend on them."""
         reader = Reader(self.source, limit=self.limit)
+        readers = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
+
+        def read(index: int, epoch: int) -> Sample:
+            return reader.read_next(index, partial(self.augmented, epoch=epoch, number=index))
 
         def build(step: int) -> ImageBatch:
             indices, epochs = batch_indices(
                 len(self.source), self.batch_size, step, seed=self.seed, rank=self.rank, world=self.world
             )
-            samples = [
-                reader.read_next(index, partial(self.augmented, epoch=epoch, number=index))
-                for index, epoch in zip(indices.tolist(), epochs.tolist(), strict=True)
-            ]
-            return collate(samples, epochs)
+            return collate(list(readers.map(read, indices.tolist(), epochs.tolist())), epochs, pinned=self.pinned)
 
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="images")
-        ahead: deque[Future[ImageBatch]] = deque()
-        step = start
         try:
-            while True:
-                while len(ahead) < self.threads + 1:
-                    ahead.append(pool.submit(build, step))
-                    step += 1
-                yield ahead.popleft().result()
+            yield from read_ahead(build, count(start), threads=BATCHES_AHEAD, ahead=BATCHES_AHEAD - 1)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            readers.shutdown(wait=False, cancel_futures=True)
 
 
 def iterate_images(
@@ -201,9 +231,13 @@ def iterate_images(
     """
     reader = reader or Reader(source)
     crop = crop or (lambda image, index: center_crop(image, size))
+
+    def read(index: int) -> Sample | None:
+        return reader.read(index, lambda image: crop(image, index))
+
     samples: list[Sample] = []
-    for index in indices if indices is not None else range(len(source)):
-        sample = reader.read(index, lambda image, index=index: crop(image, index))
+    chosen = indices if indices is not None else range(len(source))
+    for sample in read_ahead(read, chosen, threads=decoding_threads(), ahead=2 * batch_size):
         if sample is not None:
             samples.append(sample)
         if len(samples) == batch_size:

@@ -10,6 +10,7 @@ import glob
 import logging
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from nextscale.data.columns import (
 )
 from nextscale.data.decode import UnreadableImage, read_image
 from nextscale.data.folders import PassedOver, table_files
-from nextscale.data.loader import NO_CLASS, ImageBatch, Loader, Sample, collate
+from nextscale.data.loader import NO_CLASS, ImageBatch, Loader, Sample, collate, read_ahead
 from nextscale.data.source import is_hub_id, load_rows
 from nextscale.errors import one_line
 
@@ -206,7 +207,7 @@ class StreamLoader(Loader):
             samples.append(sample)
             epochs.append(epoch)
             if len(samples) == share:
-                yield collate(samples, epochs, position)
+                yield collate(samples, epochs, position, pinned=self.pinned)
                 samples, epochs = [], []
 
     def samples(self, start: Position | None) -> Iterator[tuple[Sample, int, Position]]:
@@ -220,17 +221,16 @@ class StreamLoader(Loader):
             reading, empty = iter(rows), at["seen"] == at["used"] == 0
             while block := list(islice(reading, BLOCK)):
                 order = np.random.default_rng([self.seed, at["epoch"], at["seen"], self.rank]).permutation(len(block))
-                for used in range(at["used"], len(block)):
-                    number = (at["seen"] + used) * self.world + self.rank
-                    try:
-                        sample = self.sample(block[order[used]], at["epoch"], number)
-                    except UnreadableImage as error:
+                read = partial(self.attempt, block, order, at)
+                ahead = read_ahead(read, range(at["used"], len(block)), threads=self.threads, ahead=self.batch_size)
+                for used, sample in enumerate(ahead, at["used"]):
+                    if isinstance(sample, UnreadableImage):
                         unreadable += 1
-                        logger.warning("skipped unreadable image %s (%d so far)", error, unreadable)
+                        logger.warning("skipped unreadable image %s (%d so far)", sample, unreadable)
                         if unreadable > self.limit:
                             raise ValueError(
                                 f"more than {self.limit} images of the stream cannot be read; remove or replace them"
-                            ) from error
+                            ) from sample
                         continue
                     empty = False
                     yield sample, at["epoch"], at | {"used": used + 1}
@@ -238,6 +238,16 @@ class StreamLoader(Loader):
             if empty:
                 raise ValueError("the stream gives this process no readable image; use fewer processes or more files")
             at = {"epoch": at["epoch"] + 1, "reader": None, "used": 0, "seen": 0}
+
+    def attempt(
+        self, block: list[dict[str, Any]], order: np.ndarray, at: Position, used: int
+    ) -> Sample | UnreadableImage:
+        """The sample at a place of a block in its order, or why it cannot be read."""
+        number = (at["seen"] + used) * self.world + self.rank
+        try:
+            return self.sample(block[order[used]], at["epoch"], number)
+        except UnreadableImage as error:
+            return error
 
     def sample(self, row: dict[str, Any], epoch: int, number: int) -> Sample:
         """The sample in a row. Raises UnreadableImage, and ValueError for a label out of range."""

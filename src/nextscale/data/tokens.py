@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -216,8 +216,17 @@ def finish(out: Path, config: TokenCacheConfig) -> None:
     (out / UNFINISHED).unlink()
 
 
+class HasTokens(Protocol):
+    """A token cache, wherever its tokens lie."""
+
+    @property
+    def config(self) -> TokenCacheConfig: ...
+    def __len__(self) -> int: ...
+    def batch(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[TokenPyramid, Tensor]: ...
+
+
 def cached_batches(
-    cache: TokenCache, *, batch_size: int, seed: int, rank: int = 0, world: int = 1, start: int = 0
+    cache: HasTokens, *, batch_size: int, seed: int, rank: int = 0, world: int = 1, start: int = 0
 ) -> Iterator[TokenBatch]:
     """Endless training batches from step `start`; each epoch sees one view of each image."""
     step = start

@@ -67,7 +67,8 @@ class DiT(Backbone):
     def condition(self, times: Tensor, classes: Tensor | Conditions) -> Condition:
         """Modulation rows of times and conditions, or class ids, (B,)."""
         conditions = as_conditions(classes, self.config.unconditional)
-        vectors_BC = self.time_embedding(frequencies(times).to(self.dtype)) + conditions.vectors(self)
+        waves = frequencies(times).to(self.positions.dtype)
+        vectors_BC = self.time_embedding(waves) + conditions.vectors(self)
         assert self.head_modulation is not None
         head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
         rows = [block.rows(vectors_BC, None) for block in self.blocks]
@@ -76,7 +77,7 @@ class DiT(Backbone):
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""
         p = self.config.patch
-        x_BLC = self.word_embedding(F.pixel_unshuffle(noisy.to(self.dtype), p).flatten(2).transpose(1, 2))
+        x_BLC = self.word_embedding(F.pixel_unshuffle(noisy.to(self.positions.dtype), p).flatten(2).transpose(1, 2))
         x_BLC = self.transform(x_BLC + self.positions, self.condition(times, classes))
         noise = self.classify(x_BLC)
         height, width = (side // p for side in self.schedule.final)

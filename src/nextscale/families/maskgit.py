@@ -53,7 +53,7 @@ class MaskGIT(Transformer):
 
     def predict_masked(self, latents: Tensor, masked: Tensor, condition: Condition) -> Tensor:
         """`forward` with a condition that is computed already."""
-        words = self.word_embedding(latents.to(self.dtype))
+        words = self.word_embedding(latents.to(self.positions.dtype))
         words = torch.where(masked[..., None], self.masked.to(words.dtype), words)
         placed = self.embed(None, condition, slice(0, self.sequence.length))
         return self.classify(self.transform(placed + words, condition, groups=self.groups()))

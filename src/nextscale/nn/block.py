@@ -14,30 +14,63 @@ from torch.nn import functional as F
 from nextscale.nn import HEAD_WIDTH
 from nextscale.nn.attention import KeyValueCache, SelfAttention
 from nextscale.nn.cpu import Group
+from nextscale.nn.cuda import uses_kernels
 from nextscale.nn.linear import Linear
 
 ROWS = 6
 """Modulation rows of a block: gamma1, gamma2, scale1, scale2, shift1, shift2."""
 
 
-def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
-    """LayerNorm without weights (eps 1e-6), times 1 + scale, plus shift."""
+def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, dtype: torch.dtype) -> Tensor:
+    """LayerNorm without weights (eps 1e-6), times 1 + scale, plus shift, in the inputs' type; given in `dtype`."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.modulate(x_BLC, scale_B1C, shift_B1C, dtype)
     normed = F.layer_norm(x_BLC, x_BLC.shape[-1:], eps=1e-6).to(x_BLC.dtype)
-    return torch.addcmul(shift_B1C, normed, scale_B1C + 1)
+    return torch.addcmul(shift_B1C, normed, scale_B1C + 1).to(dtype)
+
+
+def gated(x_BLC: Tensor, branch_BLC: Tensor, gamma_B1C: Tensor) -> Tensor:
+    """x + gamma branch, in the type of x."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.gated(x_BLC, branch_BLC, gamma_B1C)
+    return torch.addcmul(x_BLC, branch_BLC, gamma_B1C)
+
+
+def gated_modulate(
+    x_BLC: Tensor, branch_BLC: Tensor, gamma_B1C: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`gated`, and `modulate` of it."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.gated_modulate(x_BLC, branch_BLC, gamma_B1C, scale_B1C, shift_B1C, dtype)
+    x_BLC = gated(x_BLC, branch_BLC, gamma_B1C)
+    return x_BLC, modulate(x_BLC, scale_B1C, shift_B1C, dtype)
 
 
 class DropPath(nn.Module):
     """Drops the branch of an image with probability `rate` in training (stochastic depth)."""
 
+    rates: Tensor
+
     def __init__(self, rate: float) -> None:
         super().__init__()
-        self.rate = rate
+        self.drops = rate > 0
+        # A tensor, so that blocks that differ in their rate alone share a compiled graph. On the CPU even where a model
+        # is being built on another device, such as meta.
+        rates = torch.tensor([rate, 1 - rate], dtype=torch.float32, device="cpu")
+        self.register_buffer("rates", rates, persistent=False)
 
     def forward(self, x_BLC: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
+        if not self.training or not self.drops:
             return x_BLC
-        keep = torch.rand(x_BLC.shape[0], 1, 1, device=x_BLC.device) >= self.rate
-        return x_BLC * (keep / (1 - self.rate)).to(x_BLC.dtype)
+        dropped, kept = self.rates
+        keep = torch.rand(x_BLC.shape[0], 1, 1, device=x_BLC.device) >= dropped
+        return x_BLC * (keep / kept).to(x_BLC.dtype)
 
 
 class FeedForward(nn.Sequential):
@@ -66,6 +99,11 @@ class AdaLNBlock(nn.Module):
         self.modulation = Linear(width, ROWS * width) if own else None
         self.offset = None if own else nn.Parameter(torch.empty(ROWS, width))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrices are multiplied in (autocast aside); what is added up may be in float32."""
+        return self.attention.proj.bias.dtype
+
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
         """Modulation rows (B, 6, C) from the condition's vector alone."""
         if self.offset is not None:
@@ -83,6 +121,7 @@ class AdaLNBlock(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
-        mixed = self.attention(modulate(x_BLC, scale1, shift1), groups=groups, cache=cache, layer=layer)
-        x_BLC = torch.addcmul(x_BLC, self.drop_path(mixed), gamma1)
-        return torch.addcmul(x_BLC, self.drop_path(self.feed_forward(modulate(x_BLC, scale2, shift2))), gamma2)
+        read_BLC = modulate(x_BLC, scale1, shift1, self.dtype)
+        mixed_BLC = self.drop_path(self.attention(read_BLC, groups=groups, cache=cache, layer=layer))
+        x_BLC, read_BLC = gated_modulate(x_BLC, mixed_BLC, gamma1, scale2, shift2, self.dtype)
+        return gated(x_BLC, self.drop_path(self.feed_forward(read_BLC)), gamma2)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -59,8 +60,14 @@ def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
 
 def imagenet_normalised(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) in [-1, 1] with the mean and deviation that torchvision's ImageNet weights expect."""
-    mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = imagenet_statistics(images.device, images.dtype)
     return ((images + 1) / 2 - mean) / std
+
+
+@lru_cache
+def imagenet_statistics(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Mean and deviation, (2, 1, 3, 1, 1); made once, because a copy to a GPU waits for it."""
+    return torch.tensor((IMAGENET_MEAN, IMAGENET_STD), device=device, dtype=dtype).view(2, 1, 3, 1, 1)
 
 
 class PerceptualDistance(nn.Module):
@@ -72,6 +79,9 @@ class PerceptualDistance(nn.Module):
     With `shift`, each call first moves both batches by one random offset of up to that many pixels, edges mirrored.
     Otherwise a backbone's strides see only part of each period and miss patterns of dots (after E-LPIPS, arXiv
     1906.03973, section 3).
+
+    The backbone runs in the type of autocast; in float32 its convolutions are TF32 on CUDA, torch's default, which is
+    exact enough for a loss.
     """
 
     def __init__(
@@ -80,10 +90,10 @@ class PerceptualDistance(nn.Module):
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
-        self.channel_weights: list[Tensor] | None = None
+        self.channel_weights: nn.ParameterList | None = None
         if backbone == LPIPS:
             backbone, layers = "vgg16", DEFAULT_LAYERS["vgg16"]
-            self.channel_weights = learned_weights()
+            self.channel_weights = nn.ParameterList(learned_weights()).requires_grad_(False)
         layers = layers or DEFAULT_LAYERS.get(backbone, ())
         if not layers:
             known = ", ".join(DEFAULT_LAYERS)
@@ -117,7 +127,7 @@ class PerceptualDistance(nn.Module):
             expected = self.features(targets)
         squares = [(a - b).square() for a, b in zip(self.features(images), expected, strict=True)]
         if self.channel_weights is not None:
-            squares = [s * weights.to(s.device) for s, weights in zip(squares, self.channel_weights, strict=True)]
+            squares = [s * weights for s, weights in zip(squares, self.channel_weights, strict=True)]
         return torch.stack([square.sum(dim=1).mean() for square in squares]).sum()
 
 
@@ -137,7 +147,15 @@ def shifted(batches: tuple[Tensor, ...], most: int) -> tuple[Tensor, ...]:
     margins = (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0))  # left, right, top, bottom
     height, width = batches[0].shape[-2:]
     top, left = max(-down, 0), max(-right, 0)
-    return tuple(
-        nn.functional.pad(batch, margins, mode="reflect")[..., top : top + height, left : left + width]
-        for batch in batches
-    )
+    return tuple(mirrored(batch, margins)[..., top : top + height, left : left + width] for batch in batches)
+
+
+def mirrored(batch: Tensor, margins: tuple[int, int, int, int]) -> Tensor:
+    """Wider by (left, right, top, bottom) pixels, mirrored at the edges."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return nn.functional.pad(batch, margins, mode="reflect")
+    left, right, top, bottom = margins  # on CUDA, the gradient of torch's own is not the same every time
+    upper, lower = batch[..., 1 : top + 1, :].flip(-2), batch[..., -bottom - 1 : -1, :].flip(-2)
+    batch = torch.cat([upper, batch, lower], dim=-2)
+    before, behind = batch[..., 1 : left + 1].flip(-1), batch[..., -right - 1 : -1].flip(-1)
+    return torch.cat([before, batch, behind], dim=-1)

@@ -21,6 +21,7 @@ from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, modulate
 from nextscale.nn.cpu import Group
+from nextscale.nn.graphs import GraphedModule
 from nextscale.nn.linear import Linear
 
 ATTENTION_GROUP = 128
@@ -60,7 +61,7 @@ class Condition:
         return self.apply(lambda each: each[images])
 
 
-class Backbone(nn.Module):
+class Backbone(GraphedModule):
     """AdaLN blocks and the head behind them; families put their embeddings before it."""
 
     blocks: Sequence[AdaLNBlock]
@@ -92,8 +93,8 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What activations are computed in (autocast aside)."""
-        return self.get_parameter("positions").dtype
+        """What the blocks' matrices are multiplied in (autocast aside); what is added up may be in float32."""
+        return self.blocks[0].dtype
 
     def transform(
         self,
@@ -119,7 +120,7 @@ class Backbone(nn.Module):
         if condition.head_rows_B2C is None:
             return x_BLC
         scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
-        return modulate(x_BLC.float(), scale, shift)
+        return modulate(x_BLC.float(), scale, shift, torch.float32)
 
     def compile_transform(self, **options: Any) -> None:
         """Compile `transform` for generation, one graph per scale; `options` go to torch.compile."""
@@ -211,16 +212,18 @@ class Transformer(Backbone):
         if latents is None:
             x_BLC = condition.start_BC.unsqueeze(1) + self.start_position
         else:
-            x_BLC = self.word_embedding(latents.to(self.dtype))
+            x_BLC = self.word_embedding(latents.to(self.positions.dtype))
         return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
 
     def groups(self) -> list[Group]:
-        """Runs of parts that get an attention product of their own, each with the mask inside it."""
+        """Runs of parts that get an attention product of their own, each with the mask inside it.
+
+        On CUDA one run is fastest: a launch costs more than the products that the mask makes needless.
+        """
+        whole = [slice(0, self.sequence.length)]
+        spans = whole if self.device.type == "cuda" else self.sequence.groups(ATTENTION_GROUP)
         # A group that is one part sees everything up to its end and needs no mask.
-        return [
-            (span, None if span in self.sequence.slices else self.mask[span, : span.stop])
-            for span in self.sequence.groups(ATTENTION_GROUP)
-        ]
+        return [(span, None if span in self.sequence.slices else self.mask[span, : span.stop]) for span in spans]
 
     def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
         """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels)."""
@@ -230,7 +233,7 @@ class Transformer(Backbone):
         return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
     def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` sequences in the weights' type."""
+        """An empty cache for `batch` sequences in the type of the products."""
         return KeyValueCache(
             layers=self.config.depth,
             batch=batch,

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nextscale.conditions import Conditions, as_conditions
+from nextscale.conditions import ClassLabels, Conditions, as_conditions
+from nextscale.nn.graphs import Graphs
 from nextscale.nn.transformer import Transformer
+from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, smooth_mixture, tempered
 from nextscale.sampling.exact import EachAlone, ExactDraw
 from nextscale.sampling.noise import TOKENS, gumbel_noise, image_seeds
@@ -130,13 +132,39 @@ def sample_scales(
     assert len(conditions) == len(seeds)
     seeds = image_seeds(seeds, model.device)
     strengths = [config.guidance * guidance_ramp(scale, len(model.schedule)) for scale in range(len(model.schedule))]
-    predict = Predictor(model, conditions, strengths)
+
+    def predictor(some: Conditions) -> Predict:
+        return Predictor(model, some, strengths)
+
     exact = (hook is None or hook.watches) and not config.smooth and model.dtype == torch.float32
-    if not exact or len(conditions) == 1:
-        return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook)
+    if exact and len(conditions) > 1:
+        draw = ExactDraw(lambda image: predictor(conditions[image : image + 1]), seeds, config, stream)
+        quantizer, predict = EachAlone(quantizer), predictor(conditions)
+        return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook, draw=draw)
+    if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, ClassLabels):
+        return sample_at_once(model.graphs, predictor, quantizer, conditions, seeds=seeds, config=config, stream=stream)
+    return sample(predictor(conditions), quantizer, seeds=seeds, config=config, stream=stream, hook=hook)
 
-    def alone(image: int) -> Predict:
-        return Predictor(model, conditions[image : image + 1], strengths)
 
-    draw = ExactDraw(alone, seeds, config, stream)
-    return sample(predict, EachAlone(quantizer), seeds=seeds, config=config, hook=hook, draw=draw)
+def sample_at_once(
+    graphs: Graphs,
+    predictor: Callable[[Conditions], Predict],
+    quantizer: Quantizer,
+    classes: ClassLabels,
+    *,
+    seeds: Tensor,
+    config: SamplingConfig,
+    stream: int,
+) -> Iterator[ScaleSample]:
+    """`sample` as one graph of all scales, which are then there at once; `predictor` makes what predicts a batch."""
+
+    def all_scales(ids: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        predict = predictor(ClassLabels(ids, classes.unconditional))
+        steps = list(sample(predict, quantizer, seeds=seeds, config=config, stream=stream))
+        packed = torch.cat([step.tokens.flatten(1) for step in steps], dim=1)
+        return packed, torch.stack([step.accumulated for step in steps], dim=1)
+
+    packed, accumulated = graphs((sample_at_once, quantizer, config, stream), all_scales, classes.ids, seeds)
+    pyramid = TokenPyramid(packed, quantizer.schedule)
+    for scale, tokens in enumerate(pyramid):
+        yield ScaleSample(scale, tokens, accumulated[:, scale])

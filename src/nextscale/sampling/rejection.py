@@ -189,7 +189,7 @@ class Drawing:
 
     def add(self, steps: Sequence[ScaleSample]) -> None:
         """Keep a finished batch."""
-        self.packed.append(pyramid_of(steps, self.model.schedule).packed.cpu())
+        self.packed.append(pyramid_of(steps, self.model.schedule).packed)
         self.accumulated.append(steps[-1].accumulated)
 
     def finish(self, tokenizer: VQVAE) -> Drawn:

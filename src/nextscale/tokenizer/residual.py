@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import torch
@@ -43,7 +44,25 @@ def upsample(embeddings: Tensor, size: Size) -> Tensor:
     """Bicubic upsampling of (B, C, h_k, w_k) to (B, C, *size); the identity at equal size."""
     if tuple(embeddings.shape[-2:]) == size:
         return embeddings
+    if embeddings.requires_grad and torch.are_deterministic_algorithms_enabled():
+        return upsample_by_products(embeddings, size)
     return F.interpolate(embeddings, size=size, mode="bicubic")
+
+
+def upsample_by_products(embeddings: Tensor, size: Size) -> Tensor:
+    """Bicubic upsampling as two products: on CUDA, the gradient of torch's own is not the same every time."""
+    rows, columns = (
+        bicubic_matrix(before, after, embeddings.device)
+        for before, after in zip(embeddings.shape[-2:], size, strict=True)
+    )
+    return rows @ embeddings @ columns.t()
+
+
+@lru_cache(maxsize=64)
+def bicubic_matrix(before: int, after: int, device: torch.device) -> Tensor:
+    """The product with it enlarges a column of pixels, (after, before) float32."""
+    columns = torch.eye(before, device=device)[None, None]
+    return F.interpolate(columns, size=(after, before), mode="bicubic")[0, 0]
 
 
 def add_scale(accumulated: Tensor, scale: int, embeddings: Tensor, refine: Refine) -> Tensor:

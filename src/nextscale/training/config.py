@@ -53,6 +53,8 @@ class LoopConfig(NamesColumns, Computing):
     "Type of products: auto (bf16 where the processor multiplies it, else fp32), bf16, fp32."
     compile: bool = False
     "Compile the model: half a minute to start; transformers then train up to 1.6 times faster on CPU."
+    deterministic: bool = False
+    "Repeat and continue to the same bits on CUDA too; slower. On CPU a run always does."
     log_every: int = 50
     "Steps between metric lines."
     sample_every: int = 1000

@@ -29,6 +29,7 @@ from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
 from nextscale.training.images import Samples, spread
 from nextscale.training.tokens import encode
+from nextscale.training.transfer import to_device
 
 BATCH = 16
 """Images of a batch."""
@@ -125,9 +126,10 @@ def measure_transformer(
 
 def mean_figures(figures: Sequence[Figures], weights: Sequence[int]) -> Figures:
     """Weighted mean of the figures of several batches."""
-    share = torch.tensor(weights, dtype=torch.float32) / sum(weights)
+    device = next(iter(figures[0].values())).device
+    share = to_device(torch.tensor(weights, dtype=torch.float32) / sum(weights), device)
     return {
-        name: torch.tensordot(share, torch.stack([one[name].float().cpu() for one in figures]), dims=1)
+        name: torch.tensordot(share, torch.stack([one[name].float().to(device) for one in figures]), dims=1)
         for name in figures[0]
     }
 

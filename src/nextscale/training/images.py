@@ -15,7 +15,7 @@ from nextscale.data.source import ImageSource, describe, open_source
 from nextscale.data.stream import ImageStream, Position, StreamLoader, open_stream
 from nextscale.data.tokens import TokenCache, is_token_cache, open_tokens
 from nextscale.files import write_json
-from nextscale.runtime import Processes
+from nextscale.runtime import Processes, resolve_device
 from nextscale.settings import NamesColumns
 from nextscale.training.config import LoopConfig
 from nextscale.training.run import RunFolder
@@ -109,6 +109,7 @@ def image_batches(
     names = ("batch_size", "seed", "enlarge", "flip", "limit")
     options: dict[str, Any] = {name: getattr(config, name) for name in names}
     options |= {"size": size, "rank": processes.rank, "world": processes.world}
+    options |= {"pinned": resolve_device(config.device).type == "cuda"}
     if isinstance(images, ImageStream):
         return StreamLoader(stream=images, **options).batches(position)
     return ImageLoader(source=images, **options).batches(start)

@@ -16,29 +16,43 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sized
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from nextscale.checkpoint import save_torch
+from nextscale.bench.machine import peak_memory
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenCache
-from nextscale.errors import TrainingDiverged, TrainingStopped
+from nextscale.errors import TrainingStopped
 from nextscale.progress import Advance, Announce, Progress, duration, rate
 from nextscale.runtime import precision_name, resolve_device, resolve_training_dtype
 from nextscale.training.config import LoopConfig
+from nextscale.training.divergence import LossWatch
+from nextscale.training.exactness import exactness_line
 from nextscale.training.images import Samples, first_line, load_position, save_position
-from nextscale.training.optimisation import Updater
+from nextscale.training.optimisation import Average, Updater
 from nextscale.training.parallel import any_process, launched, load_sharded, main_decides, reduce_mean, save_sharded
 from nextscale.training.run import Metrics, RunFolder, Settings, continued, identity_of, stop_requests
 
 logger = logging.getLogger("nextscale.training")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves, on the device."""
+
+    figures: dict[str, Tensor]
+    "By name: scalars, or one value per scale."
+    gradient_norm: Tensor
+    loss: Tensor
+    "Scalar that is finite only if all losses of the step are."
+    batch: dict[str, Tensor]
+    "What the losses were computed from, to be saved if they are not finite."
 
 
 class TrainingStage(ABC, Generic[Settings]):
@@ -60,7 +74,7 @@ class TrainingStage(ABC, Generic[Settings]):
     "Images that are not trained on, if any."
     measured: TokenCache | ImageSource | None
     "Images that are measured on, if any."
-    average: AveragedModel
+    average: Average
     "The averaged weights, which are measured and exported."
     updaters: dict[str, Updater]
     "One for each network that is optimised, by name. The state of '' lies at the top of a checkpoint."
@@ -82,8 +96,8 @@ class TrainingStage(ABC, Generic[Settings]):
         """Endless batches of this process from step `start`; a stream continues from its `position`."""
 
     @abstractmethod
-    def step(self, step: int, batch: Any) -> tuple[dict[str, Tensor], Tensor]:
-        """Train on a batch; returns named figures (scalars, or one value per scale) and the gradient norm."""
+    def step(self, step: int, batch: Any) -> StepResult:
+        """Train on a batch. On CUDA this only queues work: nothing here may wait for the device."""
 
     @abstractmethod
     def step_line(self, figures: dict[str, Any]) -> str:
@@ -143,7 +157,7 @@ class TrainingStage(ABC, Generic[Settings]):
             raise ValueError(f"{self.run.path}: none of its checkpoints can be read; remove the folder to begin again")
         return first
 
-    def only(self) -> tuple[Updater, AveragedModel]:
+    def only(self) -> tuple[Updater, Average]:
         """The one network of a sharded run, and its average."""
         (updater,) = self.updaters.values()
         return updater, self.average
@@ -158,22 +172,28 @@ def train(stage: TrainingStage[Any]) -> Path:
     main_decides(lambda: run.start(config, stage.command, stage.inputs(), stage.before), processes)
     if processes.is_main:
         logger.info(first_line(stage.source, stage.heldout, config))
+        if line := exactness_line(stage.device, config.deterministic):
+            logger.info(line)
     first = stage.resume()
     stage.prepare()
     batches = stage.batches(first, load_position(run, first, processes) if config.stream else None)
-    journal = Journal(run.path, config, start=first, title=stage.title, main=processes.is_main)
+    journal = Journal(run.path, config, start=first, title=stage.title, main=processes.is_main, device=stage.device)
+    watch = LossWatch(run.path, processes.rank)
     done, current = first, True  # current: the exported model is of this step, if it should be
     with stop_requests() as stop, closing(batches), closing(journal):
         if shown_at(config, first) and any_process(processes.is_main and run.is_behind(first)):
             current = show(stage, first, journal, stop)
         for step in range(first, config.steps if current else first):
             batch = next(batches)
-            torch.manual_seed(hash((config.seed, step, processes.rank)))
-            figures, norm = stage.step(step, batch)
+            result = take_step(stage, step, batch, watch)
             done = step + 1
-            journal.step(done, figures, norm, stage.step_line)
+            if journal.reads(done):
+                watch.look()
+            journal.step(done, result, stage.step_line)
             stopping = any_process(stop.is_set())
             saving = stopping or done == config.steps or done % config.checkpoint_every == 0
+            if saving or shown_at(config, done):
+                watch.look()
             if saving:
                 stage.save(done, batch.position)
             if shown_at(config, done):
@@ -185,6 +205,14 @@ def train(stage: TrainingStage[Any]) -> Path:
     if done < config.steps or not current:
         raise TrainingStopped(f"{run.path}: stopped at step {done} of {config.steps}; --resume continues")
     return run.path / "model"
+
+
+def take_step(stage: TrainingStage[Any], step: int, batch: Any, watch: LossWatch) -> StepResult:
+    """Train on a batch; raises TrainingDiverged where the loss of the step before is not finite."""
+    torch.manual_seed(hash((stage.config.seed, step, stage.processes.rank)))
+    result = stage.step(step, batch)
+    watch.note(step, result.loss, result.batch)
+    return result
 
 
 def show(stage: TrainingStage[Any], done: int, journal: Journal, stop: Event) -> bool:
@@ -247,48 +275,44 @@ def shown_at(config: LoopConfig, done: int) -> bool:
     return done > 0 and (done % config.sample_every == 0 or done == config.steps)
 
 
-def require_finite(loss: Tensor, step: int, folder: Path, batch: dict[str, Tensor], rank: int) -> None:
-    """Raises TrainingDiverged, with the batch saved, when the loss of any process is not a finite number."""
-    if not any_process(not torch.isfinite(loss.detach())):
-        return
-    path = folder / f"non-finite-step-{step:08d}-rank-{rank}.pt"
-    save_torch({name: tensor.detach().cpu() for name, tensor in batch.items()}, path)
-    raise TrainingDiverged(
-        f"the loss is {float(loss.detach())} at step {step}; its batch is in {path}. "
-        "--resume goes on from the last checkpoint; if it happens again, lower --learning-rate or --clip"
-    )
-
-
 class Journal:
     """Metrics files and progress of a run; only the main process writes, all must call."""
 
-    def __init__(self, folder: Path, config: LoopConfig, *, start: int, title: str, main: bool) -> None:
-        self.config, self.main = config, main
+    def __init__(
+        self, folder: Path, config: LoopConfig, *, start: int, title: str, main: bool, device: torch.device
+    ) -> None:
+        self.config, self.main, self.device = config, main, device
         self.metrics = Metrics(folder, start=start) if main else None
         self.progress = Progress(config.steps, start=start, title=title, enabled=main, line_seconds=30)
         self.began, self.since, self.first = time.monotonic(), start, start
         self.forecast: Forecast | None = None
 
-    def step(
-        self, done: int, figures: dict[str, Tensor], norm: Tensor, describe: Callable[[dict[str, Any]], str]
-    ) -> None:
+    def records(self, done: int) -> bool:
+        """Whether the figures of a step are recorded."""
+        return done % self.config.log_every == 0 or done == self.config.steps
+
+    def reads(self, done: int) -> bool:
+        """Whether the figures of a step are read: they are recorded, or shown, as those of the first step are."""
+        return self.records(done) or done == self.first + 1
+
+    def step(self, done: int, result: StepResult, describe: Callable[[dict[str, Any]], str]) -> None:
         """Advance; every `log_every` steps record the figures, averaged over processes, and the speed.
 
         The first step is shown, and the time that all of them will take as soon as that is known.
         """
-        recorded = done % self.config.log_every == 0 or done == self.config.steps
-        if recorded or done == self.first + 1:
-            values = {name: reduce_mean(value) for name, value in figures.items()}
+        if self.reads(done):
+            values = {name: reduce_mean(value) for name, value in result.figures.items()}
             speed = (done - self.since) * self.config.batch_size / (time.monotonic() - self.began)
-            if recorded:
-                self.write(done, values | {"gradient_norm": float(norm), "images_per_second": speed})
+            if self.records(done):
+                norm = float(result.gradient_norm)
+                self.write(done, values | {"gradient_norm": norm, "images_per_second": speed})
                 self.began, self.since = time.monotonic(), done
             self.progress.note(done, f"{describe(values)}  {rate(speed)} images/s")
         self.progress.advance(done)
         if self.forecast is None:
             self.forecast = Forecast(done, time.monotonic(), self.config)
         elif self.main and (line := self.forecast.line(done, time.monotonic())):
-            logger.info(line)
+            logger.info(line + memory_note(self.device))
 
     def write(self, done: int, values: dict[str, Any]) -> None:
         """Record figures of a step."""
@@ -320,3 +344,11 @@ class Forecast:
         left = spent / steps * (self.config.steps - done)
         speed = rate(steps * self.config.batch_size / spent)
         return f"about {duration(left)} to go at {speed} images/s; stop at any time, --resume continues"
+
+
+def memory_note(device: torch.device) -> str:
+    """The most memory that training took so far on a GPU, in words; empty on other devices."""
+    if device.type != "cuda":
+        return ""
+    used, all_of_it = peak_memory(device), torch.cuda.get_device_properties(device).total_memory
+    return f"; takes {used / 2**30:.1f} of the GPU's {all_of_it / 2**30:.0f} GiB"

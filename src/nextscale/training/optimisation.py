@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,13 +13,12 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nextscale.training.config import OptimiserConfig
 
 LARGEST_SCALE = 32768.0
 """Bound on the scale of float16 gradients (published recipe)."""
-Tensors = list[Tensor] | tuple[Tensor, ...]
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:
@@ -112,8 +112,8 @@ class Updater:
         else:
             self.scaler.step(self.optimiser)
             self.scaler.update()
-            if self.scaler.get_scale() > LARGEST_SCALE:
-                self.scaler.update(LARGEST_SCALE)
+            scale = self.scaler.scale(torch.ones((), device=norm.device))  # `get_scale` would wait for the device
+            self.scaler.update(scale.clamp_max(LARGEST_SCALE))
         self.optimiser.zero_grad(set_to_none=True)
         return norm
 
@@ -132,16 +132,32 @@ class Updater:
         return {"model": self.model, "optimiser": self.optimiser, **scaler}
 
 
-def averaged(model: nn.Module, decay: float) -> AveragedModel:
+class Average(nn.Module):
     """Exponential moving average of a model's parameters; early steps average over fewer steps."""
 
-    def update(averages: Tensors, current: Tensors, count: Tensor | int) -> None:
-        warmed = min(decay, (1 + int(count)) / (10 + int(count)))
-        get_ema_multi_avg_fn(warmed)(own_parts(averages), own_parts(current), count)
+    n_averaged: Tensor
 
-    return AveragedModel(model, multi_avg_fn=update)
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(model)
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU, where reading it waits for no device
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the weights of a step in."""
+        count = int(self.n_averaged)
+        averages, current = own_parts(self.module.parameters()), own_parts(model.parameters())
+        if count:
+            get_ema_multi_avg_fn(min(self.decay, (1 + count) / (10 + count)))(averages, current, count)
+        else:
+            for average, parameter in zip(averages, current, strict=True):
+                average.copy_(parameter)
+        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
+            average.copy_(buffer)
+        self.n_averaged += 1
 
 
-def own_parts(tensors: Tensors) -> list[Tensor]:
+def own_parts(tensors: Iterable[Tensor]) -> list[Tensor]:
     """This process's parts of tensors that may be split over processes."""
     return [tensor.to_local() if isinstance(tensor, DTensor) else tensor for tensor in tensors]

@@ -10,26 +10,35 @@ import atexit
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.fsdp import FSDPModule
-from torch.optim.swa_utils import AveragedModel
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 
 from nextscale.runtime import Processes, launched_processes
-from nextscale.training.optimisation import Updater
+from nextscale.training.optimisation import Average, Updater
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for one another: the main one measures, draws samples and exports meanwhile."""
 
 
 def launched() -> Processes:
-    """This process's place; joins the process group (nccl on CUDA, else gloo) on first use under torchrun."""
+    """This process's place; joins the process group on first use under torchrun.
+
+    Tensors on CUDA go by NCCL, those on the CPU by gloo: flags and figures, so that none of them waits for a device.
+    """
     processes = launched_processes()
     if processes.world > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(processes.local_rank)
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+            device = torch.device("cuda", processes.local_rank)
+            torch.cuda.set_device(device)
+            dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=device)
+        else:
+            dist.init_process_group("gloo", timeout=PATIENCE)
         atexit.register(leave)
     return processes
 
@@ -54,7 +63,7 @@ def main_decides(action: Callable[[], None], processes: Processes) -> None:
         except ValueError as error:
             outcome = [str(error)]
     if dist.is_initialized():
-        dist.broadcast_object_list(outcome, 0)
+        dist.broadcast_object_list(outcome, 0, device=torch.device("cpu"))
     if outcome[0] is not None:
         raise ValueError(outcome[0])
 
@@ -67,14 +76,14 @@ def any_process(flag: bool) -> bool:
     """Whether the flag is set on any process: all leave a loop at the same step."""
     if not dist.is_initialized():
         return flag
-    raised = torch.tensor(float(flag), device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    raised = torch.tensor(float(flag), device="cpu")
     dist.all_reduce(raised, dist.ReduceOp.MAX)
     return bool(raised)
 
 
 def reduce_mean(value: Tensor) -> Any:
     """Mean over processes as a float, or a list of floats."""
-    value = value.detach().float()
+    value = value.detach().float().cpu()
     if dist.is_initialized():
         value = value.clone()
         dist.all_reduce(value)
@@ -98,7 +107,12 @@ def wrap(model: nn.Module, processes: Processes) -> nn.Module:
     """The model with gradients averaged over processes."""
     if processes.world == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model)
+    return nn.parallel.DistributedDataParallel(model, [processes.local_rank] if on_cuda(model) else None)
+
+
+def on_cuda(model: nn.Module) -> bool:
+    """Whether a model's weights are on CUDA."""
+    return next(model.parameters()).is_cuda
 
 
 def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager[object]:
@@ -119,20 +133,26 @@ def average_gradients(model: nn.Module) -> None:
                 parameter.grad /= dist.get_world_size()
 
 
-def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device) -> None:
-    """Split a model's parameters over all processes: each unit is gathered when it runs, the rest as one."""
+def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
+    """Split a model's float32 parameters over all processes: each unit is gathered when it runs, the rest as one.
+
+    Units are gathered in `dtype`, the type of products, and their gradients added up in float32. What runs between
+    units stays float32: under autocast, embeddings and the states that blocks add to are.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    float32 = torch.float32
+    policy = MixedPrecisionPolicy(dtype, reduce_dtype=float32, output_dtype=float32, cast_forward_inputs=False)
     for unit in units:
-        fully_shard(unit, mesh=mesh)
+        fully_shard(unit, mesh=mesh, mp_policy=policy)
         for method in getattr(unit, "forward_methods", ()):
             register_fsdp_forward_method(unit, method)
     fully_shard(model, mesh=mesh)
 
 
-def sharded_state(updater: Updater, average: AveragedModel) -> dict[str, Any]:
+def sharded_state(updater: Updater, average: Average) -> dict[str, Any]:
     """The state of a network and its average in distributed form; all processes must call."""
     from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict
 
@@ -142,14 +162,14 @@ def sharded_state(updater: Updater, average: AveragedModel) -> dict[str, Any]:
     return state if updater.scaler is None else state | {"scaler": updater.scaler.state_dict()}
 
 
-def save_sharded(updater: Updater, average: AveragedModel, folder: Path) -> None:
+def save_sharded(updater: Updater, average: Average, folder: Path) -> None:
     """Write a state to a folder that is not there yet; every process writes its part."""
     from torch.distributed.checkpoint.state_dict_saver import save
 
     save(sharded_state(updater, average), checkpoint_id=str(folder))
 
 
-def load_sharded(updater: Updater, average: AveragedModel, folder: Path) -> None:
+def load_sharded(updater: Updater, average: Average, folder: Path) -> None:
     """Continue from a state that any number of processes wrote."""
     from torch.distributed.checkpoint.state_dict import set_model_state_dict, set_state_dict
     from torch.distributed.checkpoint.state_dict_loader import load
@@ -165,7 +185,7 @@ def load_sharded(updater: Updater, average: AveragedModel, folder: Path) -> None
         updater.scaler.load_state_dict(state["scaler"])
 
 
-def whole_state(average: AveragedModel) -> dict[str, Any]:
+def whole_state(average: Average) -> dict[str, Any]:
     """The averaged weights, whole and on the CPU of the main process; all processes must call."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 

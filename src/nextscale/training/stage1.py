@@ -32,11 +32,13 @@ from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.adversarial import Adversary
 from nextscale.training.config import TokenizerTraining
+from nextscale.training.exactness import deterministic
 from nextscale.training.heldout import measure_tokenizer, reconstruction_line
 from nextscale.training.images import image_batches, open_samples, samples_apart
-from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
-from nextscale.training.optimisation import Updater, averaged
+from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
+from nextscale.training.optimisation import Average, Updater
 from nextscale.training.parallel import add_up, broadcast, wrap
+from nextscale.training.transfer import to_device
 from nextscale.training.warm_start import rescaled_state
 
 logger = logging.getLogger("nextscale.training")
@@ -47,7 +49,8 @@ def train_tokenizer(config: TokenizerTraining, *, resume: bool = False) -> Path:
 
     Raises ValueError for unusable settings or data, TrainingDiverged, and TrainingStopped after a signal.
     """
-    return train(TokenizerStage(config, resume=resume))
+    with deterministic(config.deterministic):
+        return train(TokenizerStage(config, resume=resume))
 
 
 class TokenizerStage(TrainingStage[TokenizerTraining]):
@@ -77,7 +80,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
             for part in (self.model.encoder, self.model.quant_conv, self.model.quantizer):
                 part.requires_grad_(False)
         self.loss = channels_last(ReconstructionLoss(config).to(self.device))
-        self.average = averaged(self.model, config.optimiser.ema)
+        self.average = Average(self.model, config.optimiser.ema)
         self.updaters = {"": Updater(self.model, config.optimiser, no_decay)}
         self.adversary = None
         if config.adversary.adversarial:
@@ -132,10 +135,10 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         size = self.config.model.image_size
         return image_batches(self.images, self.config, size, self.processes, start=start, position=position)
 
-    def step(self, step: int, batch: ImageBatch) -> tuple[dict[str, Tensor], Tensor]:
+    def step(self, step: int, batch: ImageBatch) -> StepResult:
         config, model, adversary = self.config, self.model, self.adversary
         updater = self.updaters[""]
-        pixels = to_float(batch.images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        pixels = to_float(to_device(batch.images, self.device)).contiguous(memory_format=torch.channels_last)
         if step == 0 and self.fresh_codebook:
             with autocast(self.device, self.dtype), torch.no_grad():
                 start_codebook(model, model.features(pixels))
@@ -144,7 +147,6 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
             reconstructed, quantized = self.wrapped(pixels)
             loss, parts = self.loss(pixels, reconstructed)
         total = loss + quantized.loss
-        require_finite(total, step, self.run.path, {"images": pixels}, self.processes.rank)
         figures = {"loss": total.detach(), "quantizer": quantized.loss.detach()} | parts
         if adversary is not None and config.adversary.joined(step, config.steps):
             with autocast(self.device, self.dtype):
@@ -158,11 +160,11 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
                 scores = adversary.wrapped(torch.cat(adversary.shown(pixels, reconstructed.detach().float())))
             figures |= adversary.learn(scores, step, config.steps, config.batch_size)
         norm = updater.step()
-        self.average.update_parameters(model)
+        self.average.update(model)
         self.usage.add(quantized.tokens)
         if (step + 1) % config.restart_every == 0:
             figures |= self.look_after_codes(step + 1, pixels)
-        return figures, norm
+        return StepResult(figures, norm, total.detach(), {"images": pixels})
 
     def look_after_codes(self, done: int, pixels: Tensor) -> dict[str, Tensor]:
         """Warn of collapsed scales and restart dead codes; returns the usage since the last call."""

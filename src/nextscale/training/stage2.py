@@ -6,7 +6,7 @@ Recipe: paper, section 4 and appendix. What families differ in is asked of `fami
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import DTYPES, autocast
 from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import TransformerTraining
+from nextscale.training.exactness import deterministic
 from nextscale.training.heldout import (
     class_places,
     heldout_batches,
@@ -40,10 +41,12 @@ from nextscale.training.heldout import (
     spread_tokens,
 )
 from nextscale.training.images import image_batches, open_samples, samples_apart, spread
-from nextscale.training.loop import Journal, TrainingStage, counted_steps, require_finite, train
-from nextscale.training.optimisation import Updater, averaged, frozen, gradient_scaler
+from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
+from nextscale.training.optimisation import Average, Updater, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.table import nearest
 from nextscale.training.tokens import encoded_batches
+from nextscale.training.transfer import to_device
 from nextscale.training.warm_start import started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
@@ -61,7 +64,8 @@ def train_transformer(config: TransformerTraining, *, resume: bool = False) -> P
 
     Raises ValueError for unusable settings or data, TrainingDiverged, and TrainingStopped after a signal.
     """
-    return train(TransformerStage(config, resume=resume))
+    with deterministic(config.deterministic):
+        return train(TransformerStage(config, resume=resume))
 
 
 class TransformerStage(TrainingStage[TransformerTraining]):
@@ -105,10 +109,10 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         if start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
-        self.average = averaged(self.model, config.optimiser.ema)
+        self.average = Average(self.model, config.optimiser.ema)
         if self.sharded:
             for module in (self.model, self.average.module):
-                shard(module, self.family.units(module), self.device)
+                shard(module, self.family.units(module), self.device, self.dtype)
         self.updaters: dict[str, Updater] = {}
         for name, player in self.family.players(self.model).items():
             scaler = gradient_scaler(self.device, self.dtype)
@@ -138,7 +142,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
 
     def prepare(self) -> None:
         if self.config.compile:
-            self.model.compile()
+            units = self.family.units(self.model)
+            if units and self.device.type == "cuda":
+                compile_units(units)
+            else:
+                self.model.compile()
         alone = self.sharded or len(self.updaters) > 1
         self.wrapped = self.model if alone else wrap(self.model, self.processes)
 
@@ -146,43 +154,51 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         config, processes, samples = self.config, self.processes, self.samples
         if isinstance(samples, TokenCache):
             share = {"rank": processes.rank, "world": processes.world}
-            yield from cached_batches(samples, batch_size=config.batch_size, seed=config.seed, start=start, **share)
+            cache = nearest(samples, self.device)
+            yield from cached_batches(cache, batch_size=config.batch_size, seed=config.seed, start=start, **share)
             return
         with closing(image_batches(samples, config, self.size, processes, start=start, position=position)) as images:
-            yield from encoded_batches(self.tokenizer, images, seed=config.seed, dtype=self.dtype)
+            yield from encoded_batches(self.tokenizer, images, seed=config.seed, device=self.device, dtype=self.dtype)
 
-    def step(self, step: int, batch: TokenBatch) -> tuple[dict[str, Tensor], Tensor]:
+    def step(self, step: int, batch: TokenBatch) -> StepResult:
         """Each player in turn: the gradients of its loss over all parts of the batch, then its update."""
         config = self.config
         unconditional = config.model.unconditional
         classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=unconditional)
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
-        parts = split_batch(batch.tokens.to(self.device), classes.to(self.device), count)
+        inputs, classes = on_device(batch.tokens, self.device), to_device(classes, self.device)
+        parts = split_batch(inputs, classes, count)
         figures: Figures = {}
         norms: Figures = {}
+        losses: list[Tensor] = []
         for player, updater in self.updaters.items():
             updater.schedule(step, config.steps, config.batch_size)
             with frozen(other.model for other in self.updaters.values() if other is not updater):
-                figures |= self.gradients(player, step, parts)
+                seen, loss = self.gradients(player, parts)
+            figures |= seen
+            losses.append(loss)
             norms[f"gradient_norm_{player}"] = updater.step()
-        self.average.update_parameters(self.model)
+        self.average.update(self.model)
         first, *others = norms
-        return figures | {name: norms[name] for name in others}, norms[first]
+        figures |= {name: norms[name] for name in others}
+        saved = {"tokens": inputs.packed} if isinstance(inputs, TokenPyramid) else {"images": inputs}
+        return StepResult(figures, norms[first], torch.stack(losses).sum(), saved | {"classes": classes})
 
-    def gradients(self, player: str, step: int, parts: list[tuple[Any, Tensor]]) -> Figures:
-        """Accumulate the gradients of a player's loss, part by part; returns the figures of the batch."""
+    def gradients(self, player: str, parts: list[tuple[Any, Tensor]]) -> tuple[Figures, Tensor]:
+        """Accumulate the gradients of a player's loss, part by part; returns figures of the batch, and its loss."""
         sizes, seen, updater = [len(classes) for _, classes in parts], [], self.updaters[player]
+        losses: list[Tensor] = []
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (inputs, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
                     loss, figures = self.loss(self.wrapped, inputs, classes, player)
-                    saved = {"tokens": inputs.packed} if isinstance(inputs, TokenPyramid) else {"images": inputs}
-                    require_finite(loss, step, self.run.path, saved | {"classes": classes}, self.processes.rank)
-                    updater.backward(loss * (len(classes) / sum(sizes)))
+                    share = loss * (len(classes) / sum(sizes))
+                    updater.backward(share)
                 seen.append(figures)
+                losses.append(share.detach())
         if len(self.updaters) > 1:
             average_gradients(updater.model)
-        return seen[0] if len(seen) == 1 else mean_figures(seen, sizes)
+        return (seen[0] if len(seen) == 1 else mean_figures(seen, sizes)), torch.stack(losses).sum()
 
     def loss(self, model: nn.Module, inputs: Any, classes: Tensor, player: str) -> tuple[Tensor, Figures]:
         """What a player minimises on tokens or images, and figures."""
@@ -232,12 +248,28 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")
 
 
+def compile_units(units: Sequence[nn.Module]) -> None:
+    """Compile parts of a model that are alike, and so share their graphs, for batches of one shape.
+
+    The forward alone: around it are the hooks of sharded training.
+    """
+    for unit in units:
+        unit.forward = torch.compile(unit.forward, dynamic=False)
+
+
 def drop_classes(classes: Tensor, chance: Tensor, *, rate: float, unconditional: int) -> Tensor:
     """Classes (B,) with NO_CLASS and a share `rate` replaced by the unconditional class.
 
     `chance` (B,) uniform in [0, 1) decides, so that a sample's dropout never depends on the rank.
     """
     return classes.masked_fill((classes < 0) | (chance < rate), unconditional)
+
+
+def on_device(inputs: TokenPyramid | Tensor, device: torch.device) -> TokenPyramid | Tensor:
+    """Tokens or images on a device."""
+    if isinstance(inputs, Tensor):
+        return to_device(inputs, device)
+    return TokenPyramid(to_device(inputs.packed, device), inputs.schedule)
 
 
 def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:

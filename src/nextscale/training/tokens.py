@@ -23,6 +23,7 @@ from nextscale.pictures import to_float
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import Processes, autocast, precision_name
 from nextscale.tokenizer.vqvae import VQVAE
+from nextscale.training.transfer import to_device
 
 
 @torch.no_grad()
@@ -122,14 +123,25 @@ def _crop_view(
 def encode(tokenizer: VQVAE, images: Tensor, dtype: torch.dtype) -> TokenPyramid:
     """Tokens of images (B, 3, H, W) uint8, on the tokenizer's device."""
     with autocast(tokenizer.device, dtype):
-        return tokenizer.encode(to_float(images.to(tokenizer.device)))
+        return tokenizer.encode(to_float(to_device(images, tokenizer.device)))
 
 
 def encoded_batches(
-    tokenizer: VQVAE | None, batches: Iterable[ImageBatch], *, seed: int, dtype: torch.dtype = torch.float32
+    tokenizer: VQVAE | None,
+    batches: Iterable[ImageBatch],
+    *,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[TokenBatch]:
-    """Like `cached_batches`, from images that are tokenised on the way; without a tokenizer, the images themselves."""
+    """Like `cached_batches`, from images that are tokenised on the way, on the tokenizer's device.
+
+    Without a tokenizer, the images themselves, on `device`.
+    """
     for batch in batches:
-        tokens = to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype)
+        if tokenizer is None:
+            tokens = to_float(to_device(batch.images, device))
+        else:
+            tokens = encode(tokenizer, batch.images, dtype)
         chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())[0]
         yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), batch.position)
