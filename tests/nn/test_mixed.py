@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn import attention, block, cuda
+from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
 from nextscale.nn.packed import narrow_matrices
 from nextscale.nn.transformer import Transformer
-from toys import FAMILY_SCALES, make_baseline, make_pipeline, make_transformer
+from toys import FAMILY_SCALES, make_baseline, make_pipeline, make_transformer, transformer_config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 VARIANTS = [{}, {"shared_adaln": True}, {"adaln": False}, {"qk_normalisation": False}]
@@ -92,14 +93,25 @@ def test_steps_are_captured_in_a_graph_and_never_wait_for_the_device() -> None:
     torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
+class Shifted(AdaLNBlock):
+    """A block of one's own, which adds to what the plain one gives."""
+
+    def forward(self, x_BLC: Tensor, rows_B6C: Tensor, **others: Any) -> Tensor:
+        return super().forward(x_BLC, rows_B6C, **others) + 1
+
+
 @torch.no_grad()
-def test_whole_sequences_by_kernels_are_those_by_expressions(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = mixed(make_transformer(scales=((1, 1), (2, 2))), torch.float32)
-    latents, classes = torch.randn(2, 4, 8, device=DEVICE), torch.tensor([0, 2], device=DEVICE)
+@pytest.mark.parametrize("options", [{}, {"head": False}, {"block": Shifted}])
+def test_whole_sequences_by_kernels_are_those_by_expressions(monkeypatch: pytest.MonkeyPatch, options: dict) -> None:
+    torch.manual_seed(0)
+    model = Transformer(transformer_config(scales=((1, 1), (2, 2))), **options).eval()
+    model.initialise(gamma=1.0)
+    mixed(model, torch.float32)
+    latents, condition = torch.randn(2, 4, 8, device=DEVICE), model.condition(torch.tensor([0, 2], device=DEVICE))
     with cuda.plain_expressions():
-        plain = model(latents, classes)
+        plain = model.hidden(latents, condition)
     with kernels(monkeypatch):
-        torch.testing.assert_close(model(latents, classes), plain, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(model.hidden(latents, condition), plain, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
-from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.nn.block import ROWS, AdaLNBlock, OpenSum, gated, summed_and_modulated
 from nextscale.nn.cpu import Group
 from nextscale.nn.graphs import GraphedModule
 from nextscale.nn.linear import Linear
@@ -110,17 +110,22 @@ class Backbone(GraphedModule):
         keys and values are added. Without a head it gives the blocks' states.
         """
         context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
+        length = x_BLC.shape[1]
+        fuses = not torch.is_grad_enabled() and all(block.may_stay_open for block in self.blocks)
+        stream: Tensor | OpenSum = x_BLC
         for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
             if self.checkpointing and self.training:
-                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False, **context)
+                stream = checkpoint(block, stream, rows, groups=groups, use_reentrant=False, **context)
             else:
-                x_BLC = block(x_BLC, rows, groups=groups, cache=cache, layer=layer, **context)
+                run = block.open if fuses else block
+                stream = run(stream, rows, groups=groups, cache=cache, layer=layer, **context)
         if cache is not None:
-            cache.advance(x_BLC.shape[1])
+            cache.advance(length)
         if condition.head_rows_B2C is None:
-            return x_BLC
+            return stream if isinstance(stream, Tensor) else gated(*stream)
         scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
-        return modulate(x_BLC.float(), scale, shift, torch.float32)
+        stream = stream.float() if isinstance(stream, Tensor) else stream
+        return summed_and_modulated(stream, scale, shift, torch.float32)[1]
 
     def compile_transform(self, **options: Any) -> None:
         """Compile `transform` for generation, one graph per scale; `options` go to torch.compile."""
