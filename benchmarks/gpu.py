@@ -27,7 +27,7 @@ from gpu_checks import card, correctness, gpu_tests
 from gpu_models import Setup
 from gpu_report import table
 from gpu_runner import Report, Stage, run_stages
-from gpu_runs import small_run
+from gpu_small_run import small_run
 from gpu_speed import profile, speed, tokenizer
 from gpu_training import loader, training
 
@@ -57,15 +57,18 @@ def main(
     reference: Annotated[Path | None, cyclopts.Parameter(help="Clone of the authors' repository.")] = None,
     budget: Annotated[float, cyclopts.Parameter(help="Seconds for all stages together.")] = 400,
     only: Annotated[str, cyclopts.Parameter(help="Stages to run, with commas between; all without it.")] = "",
-    keep: Annotated[bool, cyclopts.Parameter(help="Keep OUT/work, with weights and runs.")] = False,
+    work: Annotated[Path, cyclopts.Parameter(help="Folder for weights and runs.")] = ROOT / "build" / "gpu",
+    keep: Annotated[bool, cyclopts.Parameter(help="Keep that folder.")] = False,
 ) -> None:
     """Run the stages and print the table."""
     chosen = [stage for stage in STAGES if not only or stage.name in only.split(",")]
     if unknown := set(filter(None, only.split(","))) - {stage.name for stage in STAGES}:
         raise SystemExit(f"{sorted(unknown)[0]!r} is no stage; expected some of {', '.join(s.name for s in STAGES)}")
     where = torch.device(device or ("cpu" if rehearse else "cuda"))
-    setup = Setup(out.resolve(), where, None if reference is None else reference.resolve(), rehearse)
-    setup.work.mkdir(parents=True, exist_ok=True)
+    code = None if reference is None else reference.resolve()
+    setup = Setup(out.resolve(), work.resolve(), where, code, rehearse)
+    for folder in (setup.out, setup.work):
+        folder.mkdir(parents=True, exist_ok=True)
     report = Report(out / "gpu.json", {"commit": commit(), "rehearsal": rehearse, "date": time.strftime("%Y-%m-%d")})
     run_stages(chosen, setup, report, budget)
     if not keep:

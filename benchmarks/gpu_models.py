@@ -64,6 +64,9 @@ class Setup:
     """What a stage knows."""
 
     out: Path
+    "For small files that are to be brought back."
+    work: Path
+    "For large ones."
     device: torch.device
     reference: Path | None
     "The authors' code."
@@ -79,11 +82,6 @@ class Setup:
     @property
     def cuda(self) -> bool:
         return self.device.type == "cuda"
-
-    @property
-    def work(self) -> Path:
-        """A folder for large files."""
-        return self.out / "work"
 
     def begin(self, found: dict[str, Any], deadline: float) -> None:
         """Start a stage, in its process."""

@@ -1,43 +1,85 @@
-"""Trainings through the command line that fit a given time: a short run tells the rate, which tells the steps."""
+"""Trainings through the command line, side by side and within a given time: a short run tells how many steps fit."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_models import Setup
-from gpu_pictures import SHAPES, picture
-from gpu_runner import Note
+import torch
+
 from nextscale.config import read_json_lines
 
 ROOT = Path(__file__).parents[1]
-PROCGEN = ROOT / "examples" / "procgen" / "build.py"
+PATIENCE = 20
+"""Seconds that a training which is asked to stop has to write its checkpoint."""
 
 
-def nextscale(*arguments: str | Path, seconds: float, log: Path) -> None:
-    """Run a command; its output goes to the log. Raises RuntimeError with the last lines where it fails."""
-    command = [sys.executable, "-m", "nextscale", *map(str, arguments)]
-    run(command, seconds=seconds, log=log)
+class Clock:
+    """How much is left of the time that a script has."""
+
+    def __init__(self, seconds: float) -> None:
+        self.began, self.seconds = time.monotonic(), seconds
+
+    def passed(self) -> float:
+        return time.monotonic() - self.began
+
+    def left(self) -> float:
+        return self.seconds - self.passed()
+
+    def say(self, what: str) -> None:
+        print(f"{self.passed():5.0f} s: {what}", flush=True)
 
 
-def run(command: list[str], *, seconds: float, log: Path) -> None:
-    """Run a program for so long at most. Raises RuntimeError."""
+def start(arguments: Sequence[str | Path], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program in the checkout's root; its output goes to the end of the log."""
+    command = list(map(str, arguments))
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         file.write(f"\n$ {' '.join(command)}\n")
         file.flush()
+        return subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+
+def nextscale(*arguments: str | Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start a command of nextscale."""
+    return start([sys.executable, "-m", "nextscale", *arguments], log)
+
+
+def finish(processes: Iterable[subprocess.Popen[bytes]], clock: Clock, *, reserve: float = 0.0) -> list[str]:
+    """Wait for all until `reserve` seconds are left; the late ones are asked to stop. Returns which of them failed."""
+    processes, failed = list(processes), []
+    for process in processes:
         try:
-            done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, timeout=max(1.0, seconds), cwd=ROOT)
-        except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"ended after {seconds:.0f} s: {' '.join(command[:6])}") from error
-    if done.returncode:
-        raise RuntimeError(f"status {done.returncode}: {' '.join(command[:6])}\n{log.read_text()[-1500:]}")
+            process.wait(max(0.1, clock.left() - reserve))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        if process.wait():
+            failed.append(f"status {process.returncode}: {' '.join(map(str, process.args))}"[:300])  # type: ignore
+    return failed
+
+
+def require(failed: list[str], log: Path) -> None:
+    """Raises SystemExit with the end of the log where something failed."""
+    if failed:
+        raise SystemExit("\n".join([*failed, log.read_text(errors="replace")[-3000:]]))
+
+
+def all_of(waiting: Iterable[Future[None]]) -> None:
+    """Wait for all of a pool's work; raises what one of them raised."""
+    for future in waiting:
+        future.result()
 
 
 @dataclass(frozen=True)
@@ -47,103 +89,49 @@ class Run:
     arguments: tuple[str, ...]
     out: Path
     log: Path
+    measurements: int = 1
 
-    def train(self, steps: int, *, out: Path | None = None, seconds: float = 3600) -> None:
-        """Train for so many steps, or continue."""
-        every = ["--sample-every", str(steps), "--checkpoint-every", str(max(1, steps // 2))]
-        every += ["--log-every", str(max(1, min(50, steps // 4)))]
-        arguments = [*self.arguments, "--steps", str(steps), *every, "--out", str(out or self.out), "--resume"]
-        nextscale("train", *arguments, seconds=seconds, log=self.log)
+    @property
+    def probe(self) -> Path:
+        """The folder of a short run."""
+        return self.out.with_name(f"{self.out.name}-probe")
 
-    def rate(self, probe: int, seconds: float) -> tuple[float, float]:
-        """Steps a second, and seconds that a run takes beside its steps, from a run of `probe` steps."""
-        folder = self.out.with_name(f"{self.out.name}-probe")
-        shutil.rmtree(folder, ignore_errors=True)
-        began = time.monotonic()
-        self.train(probe, out=folder, seconds=seconds)
-        took = time.monotonic() - began
-        batch = int(self.arguments[self.arguments.index("--batch-size") + 1])
-        speeds = [line["images_per_second"] for line in read_json_lines(folder / "metrics.jsonl")
-                  if "images_per_second" in line]  # fmt: skip
-        shutil.rmtree(folder)
-        rate = max(speeds) / batch
-        return rate, max(0.0, took - probe / rate)
+    @property
+    def batch(self) -> int:
+        return int(self.arguments[self.arguments.index("--batch-size") + 1])
 
+    def start(self, steps: int, *, out: Path | None = None) -> subprocess.Popen[bytes]:
+        """Train for so many steps, or continue to them."""
+        every = {"sample": steps // self.measurements, "checkpoint": steps // 2, "log": min(50, steps // 4)}
+        flags = [flag for name, count in every.items() for flag in (f"--{name}-every", str(max(1, count)))]
+        arguments = [*self.arguments, "--steps", str(steps), *flags, "--out", str(out or self.out), "--resume"]
+        return nextscale("train", *arguments, log=self.log)
 
-def fitting_steps(run: Run, seconds: float, *, probe: int) -> int:
-    """Steps that fit into so many seconds, the short run that tells their rate included."""
-    began = time.monotonic()
-    rate, beside = run.rate(probe, seconds)
-    left = seconds - (time.monotonic() - began) - beside
-    return max(probe, int(0.9 * rate * left))
+    def rate(self, folder: Path) -> float:
+        """Steps a second of a run that is over, at its fastest."""
+        lines = read_json_lines(folder / "metrics.jsonl")
+        return max(line["images_per_second"] for line in lines if "images_per_second" in line) / self.batch
 
 
-def make_pictures(out: Path, per_class: int, heldout_per_class: int) -> None:
-    """Folders `train` and `heldout` of shapes, a folder for each class."""
-    cores = os.cpu_count() or 1
-    with ProcessPoolExecutor(cores) as pool:
-        for split, count, first in (("heldout", heldout_per_class, 10**6), ("train", per_class, 0)):
-            if not (out / split).exists():
-                partial = out / f".{split}"
-                list(pool.map(write_class, [partial] * len(SHAPES), range(len(SHAPES)),
-                              [range(first, first + count)] * len(SHAPES)))  # fmt: skip
-                partial.rename(out / split)
+def fitting_steps(runs: Sequence[Run], clock: Clock, *, reserve: float, probe: int) -> int:
+    """Steps that all of these runs can take side by side until `reserve` seconds are left, by a short run of all."""
+    began = clock.passed()
+    require(finish([run.start(probe, out=run.probe) for run in runs], clock), runs[0].log)
+    rates = [run.rate(run.probe) for run in runs]
+    beside = max(0.0, clock.passed() - began - probe / min(rates))
+    for run in runs:
+        shutil.rmtree(run.probe)
+    print("steps a second: " + ", ".join(f"{run.out.name} {rate:.1f}" for run, rate in zip(runs, rates, strict=True)))
+    return max(probe, int(0.9 * min(rates) * (clock.left() - reserve - beside)))
 
 
-def write_class(folder: Path, label: int, numbers: range) -> None:
-    (folder / SHAPES[label]).mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        picture(label, number).save(folder / SHAPES[label] / f"{number:07d}.png", compress_level=1)
+def random_features(folder: Path) -> Path:
+    """A file of random weights of MobileNetV2, for rehearsals."""
+    from torchvision.models import mobilenet_v2
 
-
-def make_data(setup: Setup, out: Path, log: Path, *, seconds: float) -> str:
-    """Procgen where its renderer is installed, else (and in a rehearsal) shapes; returns which."""
-    per_class = 20 if setup.rehearse else 2000
-    if setup.rehearse or not all(importlib.util.find_spec(name) for name in ("procgen", "gym3")):
-        make_pictures(out, per_class, max(4, per_class // 16))
-        return "shapes"
-    sizes = ["--per-class", str(per_class), "--heldout-per-class", str(per_class // 16)]
-    command = [sys.executable, str(PROCGEN), "--out", str(out), *sizes, "--processes", str(os.cpu_count() or 1)]
-    run(command, seconds=seconds, log=log)
-    return "Procgen"
-
-
-def small_run(setup: Setup, note: Note) -> None:
-    """Both stages on small images through the command line, then 16 samples."""
-    folder, log = setup.work / "run", setup.out / "run.txt"
-    device = ("--device", setup.device.type)
-    began = time.monotonic()
-    data = folder / "data"
-    note("data", make_data(setup, data, log, seconds=60))
-    note("data_seconds", time.monotonic() - began)
-    batch, probe = ("4", 2) if setup.rehearse else ("128", 60)
-    shared = ("--data", str(data / "train"), "--heldout", str(data / "heldout"), "--batch-size", batch)
-    shape = ("--scales", "1,2,3,4,5,6,8", "--codebook-size", "1024")
-    losses = ("--learning-rate", "1.6e-3", "--l1", "1", "--l2", "4")
-    if setup.rehearse:
-        shape = ("--scales", "1,2,3,4", "--codebook-size", "64", "--channels", "16")
-    coder = Run(("tokenizer", "--preset", "small-64", *shared, *shape, *losses, *device), folder / "tokenizer", log)
-    steps = probe if setup.rehearse else fitting_steps(coder, 0.45 * setup.left(), probe=probe)
-    coder.train(steps, seconds=setup.left())
-    note("tokenizer", {"steps": steps, "batch": int(batch), **last_figures(coder.out)})
-    for split in ("train", "heldout"):
-        where = ("--data", str(data / split), "--out", str(folder / "tokens" / split), "--resume")
-        nextscale("tokenize", "--tokenizer", coder.out, *where, *device, seconds=setup.left(), log=log)
-    tokens = ("--data", str(folder / "tokens" / "train"), "--heldout", str(folder / "tokens" / "heldout"))
-    preset = "tiny" if setup.rehearse else "small"
-    sampling = ("--guidance", "2", "--top-k", "0", "--top-p", "0.95", "--learning-rate", "2.4e-3", "--ema", "0.999")
-    command = ("var", "--preset", preset, "--tokenizer", str(coder.out), *tokens, "--batch-size", batch, *sampling)
-    model = Run((*command, *device), folder / "var", log)
-    steps = probe if setup.rehearse else fitting_steps(model, setup.left() - 20, probe=probe)
-    model.train(steps, seconds=setup.left())
-    note("transformer", {"steps": steps, "batch": int(batch), **last_figures(model.out)})
-    samples = sorted((model.out / "samples").glob("*.png"))
-    shutil.copy(samples[-1], setup.out / "samples.png")
-
-
-def last_figures(run: Path) -> dict[str, float]:
-    """The last single numbers that a run recorded."""
-    found: dict[str, float] = {}
-    for line in read_json_lines(run / "metrics.jsonl"):
-        found |= {name: value for name, value in line.items() if isinstance(value, int | float)}
-    return found
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mobilenet_v2.pth"
+    if not path.exists():
+        torch.manual_seed(0)
+        torch.save(mobilenet_v2(weights=None).state_dict(), path)
+    return path

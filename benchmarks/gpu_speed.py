@@ -97,7 +97,7 @@ def decoding(setup: Setup, pipeline: VARPipeline, batch: int) -> Call:
 
 
 def profile(setup: Setup, note: Note) -> None:
-    """What one image and a batch launch, without graphs and with them; the tables go to profile-*.txt."""
+    """What one image and a batch launch, without graphs and with them; the tables go to profile.txt."""
     tokenizer, model = random_models(setup.sizes, setup.sizes.depth, setup.device)
     pipeline = pipeline_of(tokenizer, model, setup.device, torch.bfloat16)
     for batch in (setup.sizes.batches[0], setup.sizes.batches[-1]):
@@ -105,10 +105,10 @@ def profile(setup: Setup, note: Note) -> None:
             ("eager", eager(setup, pipeline, batch)),
             ("graphs", partial(generate, setup, pipeline, batch)),
         ):
-            note(f"batch {batch}, {name}", profiled(setup, call, f"profile-{name}-{batch}.txt"))
+            note(f"batch {batch}, {name}", profiled(setup, call, f"{name}, batch {batch}"))
 
 
-def profiled(setup: Setup, call: Call, file: str) -> dict[str, float]:
+def profiled(setup: Setup, call: Call, title: str) -> dict[str, float]:
     """Launches, synchronisations and copies of a call, and how long the GPU works of the time it takes."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recording
@@ -121,7 +121,8 @@ def profiled(setup: Setup, call: Call, file: str) -> dict[str, float]:
     averages, events = recorded.key_averages(), recorded.events()
     key = "self_cuda_time_total" if setup.cuda else "self_cpu_time_total"
     table = averages.table(sort_by=key, row_limit=40, max_name_column_width=90)
-    (setup.out / file).write_text(table)
+    with (setup.out / "profile.txt").open("a") as file:
+        file.write(f"{title}\n{table}\n")
     on_device = [event for event in events if "CUDA" in str(event.device_type)]
     return {
         "ms": took,

@@ -1,4 +1,4 @@
-"""Everything runs on a GPU and gives what it gives on the CPU; where there is no GPU, on a device that is pretended."""
+"""Everything runs on a GPU and gives what it gives on the CPU; what asks for no CUDA, also on a pretended device."""
 
 from __future__ import annotations
 
@@ -24,9 +24,6 @@ from nextscale.evaluation.reconstruction import ReconstructionEvaluation, evalua
 from nextscale.pipeline import VARPipeline
 from nextscale.results import Generation
 from nextscale.sampling.rejection import ClassifierJudge, Rejection, likelihood_judge
-from nextscale.server.jobs import Job, Stage
-from nextscale.server.local import LocalBackend
-from nextscale.studio.inspection import attention_of, inspect_image
 from nextscale.studio.pictures import RegionPreview
 from nextscale.training.config import AdversarialConfig
 from nextscale.training.stage1 import train_tokenizer
@@ -53,9 +50,9 @@ HOLES[2:6, 2:6] = HOLES[14:18, 34:38] = True
 ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0.3, discriminator_channels=4, discriminator_levels=2)
 
 
-@pytest.fixture
-def device() -> Iterator[torch.device]:
-    if torch.cuda.is_available():
+@pytest.fixture(params=["pretended", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    if request.param == "cuda":
         yield torch.device("cuda", 0)
         return
     with pretended_device() as device:
@@ -84,6 +81,8 @@ def require_close(found: list[Any], wanted: list[Any]) -> None:
 
 @pytest.mark.parametrize("kind", FAMILY_SCALES)
 def test_every_family_draws_the_same_images(kind: str, device: torch.device) -> None:
+    if kind == "dit":
+        pytest.importorskip("diffusers")
     cpu, gpu = both(lambda: make_baseline(kind), device)
     settings: dict[str, Any] = {"seeds": [1, 2], "guidance": 1.5, "steps": 5 if kind == "dit" else 0}
     require_equal(gpu.generate([0, None], **settings), cpu.generate([0, None], **settings))
@@ -135,8 +134,13 @@ def test_edits_scale_by_scale(device: torch.device) -> None:
     for one, other in zip(found, wanted, strict=True):
         assert torch.equal(one.tokens.cpu(), other.tokens)
         require_close(one.images(), other.images())
-        previews = (RegionPreview(step.editor).after(step.accumulated) for step in (one, other))
-        require_close(*previews)
+
+
+def test_previews_of_an_edit(device: torch.device) -> None:
+    cpu, gpu = both(make_pipeline, device)
+    found, wanted = (list(p.edit_steps(p.editor(noise(20, 16), centre(16, 20)))) for p in (gpu, cpu))
+    for one, other in zip(found, wanted, strict=True):
+        require_close(*(RegionPreview(step.editor).after(step.accumulated) for step in (one, other)))
 
 
 def test_tokens_logits_and_likelihoods(device: torch.device) -> None:
@@ -217,6 +221,9 @@ def test_evaluation_of_likelihood(device: torch.device, image_folder: Make, mode
 
 
 def test_inspection_of_an_image(device: torch.device) -> None:
+    pytest.importorskip("gradio")
+    from nextscale.studio.inspection import attention_of, inspect_image
+
     cpu, gpu = both(make_pipeline, device)
     found, wanted = (inspect_image(one, toy_image(0, 0), 1) for one in (gpu, cpu))
     require_close(found.stages, wanted.stages)
@@ -236,6 +243,10 @@ def test_token_caches(device: torch.device, image_folder: Make, tmp_path: Path) 
 
 @pytest.mark.gpu
 def test_the_server_makes_what_the_pipeline_makes() -> None:
+    pytest.importorskip("fastapi")
+    from nextscale.server.jobs import Job, Stage
+    from nextscale.server.local import LocalBackend
+
     gpu = make_pipeline().to(torch.device("cuda"), torch.float32)
     backend = LocalBackend(gpu, "toy")
 

@@ -53,7 +53,7 @@ def steps(model: Transformer) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 2e-2)])
 def test_steps_by_kernels_are_those_by_expressions(
     monkeypatch: pytest.MonkeyPatch, changes: dict, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -65,6 +65,31 @@ def test_steps_by_kernels_are_those_by_expressions(
     for found, expected in zip(ours, plain, strict=True):
         assert found.dtype == torch.float32
         assert differ(found, expected) < tolerance
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_steps_are_captured_in_a_graph_and_never_wait_for_the_device() -> None:
+    model = mixed(make_transformer(), torch.bfloat16)
+    condition, latents = model.condition(torch.tensor([0, 1], device=DEVICE)), torch.randn(2, 4, 8, device=DEVICE)
+
+    def both() -> Tensor:
+        cache = model.new_cache(2)
+        model.step(0, None, condition, cache)
+        return model.classify(model.step(1, latents, condition, cache))
+
+    expected = both()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        both()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = both()
+    found.fill_(torch.nan)
+    graph.replay()
+    torch.testing.assert_close(found, expected, atol=0, rtol=0)
 
 
 @torch.no_grad()
@@ -103,6 +128,7 @@ def test_only_matrices_and_biases_of_branches_are_narrow() -> None:
 def test_every_family_generates(kind: str) -> None:
     """The stream is in float32 and branches read the matrices' type, in every family."""
     pipeline = make_pipeline() if kind == "var" else make_baseline(kind)
+    pipeline.tokenizer.to(DEVICE)
     model = mixed(pipeline.transformer, torch.bfloat16)
     seen: set[tuple[str, torch.dtype]] = set()
 

@@ -69,10 +69,9 @@ class DiT(Backbone):
         conditions = as_conditions(classes, self.config.unconditional)
         waves = frequencies(times).to(self.positions.dtype)
         vectors_BC = self.time_embedding(waves) + conditions.vectors(self)
-        active_BC = F.silu(vectors_BC).to(self.dtype)
         assert self.head_modulation is not None
-        head_rows = self.head_modulation(active_BC).unflatten(1, (2, -1))
-        rows = [block.rows(active_BC, None) for block in self.blocks]
+        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
+        rows = [block.rows(vectors_BC, None) for block in self.blocks]
         return Condition(vectors_BC, rows, head_rows, conditions.context(self))
 
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:

@@ -104,12 +104,12 @@ class AdaLNBlock(nn.Module):
         """What matrices are multiplied in (autocast aside); what is added up may be in float32."""
         return self.attention.proj.bias.dtype
 
-    def rows(self, active_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
-        """Modulation rows (B, 6, C) from the SiLU of the condition's vector alone."""
+    def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
+        """Modulation rows (B, 6, C) from the condition's vector alone."""
         if self.offset is not None:
-            return self.offset.expand(len(active_BC), -1, -1) if shared_B6C is None else shared_B6C + self.offset
+            return self.offset.expand(len(class_BC), -1, -1) if shared_B6C is None else shared_B6C + self.offset
         assert self.modulation is not None
-        return self.modulation(active_BC).unflatten(1, (ROWS, -1))
+        return self.modulation(F.silu(class_BC)).unflatten(1, (ROWS, -1))
 
     def forward(
         self,

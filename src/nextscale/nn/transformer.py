@@ -197,15 +197,14 @@ class Transformer(Backbone):
         """Start token and modulation rows of conditions, or of class ids (B,), the unconditional one included."""
         conditions = as_conditions(classes, self.config.unconditional)
         start_BC = conditions.vectors(self)
-        active_BC = F.silu(start_BC).to(self.dtype)
         shared = head_rows = None
         if self.shared_modulation is not None:
-            shared = self.shared_modulation(active_BC).unflatten(1, (ROWS, -1))
-        rows = [block.rows(active_BC, shared) for block in self.blocks]
+            shared = self.shared_modulation(F.silu(start_BC)).unflatten(1, (ROWS, -1))
+        rows = [block.rows(start_BC, shared) for block in self.blocks]
         if self.head_offset is not None:
             head_rows = self.head_offset.expand(len(start_BC), -1, -1)
         elif self.head_modulation is not None:
-            head_rows = self.head_modulation(active_BC).unflatten(1, (2, -1))
+            head_rows = self.head_modulation(F.silu(start_BC)).unflatten(1, (2, -1))
         return Condition(start_BC, rows, head_rows, conditions.context(self))
 
     def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nextscale.sampling.draw import draw_tokens, tempered
+from nextscale.sampling.draw import draw_next, draw_tokens, tempered
 from nextscale.sampling.noise import gumbel_noise
 from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer
@@ -45,15 +45,15 @@ class ExactDraw:
     def __call__(self, scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
         """(B, l, V) guided logits -> tokens (B, l)."""
         self.history.append(accumulated)
-        filters = {"top_k": self.config.top_k, "top_p": self.config.top_p}
+        config = self.config
         noise = gumbel_noise(self.seeds, scale, *logits.shape[1:], stream=self.stream)
-        logits = tempered(logits, self.config.temperature)
-        tokens, doubtful = draw_tokens(logits, noise, **filters, margin=near_tie(self.config))
+        logits = tempered(logits, config.temperature)
+        tokens, doubtful = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=near_tie(config))
         for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
             one = slice(image, image + 1)
             predict = self.alone(image)
             *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
-            tokens[one] = draw_tokens(tempered(last, self.config.temperature), noise[one], **filters)[0]
+            tokens[one] = draw_next(last, scale, self.seeds[one], config, stream=self.stream)
         return tokens, None
 
 

@@ -31,21 +31,21 @@ def gumbel_table(seeds: Tensor, step: int, length: int, size: int, *, stream: in
     width = row_width(size)
     with torch.cuda.device_of(seeds):
         _noise_kernel[(len(seeds) * length,)](
-            table, seeds, step, stream, length, size, WIDTH=width, num_warps=warps(width)
+            table, seeds.contiguous(), step, stream, length, size, WIDTH=width, num_warps=warps(width)
         )
     return table
 
 
 def draw(logits_BLV: Tensor, step: int, seeds: Tensor, config: SamplingConfig, *, stream: int = TOKENS) -> Tensor:
     """`draw.draw_tokens` of logits over the temperature with fresh noise: one token per position, (B, L) int64."""
-    assert logits_BLV.dtype == torch.float32
+    assert logits_BLV.dtype == torch.float32 and seeds.dtype == torch.int64 and seeds.device == logits_BLV.device
     logits_BLV = logits_BLV.contiguous()
     batch, length, size = logits_BLV.shape
     tokens = torch.empty(batch, length, dtype=torch.int64, device=logits_BLV.device)
     width = row_width(size)
     with torch.cuda.device_of(logits_BLV):
         _draw_kernel[(batch * length,)](
-            tokens, logits_BLV, seeds, step, stream, length, size,
+            tokens, logits_BLV, seeds.contiguous(), step, stream, length, size,
             config.top_k, float(config.top_p), float(config.temperature),
             HAS_K=0 < config.top_k < size, HAS_P=config.top_p > 0, WIDTH=width, num_warps=warps(width),
         )  # fmt: skip

@@ -6,7 +6,6 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -80,8 +79,8 @@ def sample(
     accumulated = quantizer.zeros(len(seeds))
     seeds = image_seeds(seeds, accumulated.device)
     if draw is None:
-        kind = partial(smooth_draw, quantizer) if config.smooth else plain_draw
-        draw = partial(kind, seeds, config, stream)
+        given = seeds, config, stream
+        draw = smooth_draw(*given, quantizer) if config.smooth else plain_draw(*given)
     for scale, size in enumerate(quantizer.schedule):
         with torch.no_grad():  # not around the yield: an abandoned generator would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
@@ -93,27 +92,25 @@ def sample(
         yield ScaleSample(scale, token_map, accumulated)
 
 
-def plain_draw(
-    seeds: Tensor, config: SamplingConfig, stream: int, scale: int, logits: Tensor, accumulated: Tensor
-) -> tuple[Tensor, None]:
+def plain_draw(seeds: Tensor, config: SamplingConfig, stream: int) -> Draw:
     """A token at each position."""
-    return draw_next(logits, scale, seeds, config, stream=stream), None
+
+    def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
+        return draw_next(logits, scale, seeds, config, stream=stream), None
+
+    return draw
 
 
-def smooth_draw(
-    quantizer: Quantizer,
-    seeds: Tensor,
-    config: SamplingConfig,
-    stream: int,
-    scale: int,
-    logits: Tensor,
-    accumulated: Tensor,
-) -> tuple[Tensor, Tensor]:
+def smooth_draw(seeds: Tensor, config: SamplingConfig, stream: int, quantizer: Quantizer) -> Draw:
     """A mixture of codes at each position, and the token with the largest weight (official `more_smooth`)."""
-    logits = tempered(logits, config.temperature)
-    noise = gumbel_noise(seeds, scale, *logits.shape[1:], stream=stream)
-    weights = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, len(quantizer.schedule)))
-    return weights.argmax(dim=-1), quantizer.mixture(weights)
+
+    def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, Tensor]:
+        noise = gumbel_noise(seeds, scale, *logits.shape[1:], stream=stream)
+        ratio = guidance_ramp(scale, len(quantizer.schedule))
+        weights = smooth_mixture(tempered(logits, config.temperature), noise, config, ratio=ratio)
+        return weights.argmax(dim=-1), quantizer.mixture(weights)
+
+    return draw
 
 
 def sample_scales(
