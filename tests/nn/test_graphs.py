@@ -84,13 +84,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[Callable]:
 def test_outputs_are_those_of_the_function(fake: list, batch: int, capture: bool) -> None:
     function, calls = Called(), Graphs(capture)
     x, y = torch.arange(batch), torch.arange(batch) * 10
-    one, two = calls("sum", function, x, y)
-    assert torch.equal(one, x + y) and torch.equal(two, x.unsqueeze(1) * 2)
+    for _ in range(3):
+        one, two = calls("sum", function, x, y)
+        assert torch.equal(one, x + y) and torch.equal(two, x.unsqueeze(1) * 2)
     assert set(function.batches) == {padded_size(batch)}
+    assert len(fake) == capture
 
 
 def test_a_caller_may_keep_what_it_got(fake: list) -> None:
     calls, ones = Graphs(), torch.ones(2)
+    calls("sum", Called(), ones, ones)
     first = calls("sum", Called(), ones, ones)[0]
     second = calls("sum", Called(), ones, 5 * ones)[0]
     assert first.tolist() == [2, 2] and second.tolist() == [6, 6]
@@ -99,18 +102,26 @@ def test_a_caller_may_keep_what_it_got(fake: list) -> None:
 def test_a_graph_serves_a_key_and_what_inputs_look_like(fake: list) -> None:
     calls = Graphs()
     x = torch.ones(4)
-    for key, inputs in [
-        ("a", x), ("a", x[:3]), ("a", 2 * x),  # one
-        ("b", x), ("a", x[:2]), ("a", x.double()), ("a", torch.ones(4, 2)),  # one each
-    ]:  # fmt: skip
-        calls(key, Called(), inputs, inputs)
+    for _ in range(3):
+        for key, inputs in [
+            ("a", x), ("a", x[:3]), ("a", 2 * x),  # one
+            ("b", x), ("a", x[:2]), ("a", x.double()), ("a", torch.ones(4, 2)),  # one each
+        ]:  # fmt: skip
+            calls(key, Called(), inputs, inputs)
     assert len(fake) == 5
+
+
+def test_the_first_use_takes_no_graph(fake: list) -> None:
+    calls, x = Graphs(), torch.ones(1)
+    for made in (0, 1, 1):
+        calls("sum", Called(), x, x)
+        assert len(fake) == made
 
 
 def test_the_graph_that_was_not_used_for_longest_goes(fake: list, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graphs, "KEPT", 2)
     calls, x = Graphs(), torch.ones(1)
-    for key in ("a", "b", "a", "c", "a"):
+    for key in ("a", "a", "b", "b", "a", "c", "c", "a"):
         calls(key, Called(), x, x)
     assert len(fake) == 3 and len(calls.kept) == 2
     calls("b", Called(), x, x)
@@ -124,7 +135,7 @@ def test_after_a_failed_capture_all_goes_on_without(
 ) -> None:
     monkeypatch.setattr(graphs, "Recorder", BrokenRecorder)
     calls, x = Graphs(), torch.ones(3)
-    for _ in range(2):
+    for _ in range(3):
         assert calls("sum", Called(), x, x)[0].tolist() == [2, 2, 2]
     assert [record.getMessage() for record in caplog.records] == [
         "no CUDA graphs from here on, which is slower: a capture failed (out of memory)"
@@ -140,8 +151,10 @@ def test_an_error_of_the_function_is_the_callers(fake: list) -> None:
 
 
 def test_plain_expressions_are_not_captured(fake: list) -> None:
+    calls = Graphs()
     with plain_expressions():
-        Graphs()("sum", Called(), torch.ones(1), torch.ones(1))
+        for _ in range(3):
+            calls("sum", Called(), torch.ones(1), torch.ones(1))
     assert fake == []
 
 
@@ -164,7 +177,8 @@ def test_graphs_are_for_cuda_with_triton(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_module_that_moves_forgets_its_graphs(fake: list) -> None:
     module = Doubling()
     module.graphs = Graphs()
-    module.graphs("sum", Called(), torch.ones(1), torch.ones(1))
+    for _ in range(2):
+        module.graphs("sum", Called(), torch.ones(1), torch.ones(1))
     assert module.graphs.kept
     module.to(torch.float64)
     assert not module.graphs.kept
@@ -172,7 +186,9 @@ def test_a_module_that_moves_forgets_its_graphs(fake: list) -> None:
 
 def test_a_copy_has_graphs_of_its_own(fake: list) -> None:
     calls = Graphs()
-    calls("sum", Called(), torch.ones(1), torch.ones(1))
+    for _ in range(2):
+        calls("sum", Called(), torch.ones(1), torch.ones(1))
+    assert calls.kept
     for other in (copy.deepcopy(calls), pickle.loads(pickle.dumps(calls))):
         assert other.capture and not other.kept and other.lock is not calls.lock
     assert not copy.copy(Graphs(False)).capture
@@ -187,9 +203,9 @@ def test_replays_read_weights_where_they_lie_and_take_no_more_memory() -> None:
         layer.weight.normal_()
         found = calls("layer", lambda x: (layer(x),), x)[0]
         torch.testing.assert_close(found, layer(x))
-        before = before or torch.cuda.memory_reserved()
+        before = torch.cuda.memory_reserved() if number == 2 else before
     assert len(calls.kept) == 1 and calls.capture
-    assert torch.cuda.memory_reserved() == before
+    assert torch.cuda.memory_reserved() <= before
 
 
 @pytest.mark.gpu
@@ -201,8 +217,11 @@ def test_a_capture_that_fails_leaves_the_stream_as_it_was(caplog: pytest.LogCapt
         return (doubled,)
 
     calls, x = Graphs(), torch.arange(3.0, device="cuda")
-    for _ in range(2):
+    for _ in range(3):
         assert calls("fails", fails, x)[0].tolist() == [0, 2, 4]
         assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert len(caplog.records) == 1 and not calls.capture
-    assert Graphs()("works", lambda x: (2 * x,), x)[0].tolist() == [0, 2, 4]
+    calls = Graphs()
+    for _ in range(3):
+        assert calls("works", lambda x: (2 * x,), x)[0].tolist() == [0, 2, 4]
+    assert calls.kept

@@ -1,4 +1,4 @@
-"""Functions of tensors as CUDA graphs: captured at first use, then replayed at the cost of one launch.
+"""Functions of tensors as CUDA graphs: captured at their second use, then replayed at the cost of one launch.
 
 Shapes: B rows of a batch, the first side of every input and output.
 """
@@ -6,7 +6,7 @@ Shapes: B rows of a batch, the first side of every input and output.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -20,7 +20,7 @@ from nextscale.nn import cuda
 logger = logging.getLogger(__name__)
 
 KEPT = 24
-"""Captured graphs that are kept."""
+"""Captured graphs that are kept, and first uses that are remembered."""
 WARM_UPS = 2
 """Runs before a capture: they compile kernels, plan products and allocate what outlives a run."""
 
@@ -90,17 +90,19 @@ class Recorder:
 
 
 class Graphs:
-    """Calls functions through graphs that it captures when a function, or a batch size of it, is new.
+    """Calls functions through graphs, one for each size of a batch, captured when that comes a second time.
 
-    Batches are padded to powers of two. Weights are read where they lie: changes in place count, but a model that moves
-    needs `clear`. Plain expressions in place of kernels are not captured: some wait for the host. Where a capture
-    fails, a logged line says so, and functions run without graphs from then on.
+    A capture takes longer than it saves once: the first time, a function runs directly. Batches are padded to powers of
+    two, always. Weights are read where they lie: changes in place count, but a model that moves needs `clear`. Plain
+    expressions in place of kernels are not captured: some wait for the host. Where a capture fails, a logged line says
+    so, and functions run without graphs from then on.
     """
 
     def __init__(self, capture: bool = True) -> None:
         """Without `capture`, functions run directly, on batches padded in the same way."""
         self.capture = capture
         self.kept: OrderedDict[Hashable, Captured] = OrderedDict()
+        self.seen: deque[Hashable] = deque(maxlen=KEPT)
         self.recorder: Recorder | None = None
         self.lock = Lock()
 
@@ -125,14 +127,17 @@ class Graphs:
         self.recorder = None  # its pool went with the last graph
 
     def _captured(self, key: Hashable, function: Function, inputs: Sequence[Tensor]) -> Captured | None:
-        """The graph of a function for inputs like these, or None where it cannot be captured."""
+        """The graph of a function for inputs like these; None at the first use, and where a capture fails."""
         kind: Any = (key, *((each.shape, each.dtype) for each in inputs))
         if kind not in self.kept:
+            if kind not in self.seen:
+                self.seen.append(kind)
+                return None
             try:
                 self.recorder = self.recorder or Recorder(inputs[0].device)
                 made = self.recorder(function, inputs)
             except RuntimeError as error:  # out of memory, too
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                reason = str(error).strip().partition("\n")[0]
                 logger.warning("no CUDA graphs from here on, which is slower: a capture failed (%s)", reason)
                 self.capture = False
                 self.clear()
