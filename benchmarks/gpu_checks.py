@@ -68,20 +68,26 @@ def versions(setup: Setup) -> dict[str, Any]:
 
 
 def gpu_tests(setup: Setup, note: Note) -> None:
-    """The tests under the marker `gpu`, in a process of their own; in a rehearsal those of the layers, all skipped."""
-    log = setup.out / "gpu-tests.txt"
-    where = "tests/nn" if setup.rehearse else "tests"
-    command = [sys.executable, "-m", "pytest", where, "-m", "gpu", "-p", "no:cacheprovider", "-ra", "--durations=5"]
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            note("exit_status", process.wait(max(1.0, setup.left() - 5)))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            note("exit_status", "ended: no time")
-    text = log.read_text(errors="replace").strip()
-    note("summary", text.splitlines()[-1] if text else "")
-    note("output", text[-3000:])
+    """The tests of kernels, which run on the GPU where there is one, and those under the marker `gpu`."""
+    kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*kernels.py"))
+    if setup.rehearse:
+        kernels = ["tests/test_pyramid.py"]
+    for name, chosen in {
+        "kernels": kernels,
+        "marked": ["tests/nn" if setup.rehearse else "tests", "-m", "gpu"],
+    }.items():
+        log = setup.out / f"tests-{name}.txt"
+        command = [sys.executable, "-m", "pytest", *chosen, "-p", "no:cacheprovider", "-ra", "--durations=5"]
+        with log.open("w") as file:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+            try:
+                status = process.wait(max(1.0, setup.left() - 5))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = "ended: no time"
+        text = log.read_text(errors="replace").strip()
+        last = text.splitlines()[-1] if text else ""
+        note(name, {"exit_status": status, "summary": last, "output": text[-3000:]})
 
 
 def correctness(setup: Setup, note: Note) -> None:

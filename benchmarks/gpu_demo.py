@@ -5,7 +5,7 @@
 Pictures for the tokenizer are rendered first; it trains while all other frames are made (gpu_frames.py), then the
 transformer on their tokens, each for as many steps as fit. Everything continues where it was stopped, in the folder
 `--work`. OUT holds what is to be brought back: samples.png (16 images), about.json with the metrics of both trainings,
-evaluation.json, and the model in bf16 in parts below 16 MiB: `cat model.tar.part-* | tar x` makes a model folder of them.
+evaluation.json, and the model in bf16 in parts below 16 MiB, which `cat model.tar.part-* | tar x` puts together.
 """
 
 from __future__ import annotations

@@ -107,8 +107,9 @@ def main(
     plan.clock.say("tokens")
     steps = train_families(plan)
     plan.clock.say("families")
-    compare(plan, steps)
+    failed = compare(plan, steps)
     plan.clock.say("comparison")
+    require(failed, plan.log)
 
 
 def small_data(plan: Plan) -> list[Any]:
@@ -193,8 +194,8 @@ def keep_models(plan: Plan, runs: dict[str, Run]) -> None:
             shutil.copytree(about.parent, kept)
 
 
-def compare(plan: Plan, steps: int) -> None:
-    """The models at the end, then those kept on the way; curves of the held-out loss."""
+def compare(plan: Plan, steps: int) -> list[str]:
+    """The models at the end, then those kept on the way; curves of the held-out loss. Returns what failed."""
     runs, images = trainings(plan), steps * plan.batch
     about = {"steps": steps, "batch": plan.batch, "images": images, "times those of docs/families.md": images / BEFORE}
     about |= {"data": "Procgen" if plan.procgen else "shapes", "seconds": plan.clock.passed()}
@@ -206,27 +207,28 @@ def compare(plan: Plan, steps: int) -> None:
         if not models[-1].exists():
             fewer = ["--steps", "50", "--out", models[-1], "--export", "bf16"]
             require(finish([nextscale("convert", runs["dit"].out, *fewer, log=plan.log)], plan.clock), plan.log)
-    compared(plan, models, "families", guidances="0,1,2,3,4", sets=3, rounds=3)
+    failed = compared(plan, models, "families", guidances="0,1,2,3,4", sets=3, rounds=3)
     picture = plan.work / "compare-families" / "samples.png"
     if picture.exists():
         shutil.copy(picture, plan.out / "samples.png")
-    if kept := sorted((plan.work / "kept").glob("*-*")):
-        compared(plan, kept, "on-the-way", guidances="1,3", sets=1, rounds=1)
+    kept = sorted((plan.work / "kept").glob("*-*"))
+    if kept and not plan.rehearse:
+        failed += compared(plan, kept, "on-the-way", guidances="1,3", sets=1, rounds=1)
+    return failed
 
 
-def compared(plan: Plan, models: list[Path], name: str, *, guidances: str, sets: int, rounds: int) -> None:
+def compared(plan: Plan, models: list[Path], name: str, *, guidances: str, sets: int, rounds: int) -> list[str]:
     """`nextscale compare` of some models, in what time is left."""
     count, tuning, batch = ("2000", "500", "250")
     if plan.rehearse:
-        count, tuning, batch, guidances, sets, rounds = "8", "4", "8", "0,1", 1, 1
+        count, tuning, batch, guidances, sets, rounds = "8", "8", "8", "0,1", 1, 1
     arguments = [
         "--data", plan.work / "data" / "heldout", "--features", "mobilenet_v2", "--feature-weights", plan.weights,
         "--count", count, "--sets", str(sets), "--guidances", guidances, "--rounds", str(rounds),
         "--tuning-count", tuning, "--precision", "fp32" if plan.rehearse else "bf16", "--device", plan.device,
         "--batch-size", batch, "--out", plan.work / f"compare-{name}", "--json", plan.out / f"{name}.json",
     ]  # fmt: skip
-    for failure in finish([nextscale("compare", *models, *arguments, log=plan.log)], plan.clock):
-        print(failure, flush=True)
+    return finish([nextscale("compare", *models, *arguments, log=plan.log)], plan.clock)
 
 
 def write_curves(plan: Plan, runs: dict[str, Run]) -> None:

@@ -22,7 +22,7 @@ def table(values: dict[str, Any]) -> str:
     for stage, found in values["stages"].items():
         lines += [f"**{stage}**", ""]
         for name, value in found.items():
-            if name != "output" and not is_table(value):
+            if not is_table(value):
                 lines.append(f"- {name}: {plain(value)}")
         lines.append("")
     return "\n".join(lines)
@@ -65,7 +65,7 @@ def plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name} {plain(each)}" for name, each in value.items())
+        return ", ".join(f"{name} {plain(each)}" for name, each in value.items() if name != "output")
     text = str(value).strip()
     return text.splitlines()[-1] if "\n" in text else text
 
