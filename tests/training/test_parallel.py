@@ -27,18 +27,23 @@ def alone(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("cuda", [False, True])
-def test_figures_go_by_gloo_beside_nccl_and_processes_are_patient(monkeypatch: pytest.MonkeyPatch, cuda: bool) -> None:
+@pytest.mark.parametrize("gpus", [0, 1, 2])
+def test_figures_go_by_gloo_beside_nccl_and_processes_are_patient(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, gpus: int
+) -> None:
     joined: list[dict] = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: joined.append({"current": device}))
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **rest: joined.append({"backend": backend} | rest))
     monkeypatch.setattr(parallel.atexit, "register", lambda leave: None)
-    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert launched().rank == 5
+    assert launched().world == 8
     assert joined[-1]["timeout"] >= timedelta(hours=2)
-    if cuda:
+    assert caplog.messages == (
+        ["NCCL needs a GPU for each of 2 processes, and here are 1; they exchange by gloo"] if gpus == 1 else []
+    )
+    if gpus == 2:
         device = torch.device("cuda", 1)
         assert joined[0] == {"current": device}
         assert (joined[1]["backend"], joined[1]["device_id"]) == ("cpu:gloo,cuda:nccl", device)

@@ -7,6 +7,8 @@ Models that leave the run are whole, as safetensors.
 from __future__ import annotations
 
 import atexit
+import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +24,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy
 from nextscale.runtime import Processes, launched_processes
 from nextscale.training.optimisation import Average, Updater
 
+logger = logging.getLogger("nextscale.training")
+
 PATIENCE = timedelta(hours=6)
 """How long processes wait for one another: the main one measures, draws samples and exports meanwhile."""
 
@@ -33,11 +37,16 @@ def launched() -> Processes:
     """
     processes = launched_processes()
     if processes.world > 1 and not dist.is_initialized():
-        if torch.cuda.is_available():
+        gpus, here = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        if gpus and gpus >= here:
             device = torch.device("cuda", processes.local_rank)
             torch.cuda.set_device(device)
             dist.init_process_group("cpu:gloo,cuda:nccl", timeout=PATIENCE, device_id=device)
         else:
+            if gpus and processes.is_main:
+                logger.warning(
+                    "NCCL needs a GPU for each of %d processes, and here are %d; they exchange by gloo", here, gpus
+                )
             dist.init_process_group("gloo", timeout=PATIENCE)
         atexit.register(leave)
     return processes
@@ -107,12 +116,8 @@ def wrap(model: nn.Module, processes: Processes) -> nn.Module:
     """The model with gradients averaged over processes."""
     if processes.world == 1:
         return model
-    return nn.parallel.DistributedDataParallel(model, [processes.local_rank] if on_cuda(model) else None)
-
-
-def on_cuda(model: nn.Module) -> bool:
-    """Whether a model's weights are on CUDA."""
-    return next(model.parameters()).is_cuda
+    cuda = next(model.parameters()).is_cuda
+    return nn.parallel.DistributedDataParallel(model, [torch.cuda.current_device()] if cuda else None)
 
 
 def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager[object]:
