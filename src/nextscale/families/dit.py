@@ -70,7 +70,7 @@ class DiT(Backbone):
         waves = frequencies(times).to(self.positions.dtype)
         vectors_BC = self.time_embedding(waves) + conditions.vectors(self)
         assert self.head_modulation is not None
-        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
+        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1)).float()
         rows = [block.rows(vectors_BC, None) for block in self.blocks]
         return Condition(vectors_BC, rows, head_rows, conditions.context(self))
 

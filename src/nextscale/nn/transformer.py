@@ -37,9 +37,9 @@ class Condition:
     start_BC: Tensor
     "Start tokens."
     rows: Sequence[Tensor]
-    "Modulation rows of each block, (B, 6, C)."
+    "Modulation rows of each block, (B, 6, C), in the type of what blocks add up."
     head_rows_B2C: Tensor | None = None
-    "Scale and shift of the head's AdaLN; None without a head."
+    "Scale and shift of the head's AdaLN, (B, 2, C) float32; None without a head."
     context: tuple[Tensor, Tensor] | None = None
     "Tokens (B, T, C) and their mask (B, T) bool, for blocks that take them; None for classes."
 
@@ -123,7 +123,7 @@ class Backbone(GraphedModule):
             cache.advance(length)
         if condition.head_rows_B2C is None:
             return stream if isinstance(stream, Tensor) else gated(*stream)
-        scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
+        scale, shift = condition.head_rows_B2C.unsqueeze(2).unbind(1)
         stream = stream.float() if isinstance(stream, Tensor) else stream
         return summed_and_modulated(stream, scale, shift, torch.float32)[1]
 
@@ -205,11 +205,13 @@ class Transformer(Backbone):
         shared = head_rows = None
         if self.shared_modulation is not None:
             shared = self.shared_modulation(F.silu(start_BC)).unflatten(1, (ROWS, -1))
-        rows = [block.rows(start_BC, shared) for block in self.blocks]
+        # Once an image in the type of what blocks add up, which on CUDA is not that of the products.
+        rows = [block.rows(start_BC, shared).to(self.positions.dtype) for block in self.blocks]
         if self.head_offset is not None:
             head_rows = self.head_offset.expand(len(start_BC), -1, -1)
         elif self.head_modulation is not None:
             head_rows = self.head_modulation(F.silu(start_BC)).unflatten(1, (2, -1))
+        head_rows = None if head_rows is None else head_rows.float()
         return Condition(start_BC, rows, head_rows, conditions.context(self))
 
     def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:
