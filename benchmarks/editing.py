@@ -39,7 +39,7 @@ from nextscale.files import write_json
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import grid, save_image, to_images
 from nextscale.progress import Progress
-from nextscale.runtime import image_generator, retain_freed_memory
+from nextscale.runtime import retain_freed_memory
 from nextscale.sampling.next_scale import SamplingConfig, sample_scales
 from nextscale.tokenizer.residual import downsample
 
@@ -207,9 +207,9 @@ def complete(
         method, shown, labels = "embeddings", images, torch.full_like(labels, model.config.unconditional)
     if soften:  # as the pipeline does; by the batch's mean where masks differ
         sampling = replace(sampling, guidance=sampling.guidance * (1 - float(kept.mean())) ** 2)
-    generators = [image_generator(seed + number) for number in range(len(images))]
+    seeds = [seed + number for number in range(len(images))]
     hook = METHODS[method](tokenizer, shown, kept)
-    *_, last = sample_scales(model, tokenizer.quantizer, labels, generators=generators, config=sampling, hook=hook)
+    *_, last = sample_scales(model, tokenizer.quantizer, labels, seeds=seeds, config=sampling, hook=hook)
     return composite(images, tokenizer.decode_features(last.accumulated), holes, feather=feather)
 
 

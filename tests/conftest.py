@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,6 +28,12 @@ from toys import CLASS_NAMES, SmallFeatures, make_pipeline, make_tokenizer, make
 # No test depends on how fast the machine is; where a change is judged, all runs try the same examples.
 settings.register_profile("any machine", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("any machine")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Tests of an extra are left out where it is not installed, as on a machine that is only there for its GPU."""
+    extra = {"server": "ray", "studio": "gradio"}.get(collection_path.name)
+    return True if extra and find_spec(extra) is None else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

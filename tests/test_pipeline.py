@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
+from nextscale.families import base, family
 from nextscale.families.config import SCALES_512
+from nextscale.families.dit import DiTConfig
 from nextscale.families.var import VAR, VARConfig
 from nextscale.nn.packed import PackedLinear, QuantizedLinear, pack_linears
 from nextscale.sampling.next_scale import SamplingConfig
@@ -160,3 +162,17 @@ def test_the_default_batch_bounds_keys_and_values() -> None:
     with torch.device("meta"):
         pipeline.transformer = VAR(VARConfig(depth=36, scales=SCALES_512))
     assert pipeline.default_batch_size == 1
+
+
+@pytest.mark.parametrize(("free", "images"), [(0, 1), (3 * 2**28, 2), (8 * 2**30, 16), (78 * 2**30, 64)])
+def test_on_cuda_batches_fill_the_memory(monkeypatch: pytest.MonkeyPatch, free: int, images: int) -> None:
+    monkeypatch.setattr(base, "free_memory", lambda device: free)
+    config = VARConfig(depth=16)
+    assert family("var").batch_size(config, torch.bfloat16, torch.device("cuda")) == images
+    assert family("dit").batch_size(DiTConfig(), torch.bfloat16, torch.device("cuda")) >= images
+
+
+def test_graphs_are_for_cuda(pipeline: VARPipeline) -> None:
+    assert pipeline.to(CPU, torch.float32).graphs
+    assert pipeline.transformer.graphs is None and pipeline.tokenizer.graphs is None
+    assert not pipeline.use_graphs(False).to(CPU, torch.float32).graphs

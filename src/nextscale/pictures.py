@@ -41,13 +41,14 @@ def to_tensor(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
 
 def to_images(batch: Tensor) -> list[Image.Image]:
     """Float in [-1, 1] -> PIL images. Raises ValueError for values that are not finite, which would be black."""
+    pixels = to_uint8(batch).permute(0, 2, 3, 1)  # before the check, for which a GPU is waited
     wrong = ~torch.isfinite(batch).flatten(1).all(dim=1)
     if wrong.any():
         raise ValueError(
             f"{int(wrong.sum())} of {len(batch)} images hold values that are not finite: the weights are damaged, or "
             "too large for this precision; try --precision fp32"
         )
-    return [Image.fromarray(pixels) for pixels in to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()]
+    return [Image.fromarray(image) for image in pixels.cpu().numpy()]
 
 
 def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:

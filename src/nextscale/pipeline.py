@@ -28,13 +28,14 @@ from nextscale.editing.masks import Box, MaskLike, mask_values
 from nextscale.editing.regions import resized
 from nextscale.families import family_of
 from nextscale.families.base import Family
-from nextscale.families.var import VAR
-from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare, unpack_linears
+from nextscale.nn.graphs import use_graphs
+from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import Generation, GenerationStep, generation_of, joined
-from nextscale.runtime import image_generator, precision_name, resolve_device, resolve_generation_dtype
+from nextscale.runtime import precision_name, resolve_device, resolve_generation_dtype
 from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer
@@ -53,6 +54,7 @@ class VARPipeline:
         self.tokenizer: VQVAE = tokenizer
         self.transformer = transformer
         self.config = config
+        self.graphs = True  # from `to` on
         if isinstance(tokenizer, PixelTokenizer) == self.family.reads_tokens:
             raise ValueError(f"PixelTokenizer is for models of pixels, and only for them; this is {self.family.title}")
         if self.family.reads_tokens and tokenizer.schedule != self.schedule:
@@ -102,6 +104,12 @@ class VARPipeline:
         """
         dtype = prepare(self.transformer, device, dtype)
         self.tokenizer.to(device).set_decoder_dtype(dtype)
+        return self.use_graphs(self.graphs)  # new ones
+
+    def use_graphs(self, wanted: bool) -> Self:
+        """Let generation and decoding on CUDA run as CUDA graphs (one per batch size) or not; after `to` they do."""
+        self.graphs = wanted
+        use_graphs(wanted, self.device, self.transformer, self.tokenizer)
         return self
 
     def compile(self, **options: Any) -> Self:
@@ -110,15 +118,9 @@ class VARPipeline:
         The first generation of each batch size then takes a minute or more. For GPUs: on CPU the kernels are
         the same and nothing is gained. Raises ValueError for other families and for int8.
         """
-        title = self.family.title
-        if not isinstance(self.transformer, VAR):
-            raise ValueError(f"only next-scale prediction is compiled for generation; this model is {title}")
-        if is_quantized(self.transformer):
-            raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
-        unpack_linears(self.transformer)  # the compiler refuses packed weights: they are no constants of its graph
-        self.transformer.compile_transform(**options)
+        self.family.compile(self.transformer, **options)
         self.tokenizer.decoder.compile(dynamic=False, **options)
-        return self
+        return self.use_graphs(self.graphs)  # new ones
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors per part; it appears only when complete."""
@@ -146,9 +148,8 @@ class VARPipeline:
 
     @property
     def default_batch_size(self) -> int:
-        """Images whose keys and values with guidance stay within a quarter of a gigabyte (8 on CUDA), 1 to 16."""
-        config, room = self.transformer.config, (8 if self.device.type == "cuda" else 0.25) * 2**30
-        return max(1, min(16, int(room / max(1, self.family.cache_bytes(config, self.transformer.dtype)))))
+        """Images that are generated at once unless one says how many; see `Family.batch_size`."""
+        return self.family.batch_size(self.transformer.config, self.transformer.dtype, self.device)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -204,8 +205,7 @@ class VARPipeline:
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
         labels = torch.tensor(repeated(self.class_ids(classes), len(seeds)), device=self.device)
-        generators = [image_generator(seed) for seed in seeds]
-        asked = {"generators": generators, "config": self.sampling(config, **settings), "hook": hook}
+        asked = {"seeds": image_seeds(seeds, self.device), "config": self.sampling(config, **settings), "hook": hook}
         steps = self.family.sample(self.transformer, self.tokenizer, labels, **asked)
         return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
 
@@ -242,15 +242,15 @@ class VARPipeline:
         """`generate` batch by batch, for many images: those of one batch are finished before the next one begins."""
         ids = self.class_ids(classes)
         seeds = range(len(ids)) if seeds is None else seeds
-        settled, decode = self.sampling(config, **settings), self.tokenizer.decode_features
+        settled = self.sampling(config, **settings)
         wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
         size = batch_size or self.default_batch_size
         for drawing in Drawing.in_batches(self.transformer, wanted, size, rejection):
-            for labels, generators in drawing.parts(size):
-                asked = {"generators": generators, "config": settled}
+            for labels, chosen in drawing.parts(size):
+                asked = {"seeds": chosen, "config": settled}
                 drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
             drawn = drawing.finish(self.tokenizer)
-            yield generation_of([to_images(decode(one))[0] for one in drawn.accumulated.split(1)], drawn)
+            yield generation_of(to_images(self.tokenizer.decode_each(drawn.accumulated)), drawn)
 
     def editor(
         self,
@@ -268,7 +268,7 @@ class VARPipeline:
         return Editor(self.editing_model, self.tokenizer, Canvas.of(picture), values, config)
 
     @property
-    def editing_model(self) -> VAR:
+    def editing_model(self) -> Any:
         """The transformer. Raises ValueError where it is of a kind that cannot edit."""
         if not self.family.editable:
             title = self.family.title
@@ -289,8 +289,8 @@ class VARPipeline:
         Guidance that is not set is the model's; for `auto`, times the squared share of the region made anew.
         """
         wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
-        chosen, generators = torch.tensor(wanted.labels, device=self.device), [image_generator(seed) for seed in seeds]
-        return editor.steps(chosen, generators, wanted.sampling, soften=wanted.soften)
+        chosen = torch.tensor(wanted.labels, device=self.device)
+        return editor.steps(chosen, image_seeds(seeds, self.device), wanted.sampling, soften=wanted.soften)
 
     def _wanted(
         self, classes: Classes, seeds: Sequence[int], config: SamplingConfig | None, settings: Any, known: Any

@@ -67,4 +67,4 @@ def joined(parts: list[Generation]) -> Generation:
 
 def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:
     """A result: what was drawn, and its decoded images."""
-    return Generation(images, drawn.tokens, drawn.labels, drawn.seeds, drawn.scores)
+    return Generation(images, drawn.tokens.to("cpu"), drawn.labels, drawn.seeds, drawn.scores)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -29,14 +32,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise ValueError(f"device {device!r} is not known; expected auto, cpu, cuda, cuda:N or mps") from error
     if not available.get(resolved.type, True):
-        raise ValueError(f"device {device!r} is not available on this machine; use --device auto or cpu")
+        raise ValueError(f"device {str(device)!r} is not available on this machine; use --device auto or cpu")
+    if resolved.type == "cuda" and (resolved.index or 0) >= (count := torch.cuda.device_count()):
+        raise ValueError(f"device {str(device)!r} is not available: this machine has {count} (cuda:0 is the first)")
     return resolved
 
 
 def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """A torch dtype from a dtype or a `--precision` name. Raises ValueError.
 
-    `auto` is bf16 on CUDA devices that support it and fp16 on others. On CPU it is bf16 where the processor has
+    `auto` is bf16 on CUDA devices that multiply it and fp16 on others. On CPU it is bf16 where the processor has
     instructions for it and the model has more than 100 million `parameters`. Otherwise, and on MPS, it is float32, in
     which images do not depend on their batch.
     """
@@ -46,7 +51,7 @@ def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, paramet
         return precision
     if precision == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+            return torch.bfloat16 if cuda_multiplies_bf16(device) else torch.float16
         large = device.type == "cpu" and parameters > LARGE and multiplies_bf16()
         return torch.bfloat16 if large else torch.float32
     if precision not in DTYPES:
@@ -82,6 +87,12 @@ def resolve_generation_dtype(precision: str | torch.dtype, device: torch.device,
     return torch.int8
 
 
+def cuda_multiplies_bf16(device: torch.device) -> bool:
+    """Whether a CUDA device has instructions for bf16 products; torch emulates them on older ones, slowly."""
+    with torch.cuda.device(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def multiplies_bf16() -> bool:
     """Whether the processor has instructions for bf16 products and torch uses them; emulating them is much slower."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
@@ -99,6 +110,44 @@ def mkldnn_supports_bf16() -> bool:
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
     """Autocast to `dtype`, or nothing for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of a CUDA device that torch may still use: those that are free, and those that it keeps for later."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+class Float32Precision:
+    """Keeps float32 products and convolutions on CUDA in float32; torch's default for convolutions is TF32.
+
+    The flags are the process's: the first to enter sets them, and the last to leave restores what was set, in whatever
+    thread they are. The old flags (`allow_tf32`) are not touched: torch refuses to mix them with these.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.inside, self.before = threading.Lock(), 0, ("", "")
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        cudnn: Any = torch.backends.cudnn  # torch's type stubs lack `conv`
+        convolutions, products = cudnn.conv, torch.backends.cuda.matmul
+        with self.lock:
+            if self.inside == 0:
+                self.before = convolutions.fp32_precision, products.fp32_precision
+                convolutions.fp32_precision = products.fp32_precision = "ieee"
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if self.inside == 0:
+                    convolutions.fp32_precision, products.fp32_precision = self.before
+
+
+exact_float32 = Float32Precision()
+"""Context in which float32 on CUDA is float32."""
 
 
 def image_generator(seed: int) -> torch.Generator:

@@ -15,7 +15,6 @@ from nextscale.bench.cost import (
     training_flops,
 )
 from nextscale.families import family, kinds
-from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import FAMILY_SCALES, make_tokenizer
@@ -33,7 +32,7 @@ def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
     config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4)
     with FlopCounterMode(display=False) as counter:
-        for _ in one.sample(model, tokenizer, torch.tensor([1]), generators=[image_generator(0)], config=config):
+        for _ in one.sample(model, tokenizer, torch.tensor([1]), seeds=[0], config=config):
             pass
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flops for operator, flops in counts.items() if "convolution" not in str(operator))  # phi aside

@@ -1,5 +1,7 @@
 """Speed measurements: what they count, and that watching changes nothing."""
 
+from __future__ import annotations
+
 import mmap
 
 import pytest
@@ -7,8 +9,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextscale.bench.cost import generation_flops
-from nextscale.bench.machine import gemm_rate, peak_memory, reset_peak_memory
-from nextscale.bench.speed import Stopwatch, measure_speed, time_generation
+from nextscale.bench.machine import (
+    fastest,
+    gemm_rate,
+    mark,
+    memory_rate,
+    peak_memory,
+    reset_peak_memory,
+    seconds_between,
+)
+from nextscale.bench.speed import GenerationTimes, Stopwatch, measure_speed, time_generation
 from nextscale.families.var import VARConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import make_pipeline
@@ -69,8 +79,55 @@ def test_unconditional_models_can_be_timed() -> None:
     assert time_generation(make_pipeline(classes=0), 2).batch == 2
 
 
-def test_gemm_rate_is_a_rate() -> None:
+def test_rates_are_rates() -> None:
     assert gemm_rate(CPU, torch.float32, rows=64, width=256) > 1e8
+    assert memory_rate(CPU, numbers=2**20) > 1e8
+
+
+class FakeEvent:
+    """In the place of torch.cuda.Event: the n-th one that is recorded is at n squared milliseconds."""
+
+    recorded = 0
+
+    def __init__(self, *, enable_timing: bool = False) -> None:
+        self.timed, self.place, self.waited = enable_timing, 0, False
+
+    def record(self, stream: str) -> None:
+        assert stream == "stream of cuda:1"
+        FakeEvent.recorded += 1
+        self.place = FakeEvent.recorded
+
+    def synchronize(self) -> None:
+        self.waited = True
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        assert self.timed and end.timed and end.waited
+        return float(end.place**2 - self.place**2)
+
+
+def test_on_cuda_time_is_what_lies_between_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeEvent, "recorded", 0)
+    monkeypatch.setattr(torch.cuda, "Event", FakeEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"stream of {device}")
+    device = torch.device("cuda:1")
+    assert seconds_between(mark(device), mark(device)) == pytest.approx(0.003)
+    calls: list[int] = []
+    assert fastest(lambda: calls.append(1), device, rounds=3) == pytest.approx(0.007)  # events 3 and 4
+    assert len(calls) == 4, "the first warms up and is not timed"
+    watch = Stopwatch(device)
+    for scale in range(2):
+        watch.logits(scale, torch.empty(0), torch.empty(0))
+        watch.accumulated(scale, torch.empty(0))
+    assert watch.transformer == pytest.approx([0.015, 0.019])  # events 7 to 11
+    assert watch.sampling == pytest.approx([0.017, 0.021])
+
+
+def test_where_a_batch_may_be_one_graph_it_is_timed_whole() -> None:
+    one, two, three = (GenerationTimes(2, (1.0,), (2.0,), 3.0, whole) for whole in (5.0, 4.0, 8.0))
+    middle = GenerationTimes.middle([one, two, three])
+    assert (middle.stages, middle.whole, middle.total) == (6.0, 5.0, 5.0)
+    stages = GenerationTimes(2, (1.0,), (2.0,), 3.0)
+    assert (stages.whole, stages.total) == (None, 6.0)
 
 
 def test_peak_memory_sees_what_was_allocated() -> None:

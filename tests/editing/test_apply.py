@@ -1,6 +1,7 @@
 """Edits of a toy model: what is kept, what is regenerated, in one region or in several."""
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from nextscale.data.decode import read_image
+from nextscale.editing import apply
 from nextscale.editing.apply import likely_classes
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
@@ -16,6 +18,8 @@ from nextscale.editing.masks import mask_of_boxes
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.next_scale import sample_scales
+from nextscale.sampling.step import ScaleSample
 from toys import centre, noise, pixels, toy_image
 
 ENDS = [(4, 4, 14, 14), (288, 2, 296, 10)]
@@ -137,6 +141,20 @@ def test_steps_go_through_the_regions_and_end_with_the_result(pipeline: VARPipel
     halfway = np.asarray(steps[3].images()[0])
     assert np.array_equal(halfway[:, :100], np.asarray(wanted)[:, :100])
     assert np.array_equal(halfway[:, 200:], np.asarray(wide)[:, 200:])
+
+
+def test_no_two_regions_have_the_same_noise(
+    pipeline: VARPipeline, wide: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams = []
+
+    def recording(*given: object, stream: int, **others: object) -> Iterator[ScaleSample]:
+        streams.append(stream)
+        return sample_scales(*given, stream=stream, **others)
+
+    monkeypatch.setattr(apply, "sample_scales", recording)
+    pipeline.inpaint(wide, ENDS, classes="red", seeds=[1, 2])
+    assert streams == [0, 1, 0, 1]
 
 
 def test_a_long_hole_is_filled_along_the_image(pipeline: VARPipeline) -> None:

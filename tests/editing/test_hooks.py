@@ -5,7 +5,6 @@ import torch
 
 from nextscale.editing.hooks import METHODS, EvidenceHook
 from nextscale.pipeline import VARPipeline
-from nextscale.runtime import image_generator
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.step import HookChain, SamplingConfig
 from toys import pixels, toy_image
@@ -17,9 +16,9 @@ def sampled(pipeline: VARPipeline, method: str, image: torch.Tensor, kept: torch
     hook = METHODS[method](pipeline.tokenizer, image, kept)
     for name, value in options.items():
         setattr(hook, name, value)
-    model, classes, generators = pipeline.transformer, torch.tensor([1, 2]), [image_generator(0), image_generator(1)]
+    model, classes = pipeline.transformer, torch.tensor([1, 2])
     quantizer = pipeline.tokenizer.quantizer
-    return list(sample_scales(model, quantizer, classes, generators=generators, config=PLAIN, hook=hook))
+    return list(sample_scales(model, quantizer, classes, seeds=[0, 1], config=PLAIN, hook=hook))
 
 
 def packed(steps: list) -> torch.Tensor:

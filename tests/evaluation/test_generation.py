@@ -167,8 +167,9 @@ def test_rejection_sampling_measures_the_best_of_the_candidates(config: Generati
         assert kept.read_bytes() == (tmp_path / "same" / name).read_bytes()
 
 
-def test_a_model_in_int8_has_an_identity(pipeline: VARPipeline) -> None:
+def test_packed_models_have_an_identity(pipeline: VARPipeline) -> None:
     plain = identity(pipeline.transformer)
+    assert plain == identity(make_pipeline().to(torch.device("cpu"), torch.float32).transformer)
     assert plain == identity(make_pipeline().transformer) != identity(make_pipeline(seed=1).transformer)
     eight = [identity(make_pipeline(seed).to(torch.device("cpu"), torch.int8).transformer) for seed in (0, 0, 1)]
     assert eight[0] == eight[1] != eight[2]

@@ -14,7 +14,6 @@ from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_counts, ma
 from nextscale.families.raster import Raster, RasterConfig
 from nextscale.families.rq import RQConfig, RQTransformer
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import image_generator
 from nextscale.sampling.draw import draw_next
 from nextscale.sampling.likelihood import teacher_inputs, token_log_probabilities
 from nextscale.sampling.step import SamplingConfig, SamplingHook, pyramid_of
@@ -38,11 +37,8 @@ def toy(kind: str, **changes: object):
 
 
 def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2), hook=None) -> list:
-    generators = [image_generator(seed) for seed in seeds]
     chosen = torch.tensor(classes)
-    return list(
-        family_of(model.config).sample(model, tokenizer, chosen, generators=generators, config=config, hook=hook)
-    )
+    return list(family_of(model.config).sample(model, tokenizer, chosen, seeds=seeds, config=config, hook=hook))
 
 
 @pytest.mark.parametrize("kind", ["raster", "rq"])
@@ -50,15 +46,18 @@ def drawn(model, tokenizer, config: SamplingConfig, seeds=(0, 1), classes=(0, 2)
 def test_cached_sampling_is_teacher_forcing(kind: str, guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = toy(kind)
     seen: list[Tensor] = []
+    numbers: list[int] = []
 
-    def recording(logits: Tensor, generators, config) -> Tensor:
+    def recording(logits: Tensor, step: int, seeds: Tensor, config: SamplingConfig) -> Tensor:
+        numbers.append(step)
         seen.append(logits)
-        return draw_next(logits, generators, config)
+        return draw_next(logits, step, seeds, config)
 
     monkeypatch.setattr({"raster": raster, "rq": rq}[kind], "draw_next", recording)
     steps = drawn(model, tokenizer, SamplingConfig(guidance=guidance, top_k=0, top_p=0.0))
     tokens = pyramid_of(steps, model.schedule)
     assert len(steps) == 4, "a step per row"
+    assert numbers == list(range(len(seen))), "each draw has noise of its own"
     inputs = teacher_inputs(model, tokenizer.quantizer, tokens)
     with torch.no_grad():
         conditional, unconditional = model(inputs, torch.tensor([0, 2])), model(inputs, torch.tensor([3, 3]))
@@ -69,7 +68,7 @@ def test_cached_sampling_is_teacher_forcing(kind: str, guidance: float, monkeypa
     assert torch.allclose(sampled, forced, atol=2e-3, rtol=1e-3)
     assert torch.allclose(steps[-1].accumulated, tokenizer.quantizer.decode(tokens))
     again = drawn(model, tokenizer, SamplingConfig(guidance=guidance, top_k=0, top_p=0.0), (1,), (2,))
-    assert torch.equal(pyramid_of(again, model.schedule).packed[0], tokens.packed[1]), "one generator per image"
+    assert torch.equal(pyramid_of(again, model.schedule).packed[0], tokens.packed[1]), "one seed per image"
 
 
 @pytest.mark.parametrize("kind", ["raster", "rq"])
@@ -142,10 +141,9 @@ def test_masked_generation_keeps_what_it_has_and_ends_with_all(monkeypatch: pyte
         return original(self, latents, masked, condition)
 
     monkeypatch.setattr(MaskGIT, "predict_masked", recording)
-    generators = [image_generator(0), image_generator(1)]
     config = SamplingConfig(guidance=1.0, top_k=0, top_p=0.0, steps=5)
     wanted = ClassLabels(torch.tensor([0, 1]), 3)
-    steps = list(sample_masked(model, tokenizer.quantizer, wanted, generators=generators, config=config))
+    steps = list(sample_masked(model, tokenizer.quantizer, wanted, seeds=torch.tensor([0, 1]), config=config))
     assert [int(mask.sum()) // 2 for mask in masks] == [16, *masked_counts(16, 5)[:-1]]
     for before, after, step, following in zip(masks, masks[1:], steps, steps[1:], strict=False):
         assert not (after & ~before).any(), "what was known is never masked again"
@@ -178,10 +176,9 @@ def test_diffusion_recovers_a_known_gaussian() -> None:
             return (1 - bar).sqrt() * (noisy - bar.sqrt() * mean) / (bar * spread**2 + 1 - bar)
 
     model = Optimal(config)
-    generators = [image_generator(seed) for seed in range(64)]
     plain = SamplingConfig(guidance=0.0, steps=250)
     wanted = ClassLabels(torch.zeros(64, dtype=torch.int64), 3)
-    *_, last = sample_diffusion(model, tokenizer.quantizer, wanted, generators=generators, config=plain)
+    *_, last = sample_diffusion(model, tokenizer.quantizer, wanted, seeds=torch.arange(64), config=plain)
     values = last.accumulated / 2.0
     assert float(values.mean()) == pytest.approx(mean, abs=0.01)
     assert float(values.std()) == pytest.approx(spread, abs=0.01)

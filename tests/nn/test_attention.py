@@ -106,6 +106,15 @@ def test_attention_in_bf16_without_gradients_is_that_of_the_fused_kernel(scale: 
         assert (found.float() - exact).norm() < 0.02 * exact.norm()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_single_key_has_all_the_weight(dtype: torch.dtype) -> None:
+    query, key, value = torch.randn(3, 2, 2, 1, 64).to(dtype)
+    with torch.enable_grad():
+        expected = attend(query, key, value, None, 0.1)
+    assert torch.equal(attend(query, key, value, None, 0.1), expected)
+
+
 def test_unit_heads_in_bf16_round_what_float32_gives() -> None:
     qkv, factor = torch.randn(2, 5, 3, 2, 64).bfloat16(), torch.rand(2, 1, 1) * 20
     *ours_both, value = unit_heads_and_values(qkv, factor)
@@ -146,3 +155,34 @@ def test_cached_pieces_equal_one_causal_pass() -> None:
             piece = module(x[:, block], cache=cache)
             cache.advance(piece.shape[1])
             torch.testing.assert_close(piece, whole[:, block], atol=1e-5, rtol=1e-5)
+
+
+def new_cache(*, batch: int, device: str = "cpu") -> KeyValueCache:
+    return KeyValueCache(
+        layers=2, batch=batch, heads=2, length=6, device=torch.device(device), dtype=torch.float32
+    )  # fmt: skip
+
+
+def test_layers_of_a_cache_share_nothing_and_selected_images_write_into_it() -> None:
+    cache, new = new_cache(batch=3), torch.randn(2, 3, 2, 4, HEAD_WIDTH)
+    for layer in (0, 1):
+        known = cache.append(layer, new[0] + layer, new[1] + layer)
+        assert all(torch.equal(found, given + layer) for found, given in zip(known, new, strict=True))
+    cache.advance(4)
+    assert torch.equal(cache.known(0, 0)[0], new[0])
+    last = torch.randn(2, 1, 2, 2, HEAD_WIDTH)
+    keys, values = cache.select(slice(1, 2)).append(1, *last)
+    assert torch.equal(keys, torch.cat([new[0, 1:2] + 1, last[0]], dim=2))
+    assert torch.equal(values, torch.cat([new[1, 1:2] + 1, last[1]], dim=2))
+    assert torch.equal(cache.known(1, 2)[0][1:2], keys) and cache.end == 4 and cache.parts == 1
+    assert torch.equal(cache.known(0, 0)[0], new[0])
+
+
+@pytest.mark.gpu
+def test_attention_on_cuda_leaves_heads_in_place() -> None:
+    """Tokens come before heads in memory, so that the projection reads what attention wrote."""
+    cache = new_cache(batch=2, device="cuda")
+    query, key, value = torch.randn(3, 2, 3, 2, HEAD_WIDTH, device="cuda").transpose(2, 3)
+    keys, values = cache.append(0, key, value)
+    for tensor in (keys, values, attend(query, keys, values, None, 1.0)):
+        assert tensor.transpose(1, 2).flatten(2).data_ptr() == tensor.data_ptr()

@@ -1,13 +1,14 @@
 """The generation loop: equal to teacher forcing, independent of the batch, open to hooks."""
 
+import numpy as np
 import pytest
 import torch
 
 from nextscale import TokenPyramid
-from nextscale.runtime import image_generator
 from nextscale.sampling import exact, next_scale
-from nextscale.sampling.draw import filter_logits, guidance_ramp, gumbel_noise
+from nextscale.sampling.draw import filter_logits, guidance_ramp
 from nextscale.sampling.next_scale import Predictor, SamplingConfig, SamplingHook, sample_scales
+from nextscale.sampling.noise import gumbel_noise
 from toys import make_pipeline, make_tokenizer, make_transformer
 
 PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
@@ -17,7 +18,7 @@ def sample(config: SamplingConfig, classes: list[int], seeds: list[int], hook=No
     tokenizer, model = make_tokenizer(**changes), make_transformer(**changes)
     steps = sample_scales(
         model, tokenizer.quantizer, torch.tensor(classes),
-        generators=[image_generator(seed) for seed in seeds], config=config, hook=hook,
+        seeds=seeds, config=config, hook=hook,
     )  # fmt: skip
     return TokenPyramid.from_maps([step.tokens for step in steps], model.schedule)
 
@@ -47,7 +48,7 @@ def test_forced_tokens_give_the_teacher_forcing_logits(monkeypatch: pytest.Monke
     classes = torch.tensor([0, 2])
     steps = list(
         sample_scales(
-            model, tokenizer.quantizer, classes, generators=[image_generator(0), image_generator(1)],
+            model, tokenizer.quantizer, classes, seeds=[0, 1],
             config=SamplingConfig(guidance=1.5, top_k=4), hook=Forced(pyramid),
         )
     )  # fmt: skip
@@ -66,7 +67,7 @@ def test_sampling_equals_a_loop_written_plainly() -> None:
     tokenizer, model = make_tokenizer(), make_transformer()
     config = SamplingConfig(guidance=2.0, top_k=8, top_p=0.9, temperature=0.8)
     pyramid = sample(config, [1], [5])
-    generator, maps = image_generator(5), []
+    maps = []
     with torch.no_grad():
         for scale, size in enumerate(model.schedule):
             # Logits by teacher forcing of the known scales, later ones filled with zeros.
@@ -76,8 +77,9 @@ def test_sampling_equals_a_loop_written_plainly() -> None:
             given, free = (model(latents, torch.tensor([label]))[:, span] for label in (1, 3))
             strength = 2.0 * scale / (len(model.schedule) - 1)
             logits = filter_logits(((1 + strength) * given - strength * free) / 0.8, top_k=8, top_p=0.9)
-            bits = torch.empty(span.stop - span.start, 32, dtype=torch.int32).random_(generator=generator)
-            noise = -torch.log1p(-(bits.double() + 0.5) / 2**31)
+            bits = np.random.Philox(key=[5, 0], counter=[0, scale, 0, 0]).random_raw(16 * (span.stop - span.start))
+            uniform = ((bits.view("<u4") >> 1) + 0.5) / 2**31  # 32 entries take 16 numbers of 64 bits
+            noise = -torch.log1p(-torch.from_numpy(uniform).view(-1, 32))
             maps.append((logits[0].softmax(dim=-1) / noise).argmax(dim=-1).view(1, *size))
     assert torch.equal(pyramid.packed, TokenPyramid.from_maps(maps, model.schedule).packed)
 
@@ -90,6 +92,19 @@ def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig) -> None:
     backwards = sample(config, classes[::-1], seeds[::-1]).packed.flip(0)
     assert torch.equal(together, alone)
     assert torch.equal(together, backwards)
+
+
+@pytest.mark.parametrize("config", [PLAIN, SamplingConfig(smooth=True)])
+def test_seeds_may_be_a_tensor_and_streams_have_noise_of_their_own(config: SamplingConfig) -> None:
+    model, quantizer, classes = make_transformer(), make_tokenizer().quantizer, torch.tensor([0, 1])
+
+    def drawn(**given: object) -> torch.Tensor:
+        *_, last = sample_scales(model, quantizer, classes, config=config, **given)
+        return last.accumulated
+
+    plain = drawn(seeds=[3, 4])
+    assert torch.equal(drawn(seeds=torch.tensor([3, 4])), plain)
+    assert not torch.equal(drawn(seeds=[3, 4], stream=1), plain)
 
 
 def test_the_margin_of_near_ties_grows_with_what_magnifies_rounding() -> None:
@@ -148,16 +163,16 @@ def test_replacing_the_sum_changes_what_follows() -> None:
 
 def test_smooth_mode_mixes_codes() -> None:
     pipeline = make_pipeline()
-    steps = list(pipeline.generate_steps([0], seeds=[0], smooth=True))
+    seeds = range(4)  # of one alone, all the weight may be one code's
+    steps = list(pipeline.generate_steps([0], seeds=seeds, smooth=True))
     exact = pipeline.tokenizer.quantizer.lookup(steps[0].tokens)
-    first = next(pipeline.generate_steps([0], seeds=[0], smooth=True)).accumulated
+    first = next(pipeline.generate_steps([0], seeds=seeds, smooth=True)).accumulated
     hard = pipeline.tokenizer.quantizer.refine(0, exact.expand(-1, -1, 4, 4))
     assert not torch.allclose(first, hard, atol=1e-4)
 
 
 def test_smooth_mixture_is_the_published_formula() -> None:
-    logits, generators = torch.randn(1, 2, 6), [image_generator(0)]
-    noise = gumbel_noise(2, 6, generators, torch.device("cpu"))
+    logits, noise = torch.randn(1, 2, 6), gumbel_noise(torch.tensor([0]), 0, 2, 6)
     config = SamplingConfig(top_k=0, top_p=0.0, smooth=True)
     mixture = next_scale.smooth_mixture(logits, noise, config, ratio=0.5)
     expected = ((logits * 1.5 + noise) / (0.27 * (1 - 0.95 * 0.5))).softmax(dim=-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nextscale.conditions import Conditions
 from nextscale.config import read_json_lines
 from nextscale.families import family, family_of, kinds, register
 from nextscale.families.base import Family
+from nextscale.runtime import image_generator
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import OptimiserConfig, training_settings
@@ -78,10 +79,10 @@ def sample_gan(
     quantizer: None,
     conditions: Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Tensor,
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
-    noise = torch.stack([torch.randn(model.config.noise, generator=generator) for generator in generators])
+    noise = torch.stack([torch.randn(model.config.noise, generator=image_generator(seed)) for seed in seeds.tolist()])
     with torch.no_grad():
         images = model(noise.to(model.dtype) * config.temperature + conditions.vectors(model))
     yield ScaleSample(0, torch.zeros(len(images), 1, 1, dtype=torch.int64), images)

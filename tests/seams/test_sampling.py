@@ -32,10 +32,6 @@ PLAIN = SamplingConfig(guidance=0.0, top_k=0, top_p=0.0)
 GUIDED = SamplingConfig(guidance=2.0, top_k=0, top_p=0.0)
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [image_generator(seed) for seed in seeds]
-
-
 def tokens_of(steps: list[ScaleSample]) -> list[Tensor]:
     return [step.tokens for step in steps]
 
@@ -57,12 +53,9 @@ def test_two_models_share_an_image() -> None:
         logits = second(scale, accumulated)  # the second model reads all scales, and speaks at the last two
         return first(scale, accumulated) if scale < scales - 2 else logits
 
-    mixed = tokens_of(list(sample(predict, quantizer, generators=generators(5), config=PLAIN)))
+    mixed = tokens_of(list(sample(predict, quantizer, seeds=[5], config=PLAIN)))
     one = torch.tensor([1])
-    alone = [
-        tokens_of(list(sample_scales(model, quantizer, one, generators=generators(5), config=PLAIN)))
-        for model in (coarse, fine)
-    ]
+    alone = [tokens_of(list(sample_scales(model, quantizer, one, seeds=[5], config=PLAIN))) for model in (coarse, fine)]
     for scale in range(scales - 2):
         assert torch.equal(mixed[scale], alone[0][scale])
     assert not all(torch.equal(a, b) for a, b in zip(mixed[-2:], alone[0][-2:], strict=True))
@@ -79,11 +72,9 @@ def test_a_predictor_that_fails_leaves_nothing_behind() -> None:
         return predictor(scale, accumulated)
 
     def drawn() -> list[Tensor]:
-        return tokens_of(
-            list(sample_scales(model, quantizer, torch.tensor([1]), generators=generators(5), config=PLAIN))
-        )
+        return tokens_of(list(sample_scales(model, quantizer, torch.tensor([1]), seeds=[5], config=PLAIN)))
 
-    before, steps = drawn(), sample(failing, quantizer, generators=generators(5), config=PLAIN)
+    before, steps = drawn(), sample(failing, quantizer, seeds=[5], config=PLAIN)
     assert torch.equal(next(steps).tokens, before[0]) and torch.equal(next(steps).tokens, before[1])
     with pytest.raises(RuntimeError, match="out of memory"):
         next(steps)
@@ -147,7 +138,7 @@ def test_samplers_take_texts() -> None:
     model.initialise(gamma=1.0, head=1.0)
 
     def drawn(condition: Text, *seeds: int) -> list[Tensor]:
-        steps = sample_scales(model, quantizer, condition, generators=generators(*seeds), config=GUIDED)
+        steps = sample_scales(model, quantizer, condition, seeds=seeds, config=GUIDED)
         return tokens_of(list(steps))
 
     both, alone = drawn(text(1, 2), 0, 0), drawn(text(2), 0)
@@ -240,7 +231,7 @@ def test_a_quantizer_may_have_another_type(dtype: torch.dtype) -> None:
         assert other.mixture(weights).dtype == other.distances(plain.mixture(weights)).dtype == dtype
         torch.testing.assert_close(other.mixture(weights).float(), plain.mixture(weights), atol=exact, rtol=exact)
     smooth, one = SamplingConfig(guidance=0.0, smooth=True), torch.tensor([0])
-    *_, last = sample_scales(make_transformer(), other, one, generators=generators(0), config=smooth)
+    *_, last = sample_scales(make_transformer(), other, one, seeds=[0], config=smooth)
     assert last.accumulated.dtype == dtype and bool(last.accumulated.isfinite().all())
 
 
@@ -249,9 +240,9 @@ def test_a_transformer_draws_signs() -> None:
     signs = SignQuantizer(schedule, channels=5)
     model = make_transformer(scales=schedule.sizes, codebook_size=32, latent_channels=5)
     for config in (PLAIN, SamplingConfig(guidance=0.0, smooth=True)):
-        steps = list(sample_scales(model, signs, torch.tensor([0, 1]), generators=generators(0, 1), config=config))
+        steps = list(sample_scales(model, signs, torch.tensor([0, 1]), seeds=[0, 1], config=config))
         assert steps[-1].accumulated.shape == (2, 5, 4, 4)
-    steps = list(sample_scales(model, signs, torch.tensor([0]), generators=generators(0), config=PLAIN))
+    steps = list(sample_scales(model, signs, torch.tensor([0]), seeds=[0], config=PLAIN))
     packed = TokenPyramid.from_maps(tokens_of(steps), schedule)
     torch.testing.assert_close(signs.decode(packed), steps[-1].accumulated)
 
@@ -286,7 +277,7 @@ def test_positions_can_be_left_out() -> None:
         predictor = kind(model, ClassLabels(torch.tensor([2]), 3), strengths)
         if isinstance(predictor, SparsePredictor):
             predictor.kept = kept
-        return tokens_of(list(sample(predictor, quantizer, generators=generators(3), config=PLAIN))), predictor
+        return tokens_of(list(sample(predictor, quantizer, seeds=[3], config=PLAIN))), predictor
 
     plain, _ = drawn(None)
     everything, _ = drawn(torch.arange)

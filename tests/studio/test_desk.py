@@ -232,7 +232,8 @@ def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
     hook = attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     pipeline.logits(tokens, [0, 1])
     hook.remove()
-    query, key, value, factor = attention.project(seen[0])
+    query, key, value = attention.project(seen[0])
+    factor = attention.softmax_scale
     marked = torch.zeros_like(value)
     marked[:, :, 7] = 1
     mixed = torch.nn.functional.scaled_dot_product_attention(query, key, marked, attn_mask=model.mask, scale=factor)

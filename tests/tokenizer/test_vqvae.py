@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+from nextscale.families.config import SCALES_512
+from nextscale.nn.graphs import Graphs
 from nextscale.tokenizer.quantizer import CodebookUsage
+from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig, decoded_within
 from toys import make_tokenizer
 
 
@@ -46,6 +49,31 @@ def test_low_precision_decoder_leaves_tokens_alone() -> None:
     assert torch.equal(tokenizer.encode(images).packed, plain.encode(images).packed)
     pyramid = plain.encode(images)
     torch.testing.assert_close(tokenizer.decode(pyramid), plain.decode(pyramid), atol=0.05, rtol=0)
+
+
+def test_parts_through_graphs_are_the_same_images(monkeypatch: pytest.MonkeyPatch, tokenizer: VQVAE) -> None:
+    features = torch.randn(7, 8, 4, 4)
+    one_by_one = tokenizer.decode_each(features)
+    batches: list[int] = []
+    tokenizer.decoder.register_forward_hook(lambda _, given, made: batches.append(len(made)))
+    tokenizer.decode_each(features)
+    assert batches == [1] * 7
+    monkeypatch.setattr(VQVAE, "decoded_at_once", 4)
+    tokenizer.graphs = Graphs(capture=False)
+    batches.clear()
+    torch.testing.assert_close(tokenizer.decode_each(features), one_by_one)
+    torch.testing.assert_close(tokenizer.decode_features(features[:3]), one_by_one[:3])
+    torch.testing.assert_close(tokenizer.decode_features(features), one_by_one)
+    assert batches == [4, 2, 1, 4, 7]  # more than a part holds is decoded as it is
+
+
+def test_parts_are_bounded_by_memory() -> None:
+    official, large = VQVAEConfig(), VQVAEConfig(scales=SCALES_512)
+    assert decoded_within(2 * 2**30, official, torch.bfloat16) == 16
+    assert decoded_within(2 * 2**30, official, torch.float32) == 8
+    assert decoded_within(2 * 2**30, large, torch.bfloat16) == 4
+    assert decoded_within(0, large, torch.bfloat16) == 1
+    assert decoded_within(2**40, large, torch.bfloat16) == 16
 
 
 def test_usage_and_perplexity_of_known_counts(tokenizer) -> None:

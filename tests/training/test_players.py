@@ -1,6 +1,6 @@
 """Models of two networks that train in turn, on images, without a tokenizer: a GAN made up here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from nextscale import ScaleSchedule
 from nextscale.families import table
 from nextscale.families.base import Family
+from nextscale.runtime import image_generator
 from nextscale.sampling.step import ScaleSample
 from nextscale.training.config import OptimiserConfig, TransformerTraining, training_settings
 from nextscale.training.parallel import average_gradients
@@ -81,8 +82,9 @@ class ToyGanFamily(Family):
         return loss, {f"{player}_loss": loss.detach()}
 
     def sample(
-        self, model: Any, tokenizer: None, classes: Tensor, *, generators: Sequence[torch.Generator], **others: Any
+        self, model: Any, tokenizer: None, classes: Tensor, *, seeds: Tensor, **others: Any
     ) -> Iterator[ScaleSample]:
+        generators = [image_generator(seed) for seed in seeds.tolist()]
         noise = torch.stack([torch.randn(model.config.codes, generator=one) for one in generators])
         images = model.drawn(noise, classes)
         yield ScaleSample(0, torch.zeros(len(images), 1, 1, dtype=torch.int64), images)

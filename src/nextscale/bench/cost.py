@@ -66,7 +66,8 @@ def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
     config, sequence = stack.config, stack.sequence
     width, depth = config.width, config.depth
     products = 2 * 12 * width**2 * depth * sequence.length + 2 * stack.latent_channels * width * stack.embedded
-    pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices)  # queries x keys
+    # Queries x keys; a query of a single key takes its value, without a product.
+    pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices if span.stop > 1)
     readers = 1 if stack.head_after_guidance else sequences
     condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
     conditions = stack.times if stack.condition_each_time else 1

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from nextscale.bench.cost import generation_flops, model_flops, roofline, sampling_steps
-from nextscale.bench.machine import gemm_rate, memory_rate
+from nextscale.bench.machine import gemm_rate, memory_rate, now, title_of
 from nextscale.checkpoint import ModelConfig
 from nextscale.families import family, family_of
 from nextscale.families.config import SCALES_512, family_presets
@@ -107,10 +107,14 @@ def timed(
 
 
 def time_image(pipeline: VARPipeline, limit: float) -> tuple[StepTimes, Any]:
-    """`timed` of one image, after the first part of another to warm up."""
-    config = pipeline.transformer.config
-    next(iter(pipeline.generate_steps([0], seeds=[0], steps=2)))  # steps: else a diffusion's first part is 25
-    return timed(iter(pipeline.generate_steps([1], seeds=[1])), family_of(config).yields(config), limit)
+    """`timed` of one image, after the first part of another, or on CUDA all of it, to warm up."""
+    config, device = pipeline.transformer.config, pipeline.device
+    parts = family_of(config).yields(config)
+    if device.type == "cuda":
+        timed(iter(pipeline.generate_steps([0], seeds=[0])), parts, limit, lambda: now(device))
+    else:
+        next(iter(pipeline.generate_steps([0], seeds=[0], steps=2)))  # steps: else a diffusion's first part is 25
+    return timed(iter(pipeline.generate_steps([1], seeds=[1])), parts, limit, lambda: now(device))
 
 
 def measure_entrant(
@@ -119,9 +123,12 @@ def measure_entrant(
     """One image, decoding included, beside what the machine's rates allow."""
     pipeline = random_pipeline(entrant, device, dtype)
     times, last = time_image(pipeline, limit)
-    began = time.perf_counter()
-    pipeline.tokenizer.decode_features(last.accumulated.float())
-    decoding = time.perf_counter() - began
+    features = last.accumulated.float()
+    if device.type == "cuda":
+        pipeline.tokenizer.decode_features(features)  # warms up
+    began = now(device)
+    pipeline.tokenizer.decode_features(features)
+    decoding = now(device) - began
     least = roofline(entrant.config, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate)
     return {
         **{name: getattr(entrant, name) for name in ("name", "kind", "size")},
@@ -160,7 +167,7 @@ def measure_families(
         advance(number)
     return {
         "precision": str(dtype).removeprefix("torch."),
-        "device": str(device),
+        "device": title_of(device),
         "guidance": GUIDANCE,
         "gemm_flops_per_second": flop_rate,
         "bytes_per_second": byte_rate,

@@ -1,12 +1,13 @@
 """How long generation takes, stage by stage, beside its FLOPs and the rate of the machine's matrix products.
 
-FLOPs count a multiply-add as two. Times are seconds.
+FLOPs count a multiply-add as two. Times are seconds; on CUDA they are those of its stream, between events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nextscale.bench.cost import generation_flops
-from nextscale.bench.machine import gemm_rate, now, peak_memory, reset_peak_memory
+from nextscale.bench.machine import gemm_rate, mark, now, peak_memory, reset_peak_memory, seconds_between
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure, viridis
 from nextscale.pyramid import ScaleSchedule
@@ -29,21 +30,28 @@ class Stopwatch(SamplingHook):
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.transformer: list[float] = []
-        self.sampling: list[float] = []
-        self.last = now(device)
+        self.marks = [mark(device)]
 
-    def lap(self) -> float:
-        """Seconds since the last lap."""
-        before, self.last = self.last, now(self.device)
-        return self.last - before
+    @property
+    def transformer(self) -> list[float]:
+        """Seconds of the transformer at each scale."""
+        return self.laps()[::2]
+
+    @property
+    def sampling(self) -> list[float]:
+        """Seconds of the rest of each scale."""
+        return self.laps()[1::2]
+
+    def laps(self) -> list[float]:
+        """Seconds from each mark to the next."""
+        return [seconds_between(before, after) for before, after in pairwise(self.marks)]
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
-        self.transformer.append(self.lap())
+        self.marks.append(mark(self.device))
         return logits
 
     def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
-        self.sampling.append(self.lap())
+        self.marks.append(mark(self.device))
         return accumulated
 
 
@@ -55,10 +63,18 @@ class GenerationTimes:
     transformer: tuple[float, ...]  # per scale
     sampling: tuple[float, ...]  # per scale
     decode: float
+    whole: float | None = None
+    "Of the batch as `generate` makes it, without a look between scales; None where that is the sum of the stages."
+
+    @property
+    def stages(self) -> float:
+        """Seconds of all stages one after the other."""
+        return sum(self.transformer) + sum(self.sampling) + self.decode
 
     @property
     def total(self) -> float:
-        return sum(self.transformer) + sum(self.sampling) + self.decode
+        """Seconds of the batch for who asks for its images."""
+        return self.stages if self.whole is None else self.whole
 
     def by_stage(self) -> list[float]:
         """The transformer of each scale, sampling of all scales, decoding."""
@@ -72,18 +88,27 @@ class GenerationTimes:
             tuple(median(times) for times in zip(*(r.transformer for r in rounds), strict=True)),
             tuple(median(times) for times in zip(*(r.sampling for r in rounds), strict=True)),
             median(r.decode for r in rounds),
+            None if rounds[0].whole is None else median(r.total for r in rounds),
         )
 
 
 def time_generation(pipeline: VARPipeline, batch: int, *, seed: int = 0, **settings: Any) -> GenerationTimes:
-    """Generate and decode one batch, classes in turn, and time it. `settings` are the sampler's."""
-    classes = pipeline.transformer.config.classes
-    watch = Stopwatch(pipeline.device)
-    wanted = [i % classes for i in range(batch)] if classes else None
-    *_, last = pipeline.generate_steps(wanted, seeds=range(seed, seed + batch), hook=watch, **settings)
-    watch.lap()
+    """Generate and decode one batch, classes in turn, and time it. `settings` are the sampler's.
+
+    On CUDA the batch is also generated without the stopwatch: then all its scales may run as one graph.
+    """
+    classes, device = pipeline.transformer.config.classes, pipeline.device
+    wanted, seeds = [i % classes for i in range(batch)] if classes else None, range(seed, seed + batch)
+    watch = Stopwatch(device)
+    *_, last = pipeline.generate_steps(wanted, seeds=seeds, hook=watch, **settings)
+    began = mark(device)
     pipeline.tokenizer.decode_each(last.accumulated)
-    return GenerationTimes(batch, tuple(watch.transformer), tuple(watch.sampling), watch.lap())
+    decode, whole = seconds_between(began, mark(device)), None
+    if device.type == "cuda":
+        start = now(device)
+        pipeline.generate(wanted, seeds=seeds, batch_size=batch, **settings)
+        whole = now(device) - start
+    return GenerationTimes(batch, tuple(watch.transformer), tuple(watch.sampling), decode, whole)
 
 
 @dataclass(frozen=True)
@@ -108,7 +133,7 @@ class GenerationSpeed:
 
     def to_dict(self) -> dict[str, Any]:
         figures = {name: getattr(self, name) for name in ("images_per_second", "share_of_gemm")}
-        return asdict(self) | {"total": self.times.total} | figures
+        return asdict(self) | {"stages": self.times.stages, "total": self.times.total} | figures
 
 
 def measure_speed(

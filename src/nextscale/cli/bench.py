@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from nextscale.bench.speed import GenerationSpeed
     from nextscale.pipeline import VARPipeline
 
+ONE_CALL = "all in one call"
+"""Name of the time of a batch that is not looked at between its scales."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions(SamplingFlags):
@@ -31,6 +34,8 @@ class BenchOptions(SamplingFlags):
     "Rounds over all batch sizes after one to warm up; medians are shown."
     compile: bool = False
     "Compile the model first: for GPUs; on CPU it gains nothing."
+    graphs: bool = True
+    "Run as CUDA graphs: faster on CUDA, without effect elsewhere."
     families: bool = False
     "All families at full size, with random weights, instead of a model."
     sizes: tuple[int, ...] = (256,)
@@ -76,10 +81,12 @@ def bench(*, config: ConfigFile = "", given: Any = None) -> None:
 
 def bench_model(options: BenchOptions) -> None:
     """Measure one model, show it, and write what was asked for."""
+    from nextscale.bench.machine import title_of
     from nextscale.bench.speed import measure_speed, plot_speed
     from nextscale.progress import Progress
 
     pipeline = load_pipeline(options.model, options.device, options.precision)
+    pipeline.use_graphs(options.graphs)
     if options.compile:
         pipeline.compile()
     chosen = options.sampling()
@@ -89,7 +96,7 @@ def bench_model(options: BenchOptions) -> None:
     finally:
         progress.close()
     show_speeds(pipeline, options.model, speeds)
-    facts = {"model": options.model, "precision": pipeline.precision, "device": str(pipeline.device)}
+    facts = {"model": options.model, "precision": pipeline.precision, "device": title_of(pipeline.device)}
     write_results(options.json, facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
     if options.plot:
         plot_speed(pipeline.schedule, speeds, Path(options.plot))
@@ -99,15 +106,18 @@ def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]
     """Milliseconds per image of every stage, one column per batch size, and what follows from them."""
     from rich.table import Table
 
-    title = f"{model}, {pipeline.precision}, {pipeline.device}: ms per image"
+    from nextscale.bench.machine import title_of
+
+    title = f"{model}, {pipeline.precision}, {title_of(pipeline.device)}: ms per image"
     shown = Table("stage", *(f"batch {speed.times.batch}" for speed in speeds), title=title)
     for column in shown.columns[1:]:
         column.justify = "right"
     stages = [f"transformer {height}x{width}" for height, width in pipeline.schedule] + ["sampling", "decoder", "total"]
     for place, stage in enumerate(stages):
-        seconds = [[*speed.times.by_stage(), speed.times.total][place] / speed.times.batch for speed in speeds]
-        shown.add_row(stage, *(f"{1000 * each:.1f}" for each in seconds), end_section=stage == "total")
+        seconds = [[*speed.times.by_stage(), speed.times.stages][place] / speed.times.batch for speed in speeds]
+        shown.add_row(stage, *(f"{1000 * each:.2f}" for each in seconds), end_section=stage == "total")
     figures: dict[str, Callable[[GenerationSpeed], str]] = {
+        ONE_CALL: lambda speed: f"{1000 * speed.times.total / speed.times.batch:.2f}",
         "slowest round / fastest": lambda speed: f"{speed.spread:.2f}",
         "images/s": lambda speed: f"{speed.images_per_second:.3g}",
         "GFLOP per image": lambda speed: f"{speed.flops_per_image / 1e9:.4g}",
@@ -117,6 +127,8 @@ def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]
         "peak memory, MB": lambda speed: f"{speed.peak_bytes / 1e6:.0f}",
         "keys and values, MB per image": lambda speed: f"{speed.cache_bytes_per_image / 1e6:.3g}",
     }
+    if speeds[0].times.whole is None:
+        del figures[ONE_CALL]
     for name, figure in figures.items():
         shown.add_row(name, *map(figure, speeds))
     print_table(shown)

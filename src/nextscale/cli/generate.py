@@ -45,7 +45,7 @@ class GenerateOptions(SamplingFlags, ResultsFile):
     steps: int = 0
     "Steps of masked prediction and diffusion; 0 takes the model's. Other kinds have theirs."
     batch_size: int = 0
-    "Images at once; 0 takes as many as keep keys and values within 0.25 GB (8 on CUDA), at most 16."
+    "Images at once; 0 takes at most 16 whose keys and values fit 0.25 GB; on CUDA at most 64 that find room."
     candidates: int = 1
     "Rejection sampling: candidates drawn of each image."
     keep: int = 1
@@ -54,6 +54,8 @@ class GenerateOptions(SamplingFlags, ResultsFile):
     "Who scores candidates: likelihood or likelihood-ratio (the model), a torchvision classifier, or the file of one."
     compile: bool = False
     "Compile the model first: for many images on a GPU; on CPU it gains nothing."
+    graphs: bool = True
+    "Run as CUDA graphs: faster on CUDA, without effect elsewhere."
 
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "candidates", "keep")
@@ -74,6 +76,7 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     began = time.monotonic()
     with results_folder(Path(options.out), options.count) as folder:
         pipeline = load_pipeline(options.model, options.device, options.precision)
+        pipeline.use_graphs(options.graphs)
         if options.compile:
             pipeline.compile()
         sampling = pipeline.sampling(**options.sampling())

@@ -23,7 +23,7 @@ PANELS = {
 """Panels of a command's help, in order."""
 COMMON = {
     "Sampling": ("guidance", "top_k", "top_p", "temperature", "smooth", "candidates", "judge"),
-    "Machine": ("precision", "device", "batch_size", "compile", "parallel", "accumulate", "checkpointing"),
+    "Machine": ("precision", "device", "batch_size", "compile", "graphs", "parallel", "accumulate", "checkpointing"),
     "Files": ("config", "json", "report", "plot", "npz", "statistics"),
 }
 """Settings that many commands have, by panel."""

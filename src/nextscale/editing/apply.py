@@ -19,6 +19,7 @@ from nextscale.editing.regions import Region, covered, holes_of, plan, resized, 
 from nextscale.families.var import VAR
 from nextscale.sampling.likelihood import class_log_likelihoods
 from nextscale.sampling.next_scale import sample_scales
+from nextscale.sampling.noise import TOKENS
 from nextscale.sampling.step import HookChain, SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.residual import downsample
 from nextscale.tokenizer.vqvae import VQVAE
@@ -74,12 +75,11 @@ class RegionEditor:
         return HookChain(*hooks) if hooks else None
 
     def samples(
-        self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig
+        self, classes: Tensor, seeds: Tensor, sampling: SamplingConfig, *, stream: int = TOKENS
     ) -> Iterator[ScaleSample]:
-        """Sample variations of classes (B,), one generator each, a scale at a time."""
-        return sample_scales(
-            self.model, self.tokenizer.quantizer, classes, generators=generators, config=sampling, hook=self.hook()
-        )
+        """Sample variations of classes and seeds, (B,) each, a scale at a time."""
+        quantizer, hook = self.tokenizer.quantizer, self.hook()
+        return sample_scales(self.model, quantizer, classes, seeds=seeds, config=sampling, stream=stream, hook=hook)
 
     def finish(self, accumulated: Tensor, variation: int = 0) -> Tensor:
         """The image (1, 3, H, W) of one variation, its hole decoded from what was accumulated, (1, C, h, w)."""
@@ -159,9 +159,9 @@ class Editor:
         return self.first.known_part()
 
     def steps(
-        self, classes: Tensor, generators: Sequence[torch.Generator], sampling: SamplingConfig, *, soften: bool = False
+        self, classes: Tensor, seeds: Tensor, sampling: SamplingConfig, *, soften: bool = False
     ) -> Iterator[EditStep]:
-        """Variations of classes (B,), one generator each, a scale at a time, region after region.
+        """Variations of classes and seeds, (B,) each, a scale at a time, region after region with noise of its own.
 
         With `soften`, guidance is that of `RegionEditor.softened`.
         """
@@ -171,7 +171,7 @@ class Editor:
             settings = editor.softened(sampling) if soften else sampling
             about = editor, self.place(number), canvas, number, len(self.holes)
             step = None
-            for sample in editor.samples(classes, generators, settings):
+            for sample in editor.samples(classes, seeds, settings, stream=number):
                 step = EditStep(sample.scale, sample.tokens, sample.accumulated, *about)
                 yield step
             if step is not None and number + 1 < len(self.holes):

@@ -17,7 +17,7 @@ from nextscale.config import require_known, with_settings
 from nextscale.editing.apply import Editor, EditStep
 from nextscale.editing.config import EDIT_SETTINGS, EditConfig
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import image_generator
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.rejection import Candidates, Drawing, Drawn, Rejection, require_classes
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig
 
@@ -80,8 +80,8 @@ def draw_edits(
     region = editor.first
     sampling = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
     drawing = Drawing(editor.model, wanted.pairs, rejection)
-    for classes, generators in drawing.parts(batch_size):
-        drawing.add(list(region.samples(classes, generators, sampling)))
+    for classes, seeds in drawing.parts(batch_size):
+        drawing.add(list(region.samples(classes, seeds, sampling)))
     drawn = drawing.finish(editor.tokenizer)
     last = len(editor.model.schedule) - 1
     step = EditStep(last, drawn.tokens[last], drawn.accumulated, region, editor.place(0), editor.canvas)
@@ -129,11 +129,12 @@ def joined(regions: Sequence[DrawnRegion], editor: Editor) -> DrawnRegion:
 
 def draw_one(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Image.Image, list[DrawnRegion]]:
     """The edited image of one variation, and what was drawn in each region."""
-    classes = torch.tensor([label], device=editor.model.device)
+    device = editor.model.device
+    classes, seeds = torch.tensor([label], device=device), image_seeds([seed], device)
     maps: list[Tensor] = []
     regions: list[DrawnRegion] = []
     step = None
-    for step in editor.steps(classes, [image_generator(seed)], wanted.sampling, soften=wanted.soften):
+    for step in editor.steps(classes, seeds, wanted.sampling, soften=wanted.soften):
         maps.append(step.tokens)
         if step.scale == len(editor.model.schedule) - 1:
             regions.append(DrawnRegion(TokenPyramid.from_maps(maps, editor.model.schedule), step.accumulated))

@@ -182,12 +182,14 @@ def feature_size(network: Network, size: tuple[int, int]) -> int:
 def identity(network: nn.Module) -> str:
     """SHA-256 of a network's weights: features of networks with another one do not compare.
 
-    Raises ValueError for weights that are NaN, from which images and figures could still be made.
+    It is the same on every device: weights that the CPU has packed count as what they were packed from. Raises
+    ValueError for weights that are NaN, from which images and figures could still be made.
     """
     digest = hashlib.sha256()
     for part, module in sorted(network.named_modules()):
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        own += [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]  # packed weights
+        packed = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+        own += [("weight" if name == "packed" else name, value) for name, value in packed.items()]
         for name, tensor in sorted(own, key=lambda pair: pair[0]):
             digest.update(f"{part}.{name}".encode())
             plain = tensor.to_dense() if tensor.layout != torch.strided else tensor

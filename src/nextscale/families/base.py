@@ -21,10 +21,14 @@ from nextscale.families.config import ARCHITECTURES, family_presets
 from nextscale.nn import TransformerConfig
 from nextscale.nn.transformer import no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.runtime import free_memory
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.step import SamplingConfig, SamplingHook, ScaleSample
 from nextscale.tokenizer.residual import Quantizer
 from nextscale.tokenizer.vqvae import VQVAE
 
+WORKING_BYTES = 2**28
+"""Room for an image's activations when batches are sized by the memory of a GPU."""
 Figures = dict[str, Tensor]
 """Named figures of a batch: scalars, or one value per scale."""
 
@@ -74,7 +78,7 @@ class Family(ABC):
     network: ClassVar[type[Any]]
     "Module of a model, built from its architecture."
     sampler: ClassVar[Callable[..., Iterator[ScaleSample]]]
-    "(model, quantizer, conditions, generators=, config=) -> steps of a batch; `hook` too where it is editable."
+    "(model, quantizer, conditions, seeds=, config=) -> steps of a batch; `hook` too where it is editable."
     editable: ClassVar[bool] = False
     "Whether hooks reach into its scales, which editing needs."
     reads_tokens: ClassVar[bool] = True
@@ -130,11 +134,11 @@ class Family(ABC):
         tokenizer: VQVAE,
         classes: Tensor | Conditions,
         *,
-        generators: Sequence[torch.Generator],
+        seeds: Sequence[int] | Tensor,
         config: SamplingConfig,
         hook: SamplingHook | None = None,
     ) -> Iterator[ScaleSample]:
-        """Generate a batch, one image for each generator, yielding unfinished images on the way and the finished ones.
+        """Generate a batch, one image for each seed, yielding unfinished images on the way and the finished ones.
 
         Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
         """
@@ -144,7 +148,12 @@ class Family(ABC):
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
         conditions = as_conditions(classes, model.config.unconditional)
-        return self.sampler(model, tokenizer.quantizer, conditions, generators=generators, config=config, **hooks)
+        seeds = image_seeds(seeds, model.device)
+        return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)
+
+    def compile(self, model: Any, **options: Any) -> None:
+        """Compile what a generation runs; `options` go to torch.compile. Raises ValueError where nothing can be."""
+        raise ValueError(f"only next-scale prediction is compiled for generation; this model is {self.title}")
 
     def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
         """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
@@ -159,6 +168,18 @@ class Family(ABC):
         if not isinstance(config, TransformerConfig):
             return 0
         return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
+
+    def batch_size(self, config: Any, dtype: torch.dtype, device: torch.device) -> int:
+        """Images that are generated at once by default.
+
+        Those whose keys and values with guidance stay within a quarter of a gigabyte, 1 to 16; on CUDA as many as find
+        room, a power of two up to 64.
+        """
+        cache = self.cache_bytes(config, dtype)
+        if device.type != "cuda":
+            return max(1, min(16, 2**28 // max(1, cache)))
+        images = free_memory(device) // (cache + cache // 2 + WORKING_BYTES)
+        return 1 << (max(1, min(64, images)).bit_length() - 1)
 
     def yields(self, config: Any) -> int:
         """How often `sample` yields for an image."""

@@ -25,6 +25,7 @@ from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
 from nextscale.nn.transformer import Backbone, Condition, draw_weights
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.runtime import image_generator
 from nextscale.sampling.draw import Guidance
 from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer
@@ -66,16 +67,17 @@ class DiT(Backbone):
     def condition(self, times: Tensor, classes: Tensor | Conditions) -> Condition:
         """Modulation rows of times and conditions, or class ids, (B,)."""
         conditions = as_conditions(classes, self.config.unconditional)
-        vectors_BC = self.time_embedding(frequencies(times).to(self.dtype)) + conditions.vectors(self)
+        waves = frequencies(times).to(self.positions.dtype)
+        vectors_BC = self.time_embedding(waves) + conditions.vectors(self)
         assert self.head_modulation is not None
-        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1))
+        head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1)).float()
         rows = [block.rows(vectors_BC, None) for block in self.blocks]
         return Condition(vectors_BC, rows, head_rows, conditions.context(self))
 
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""
         p = self.config.patch
-        x_BLC = self.word_embedding(F.pixel_unshuffle(noisy.to(self.dtype), p).flatten(2).transpose(1, 2))
+        x_BLC = self.word_embedding(F.pixel_unshuffle(noisy.to(self.positions.dtype), p).flatten(2).transpose(1, 2))
         x_BLC = self.transform(x_BLC + self.positions, self.condition(times, classes))
         noise = self.classify(x_BLC)
         height, width = (side // p for side in self.schedule.final)
@@ -119,7 +121,7 @@ def sample_diffusion(
     quantizer: Quantizer,
     conditions: Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Tensor,
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch from noise; guidance is the same at all steps.
@@ -132,13 +134,14 @@ def sample_diffusion(
         raise ValueError(f"steps must be at most the model's {model.config.noise_levels} noise levels, got {steps}")
     scheduler.set_timesteps(steps)
     shape = (model.config.latent_channels, *model.schedule.final)
+    generators = [image_generator(seed) for seed in seeds.tolist()]  # normal numbers are torch's
     start = [torch.randn(1, *shape, generator=generator) for generator in generators]
     latents = torch.cat(start).to(model.device)
     guidance = Guidance(config.guidance)
     both = guidance.conditions(conditions)
     for number, time in enumerate(scheduler.timesteps, 1):
         noise = guidance.merged(model(guidance.doubled(latents), time.to(model.device).expand(len(both)), both))
-        latents = scheduler.step(noise, time, latents, generator=list(generators)).prev_sample
+        latents = scheduler.step(noise, time, latents, generator=generators).prev_sample
         if number % max(1, steps // PREVIEWS) == 0 or number == steps:
             features = latents * model.config.latent_scale
             pyramid = quantizer.encode(features)

@@ -21,7 +21,8 @@ from nextscale.families.config import TITLES
 from nextscale.families.config import MaskGITConfig as MaskGITConfig
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.sampling.draw import Guidance, draw_tokens, gumbel_noise, tempered
+from nextscale.sampling.draw import Guidance, draw_next, tempered
+from nextscale.sampling.noise import CONFIDENCES, gumbel_noise
 from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
@@ -52,7 +53,7 @@ class MaskGIT(Transformer):
 
     def predict_masked(self, latents: Tensor, masked: Tensor, condition: Condition) -> Tensor:
         """`forward` with a condition that is computed already."""
-        words = self.word_embedding(latents.to(self.dtype))
+        words = self.word_embedding(latents.to(self.positions.dtype))
         words = torch.where(masked[..., None], self.masked.to(words.dtype), words)
         placed = self.embed(None, condition, slice(0, self.sequence.length))
         return self.classify(self.transform(placed + words, condition, groups=self.groups()))
@@ -74,7 +75,7 @@ def sample_masked(
     quantizer: Quantizer,
     conditions: Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Tensor,
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every step; guidance rises linearly from 0 at the first to the last."""
@@ -87,12 +88,12 @@ def sample_masked(
     for step, left in enumerate(masked_counts(length, steps)):
         latents = guidance.doubled(flatten_map(quantizer.lookup(tokens.unflatten(1, size))))
         logits = model.predict_masked(latents, guidance.doubled(masked), condition)
-        logits = tempered(guidance.merged(logits, step / max(1, steps - 1)), config.temperature)
-        noise = gumbel_noise(length, logits.shape[-1], generators, logits.device)
-        chosen, _ = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p)
-        confidence = logits.log_softmax(dim=-1).gather(-1, chosen[..., None]).squeeze(-1)
+        logits = guidance.merged(logits, step / max(1, steps - 1))
+        chosen = draw_next(logits, step, seeds, config)
+        confidence = tempered(logits, config.temperature).log_softmax(dim=-1).gather(-1, chosen[..., None]).squeeze(-1)
         temperature = model.config.choice_temperature * (1 - (step + 1) / steps)
-        confidence = confidence + temperature * gumbel_noise(1, length, generators, logits.device)[:, 0]
+        noise = gumbel_noise(seeds, step, 1, length, stream=CONFIDENCES)[:, 0]
+        confidence = confidence + temperature * noise
         confidence = confidence.masked_fill(~masked, torch.inf)  # what is known stays
         tokens = torch.where(masked, chosen, tokens)
         least_confident = confidence.argsort(dim=1)[:, :left]

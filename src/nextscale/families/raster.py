@@ -43,7 +43,7 @@ def sample_raster(
     quantizer: Quantizer,
     conditions: Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Tensor,
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, yielding after every row of the map; guidance is the same at all tokens."""
@@ -55,7 +55,7 @@ def sample_raster(
     latents = None
     for place in range(height * width):
         read = guidance.merged(model.step(place, latents, condition, cache))
-        tokens[:, place] = draw_next(model.classify(read), generators, config)[:, 0]
+        tokens[:, place] = draw_next(model.classify(read), place, seeds, config)[:, 0]
         latents = guidance.doubled(flatten_map(quantizer.lookup(tokens[:, place].view(-1, 1, 1))))
         if (place + 1) % width == 0:
             yield unfinished_map(tokens, quantizer, place + 1)

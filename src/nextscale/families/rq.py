@@ -103,7 +103,7 @@ def sample_rq(
     quantizer: Quantizer,
     conditions: Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Tensor,
     config: SamplingConfig,
 ) -> Iterator[ScaleSample]:
     """Generate a batch, position by position and code by code, yielding after every row of the map."""
@@ -122,7 +122,8 @@ def sample_rq(
         total: Tensor | None = None
         for code in range(codes):
             read = guidance.merged(model.by_depth.step(code, total, state, small))
-            tokens[:, code, place] = draw_next(model.by_depth.classify(read), generators, config)[:, 0]
+            logits = model.by_depth.classify(read)
+            tokens[:, code, place] = draw_next(logits, place * codes + code, seeds, config)[:, 0]
             added = guidance.doubled(flatten_map(quantizer.lookup(tokens[:, code, place].view(-1, 1, 1))))
             total = added if total is None else total + added
         latents = total

@@ -7,6 +7,7 @@ Shapes: B batch, L tokens of the sequence, l_1 tokens of the first scale, V code
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from nextscale.conditions import Conditions
 from nextscale.families.base import Autoregressive, Stack, whole_sequence
 from nextscale.families.config import TITLES
 from nextscale.families.config import VARConfig as VARConfig
+from nextscale.nn.packed import is_quantized, unpack_linears
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
@@ -42,6 +44,13 @@ class VARFamily(Autoregressive):
     network = VAR
     sampler = staticmethod(sample_scales)
     editable = True
+
+    def compile(self, model: VAR, **options: Any) -> None:
+        """Raises ValueError for int8."""
+        if is_quantized(model):
+            raise ValueError("int8 has kernels of its own, which are not compiled; choose another precision")
+        unpack_linears(model)  # the compiler refuses packed weights: they are no constants of its graph
+        model.compile_transform(**options)
 
     def stacks(self, config: VARConfig, *, steps: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nextscale.nn import HEAD_WIDTH
 from nextscale.nn.cpu import Group, grouped_attention, unit_heads_and_values, use_cpu_backward
+from nextscale.nn.cuda import uses_kernels
 from nextscale.nn.linear import Linear
 
 MAX_LOG_SCALE = math.log(100)
@@ -22,28 +23,45 @@ MAX_LOG_SCALE = math.log(100)
 
 
 class KeyValueCache:
-    """Keys and values of all layers, in one preallocated buffer each; an ordinary value, not module state.
+    """Keys and values of every layer, in preallocated buffers; an ordinary value, not module state.
 
     `append` writes the new positions of a layer and returns all positions so far. `advance` moves the end, once every
-    layer has written.
+    layer has written. Each layer has buffers of its own: torch.compile would copy one of all layers at each of them.
     """
 
     def __init__(
         self, *, layers: int, batch: int, heads: int, length: int, device: torch.device, dtype: torch.dtype
     ) -> None:
-        shape = (layers, batch, heads, length, HEAD_WIDTH)
-        self.keys = torch.empty(shape, device=device, dtype=dtype)
-        self.values = torch.empty(shape, device=device, dtype=dtype)
+        def empty() -> Tensor:
+            if (
+                device.type == "cuda"
+            ):  # in the order of the tokens, as products give them and fused attention leaves them
+                return torch.empty(batch, length, heads, HEAD_WIDTH, device=device, dtype=dtype).transpose(1, 2)
+            return torch.empty(batch, heads, length, HEAD_WIDTH, device=device, dtype=dtype)
+
+        self.keys = [empty() for _ in range(layers)]
+        "Of each layer, (B, H, length, D)."
+        self.values = [empty() for _ in range(layers)]
         self.end = 0
         "Positions so far."
         self.parts = 0
         "Parts so far; some of their positions may have been left out."
 
+    def places(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
+        """Where the keys and values of the next positions go, each (B, H, length, D)."""
+        span = slice(self.end, self.end + length)
+        return self.keys[layer][:, :, span], self.values[layer][:, :, span]
+
+    def known(self, layer: int, length: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, the next `length` included."""
+        end = self.end + length
+        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+
     def append(self, layer: int, key_BHLD: Tensor, value_BHLD: Tensor) -> tuple[Tensor, Tensor]:
-        end = self.end + key_BHLD.shape[2]
-        self.keys[layer, :, :, self.end : end] = key_BHLD
-        self.values[layer, :, :, self.end : end] = value_BHLD
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        length = key_BHLD.shape[2]
+        for place, new in zip(self.places(layer, length), (key_BHLD, value_BHLD), strict=True):
+            place.copy_(new)
+        return self.known(layer, length)
 
     def advance(self, length: int) -> None:
         self.end += length
@@ -52,7 +70,7 @@ class KeyValueCache:
     def select(self, images: slice) -> KeyValueCache:
         """The cache of some of the images; it writes into the same buffers."""
         chosen = copy.copy(self)
-        chosen.keys, chosen.values = self.keys[:, images], self.values[:, images]
+        chosen.keys, chosen.values = ([each[images] for each in buffers] for buffers in (self.keys, self.values))
         return chosen
 
 
@@ -61,8 +79,10 @@ def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Te
 
     For bf16 inference on CPU, torch's fused kernel has a tenth of the speed of two products around a softmax.
     """
-    two_products = query_BHLD.device.type == "cpu" and query_BHLD.dtype == torch.bfloat16 and mask_LS is None
-    if two_products and not torch.is_grad_enabled():
+    plain = mask_LS is None and not torch.is_grad_enabled()
+    if plain and key_BHSD.shape[2] == 1:  # it has all the weight
+        return value_BHSD.expand_as(query_BHLD).contiguous()
+    if plain and query_BHLD.device.type == "cpu" and query_BHLD.dtype == torch.bfloat16:
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
         return (query_BHLD @ key_BHSD.transpose(-2, -1)).softmax(dim=-1) @ value_BHSD
     return F.scaled_dot_product_attention(query_BHLD, key_BHSD, value_BHSD, attn_mask=mask_LS, scale=scale)
@@ -108,28 +128,52 @@ class SelfAttention(nn.Module):
         self.log_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(4.0))) if normalise else None
         self.proj = Linear(width, width)
 
-    def project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor, float]:
-        """Queries, keys and values, each (B, H, L, D), and the scale of the products of queries and keys."""
-        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias])
+    @property
+    def softmax_scale(self) -> float:
+        """Factor of the products of queries and keys."""
+        return 0.25 / math.sqrt(HEAD_WIDTH) if self.log_scale is None else 1.0
+
+    def project(self, x_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, H, L, D)."""
+        bias = torch.cat([self.query_bias, torch.zeros_like(self.query_bias), self.value_bias]).to(x_BLC.dtype)
         qkv = self.qkv(x_BLC, bias).unflatten(-1, (3, self.heads, HEAD_WIDTH))
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         if self.log_scale is None:
-            return query, key, value, 0.25 / math.sqrt(HEAD_WIDTH)
+            return query, key, value
         factor_H11 = self.log_scale.clamp_max(MAX_LOG_SCALE).exp()
         if use_cpu_backward(qkv):
             query, key, value = unit_heads_and_values(qkv, factor_H11)
         else:
             query, key = unit_heads(qkv, factor_H11)
-        return query.to(value.dtype), key, value, 1.0
+        return query.to(value.dtype), key, value
+
+    def heads_so_far(self, x_BLC: Tensor, cache: KeyValueCache | None, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`project`, the keys and values with those in the cache, to which the new ones are added."""
+        if not uses_kernels(x_BLC):
+            query, key, value = self.project(x_BLC)
+            key, value = (key.to(value.dtype), value) if cache is None else cache.append(layer, key, value)
+            return query, key, value
+        from nextscale.nn import kernels
+
+        batch, length, _ = x_BLC.shape
+        if cache is None:
+            key, value = x_BLC.new_empty(2, batch, length, self.heads, HEAD_WIDTH).transpose(2, 3)
+        else:
+            key, value = cache.places(layer, length)
+        vectors = self.query_bias, self.value_bias, self.log_scale
+        query = kernels.split_heads(self.qkv(x_BLC), *vectors, key, value, max_log_scale=MAX_LOG_SCALE)
+        if cache is not None:
+            key, value = cache.known(layer, length)
+        return query, key, value
 
     def forward(
         self, x_BLC: Tensor, *, groups: Sequence[Group] = (), cache: KeyValueCache | None = None, layer: int = 0
     ) -> Tensor:
         batch, length, width = x_BLC.shape
-        query, key, value, softmax_scale = self.project(x_BLC)
+        query, key, value = self.heads_so_far(x_BLC, cache, layer)
         if cache is not None:
-            mixed = attend(query, *cache.append(layer, key, value), None, softmax_scale)
+            mixed = attend(query, key, value, None, self.softmax_scale)
         else:
             groups = groups or [(slice(0, length), None)]
-            mixed = attend_in_groups(query, key.to(value.dtype), value, groups, softmax_scale)
+            mixed = attend_in_groups(query, key, value, groups, self.softmax_scale)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))

@@ -14,16 +14,54 @@ from torch.nn import functional as F
 from nextscale.nn import HEAD_WIDTH
 from nextscale.nn.attention import KeyValueCache, SelfAttention
 from nextscale.nn.cpu import Group
+from nextscale.nn.cuda import uses_kernels
 from nextscale.nn.linear import Linear
 
 ROWS = 6
 """Modulation rows of a block: gamma1, gamma2, scale1, scale2, shift1, shift2."""
 
+OpenSum = tuple[Tensor, Tensor, Tensor]
+"""x (B, L, C), branch (B, L, C) and gamma (B, 1, C) of a sum x + gamma branch that whoever reads it carries out."""
 
-def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
-    """LayerNorm without weights (eps 1e-6), times 1 + scale, plus shift."""
+
+def modulate(x_BLC: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, dtype: torch.dtype) -> Tensor:
+    """LayerNorm without weights (eps 1e-6), times 1 + scale, plus shift, in the inputs' type; given in `dtype`."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.modulate(x_BLC, scale_B1C, shift_B1C, dtype)
     normed = F.layer_norm(x_BLC, x_BLC.shape[-1:], eps=1e-6).to(x_BLC.dtype)
-    return torch.addcmul(shift_B1C, normed, scale_B1C + 1)
+    return torch.addcmul(shift_B1C, normed, scale_B1C + 1).to(dtype)
+
+
+def gated(x_BLC: Tensor, branch_BLC: Tensor, gamma_B1C: Tensor) -> Tensor:
+    """x + gamma branch, in the type of x."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.gated(x_BLC, branch_BLC, gamma_B1C)
+    return torch.addcmul(x_BLC, branch_BLC, gamma_B1C)
+
+
+def gated_modulate(
+    x_BLC: Tensor, branch_BLC: Tensor, gamma_B1C: Tensor, scale_B1C: Tensor, shift_B1C: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """`gated`, and `modulate` of it."""
+    if uses_kernels(x_BLC):
+        from nextscale.nn import kernels
+
+        return kernels.gated_modulate(x_BLC, branch_BLC, gamma_B1C, scale_B1C, shift_B1C, dtype)
+    x_BLC = gated(x_BLC, branch_BLC, gamma_B1C)
+    return x_BLC, modulate(x_BLC, scale_B1C, shift_B1C, dtype)
+
+
+def summed_and_modulated(
+    x_BLC: Tensor | OpenSum, scale_B1C: Tensor, shift_B1C: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """x, a sum that is still open carried out, and `modulate` of it."""
+    if isinstance(x_BLC, Tensor):
+        return x_BLC, modulate(x_BLC, scale_B1C, shift_B1C, dtype)
+    return gated_modulate(*x_BLC, scale_B1C, shift_B1C, dtype)
 
 
 class DropPath(nn.Module):
@@ -73,6 +111,11 @@ class AdaLNBlock(nn.Module):
         self.modulation = Linear(width, ROWS * width) if own else None
         self.offset = None if own else nn.Parameter(torch.empty(ROWS, width))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrices are multiplied in (autocast aside); what is added up may be in float32."""
+        return self.attention.proj.bias.dtype
+
     def rows(self, class_BC: Tensor, shared_B6C: Tensor | None) -> Tensor:
         """Modulation rows (B, 6, C) from the condition's vector alone."""
         if self.offset is not None:
@@ -89,7 +132,26 @@ class AdaLNBlock(nn.Module):
         cache: KeyValueCache | None = None,
         layer: int = 0,
     ) -> Tensor:
-        gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(x_BLC.dtype).unsqueeze(2).unbind(1)
-        mixed = self.attention(modulate(x_BLC, scale1, shift1), groups=groups, cache=cache, layer=layer)
-        x_BLC = torch.addcmul(x_BLC, self.drop_path(mixed), gamma1)
-        return torch.addcmul(x_BLC, self.drop_path(self.feed_forward(modulate(x_BLC, scale2, shift2))), gamma2)
+        return gated(*self.open(x_BLC, rows_B6C, groups=groups, cache=cache, layer=layer))
+
+    @property
+    def may_stay_open(self) -> bool:
+        """Whether `open` may replace a call: not where subclasses (as sharding makes) or hooks add to it."""
+        return type(self) is AdaLNBlock and not (self._forward_hooks or self._forward_pre_hooks)
+
+    def open(
+        self,
+        x_BLC: Tensor | OpenSum,
+        rows_B6C: Tensor,
+        *,
+        groups: Sequence[Group] = (),
+        cache: KeyValueCache | None = None,
+        layer: int = 0,
+    ) -> OpenSum:
+        """`forward` without its last sum, which the next block can carry out together with its normalisation."""
+        dtype = x_BLC.dtype if isinstance(x_BLC, Tensor) else x_BLC[0].dtype
+        gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(dtype).unsqueeze(2).unbind(1)
+        x_BLC, read_BLC = summed_and_modulated(x_BLC, scale1, shift1, self.dtype)
+        mixed_BLC = self.drop_path(self.attention(read_BLC, groups=groups, cache=cache, layer=layer))
+        x_BLC, read_BLC = gated_modulate(x_BLC, mixed_BLC, gamma1, scale2, shift2, self.dtype)
+        return x_BLC, self.drop_path(self.feed_forward(read_BLC)), gamma2

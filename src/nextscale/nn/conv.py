@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.nn.cuda import uses_kernels
+
 SPLIT = 1024
 """Pixels of a map from which torch's kernel divides a sum among threads, so that it depends on their number."""
 PART_BYTES = 2**20
@@ -38,8 +40,11 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
     In float32 inference on CPU, large channels-last maps are computed part by part. torch's kernel sums a map in
     float32, which is most of a large decoder's error, and divides the sum among threads. Here sums are float64;
-    normalising and activating each part while it is in cache makes up for the time.
+    normalising and activating each part while it is in cache makes up for the time. On CUDA in inference, kernels keep
+    channels-last order, of which torch makes two copies.
     """
+    if goes_to_kernels(x):
+        return normalised_by_kernels(x, norm, silu=True)
     small = x.shape[2] * x.shape[3] < SPLIT or x.dtype != torch.float32 or x.device.type != "cpu"
     if small or torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())
@@ -51,6 +56,24 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
             torch.addcmul(shift_C, part, scale_C, out=result)
             F.silu(result, inplace=True)
     return output
+
+
+def goes_to_kernels(x: Tensor) -> bool:
+    """Whether a map goes to the kernels of `nn.conv_kernels`."""
+    return uses_kernels(x) and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def normalised_by_kernels(x: Tensor, norm: nn.GroupNorm, *, silu: bool, before: Tensor | None = None) -> Tensor:
+    """norm(x + before), then SiLU where asked, (B, C, h, w) -> same; `before` (C,) is a bias that x still lacks."""
+    from nextscale.nn.conv_kernels import group_norm
+
+    return group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu=silu, before=before)
+
+
+def without_bias(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution of which only the bias is missing, channels-last."""
+    output = F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding)
+    return output.contiguous(memory_format=torch.channels_last)
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -85,9 +108,21 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        if goes_to_kernels(x) and not self.training:
+            return self.by_kernels(x)
         hidden = self.conv1(group_norm_silu(x, self.norm1))
         hidden = self.conv2(self.dropout(group_norm_silu(hidden, self.norm2)))
         return self.shortcut(x) + hidden
+
+    def by_kernels(self, x: Tensor) -> Tensor:
+        """`forward` in inference. What comes next adds the biases, for which torch takes a pass over the map each."""
+        from nextscale.nn.conv_kernels import residual_sum
+
+        hidden = without_bias(self.conv1, normalised_by_kernels(x, self.norm1, silu=True))
+        hidden = normalised_by_kernels(hidden, self.norm2, silu=True, before=self.conv1.bias)
+        assert self.conv2.bias is not None
+        shortcut = self.shortcut(x).contiguous(memory_format=torch.channels_last)
+        return residual_sum(shortcut, without_bias(self.conv2, hidden), self.conv2.bias)
 
 
 class SpatialAttention(nn.Module):
@@ -101,7 +136,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)  # (B, hw, 3C)
+        normalised = normalised_by_kernels(x, self.norm, silu=False) if goes_to_kernels(x) else self.norm(x)
+        qkv = self.qkv(normalised).flatten(2).transpose(1, 2)  # (B, hw, 3C)
         query, key, value = qkv.unsqueeze(1).chunk(3, dim=-1)  # (B, 1, hw, C)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return x + self.proj(mixed.squeeze(1).transpose(1, 2).reshape(batch, channels, height, width))
@@ -126,6 +162,10 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if goes_to_kernels(x):
+            from nextscale.nn.conv_kernels import doubled
+
+            return self.conv(doubled(x))
         return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 

@@ -22,8 +22,12 @@ enabled = True
 
 
 def uses_kernels(x: Tensor) -> bool:
-    """Whether work on a tensor goes to kernels: on CUDA, in inference, where Triton is and nothing switched it off."""
-    return x.is_cuda and enabled and not torch.is_grad_enabled() and compiles(x.device)
+    """Whether work on a tensor goes to kernels: on CUDA, in inference, where Triton is and nothing switched it off.
+
+    Under torch.compile the expressions stay: it makes kernels of them that fit its own.
+    """
+    inference = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    return x.is_cuda and enabled and inference and compiles(x.device)
 
 
 @lru_cache

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nextscale.nn.attention import SelfAttention
+from nextscale.nn.block import FeedForward
 from nextscale.nn.linear import Linear
 from nextscale.runtime import mkldnn_supports_bf16, multiplies_bf16
 
@@ -186,11 +188,27 @@ def is_quantized(module: nn.Module) -> bool:
     return any(isinstance(child, QuantizedLinear) for child in module.modules())
 
 
+def narrow_matrices(model: nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Move a model to a device, the weights of its `Linear`s in `dtype` and everything else in float32.
+
+    Biases of branches (attention and feed-forward) are in `dtype` too, and so are the branches; what they are added to,
+    modulation and logits are in float32. So does autocast compute, which the models are trained with.
+    """
+    linears = [module for module in model.modules() if isinstance(module, Linear)]
+    branches = [module for module in model.modules() if isinstance(module, (SelfAttention, FeedForward))]
+    inner = [module for branch in branches for module in branch.modules() if isinstance(module, Linear)]
+    narrow = {id(linear.weight) for linear in linears} | {id(linear.bias) for linear in inner}
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(device, dtype if id(parameter) in narrow else torch.float32)
+    model.to(device)  # the buffers
+
+
 def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """Move a model to a device, with the fastest layers for generation in a type.
 
-    Returns the type of its activations, which in int8 is bf16 or float32. Raises ValueError for a model that is in int8
-    already, and for int8 where there are no blocks.
+    On CUDA only matrices have that type, in models of the package's `Linear`s. Returns the type of the activations,
+    which in int8 is bf16 or float32. Raises ValueError for a model that is in int8 already, and for int8 where there
+    are no blocks.
     """
     unpack_linears(model)
     if dtype == torch.int8:
@@ -200,6 +218,9 @@ def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype
         for block in model.blocks:
             pack_linears(block.attention, QuantizedLinear)
             pack_linears(block.feed_forward, QuantizedLinear)
+    if device.type == "cuda" and any(isinstance(module, Linear) for module in model.modules()):
+        narrow_matrices(model, device, dtype)
+        return dtype
     model.to(device, dtype)
     if device.type == "cpu" and hasattr(model, "head"):
         model.head.float()  # bf16 would round the logits, and the head is a hundredth of the work

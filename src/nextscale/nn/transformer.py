@@ -19,8 +19,9 @@ from torch.utils.checkpoint import checkpoint
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.nn import TransformerConfig
 from nextscale.nn.attention import KeyValueCache
-from nextscale.nn.block import ROWS, AdaLNBlock, modulate
+from nextscale.nn.block import ROWS, AdaLNBlock, OpenSum, gated, summed_and_modulated
 from nextscale.nn.cpu import Group
+from nextscale.nn.graphs import GraphedModule
 from nextscale.nn.linear import Linear
 
 ATTENTION_GROUP = 128
@@ -36,9 +37,9 @@ class Condition:
     start_BC: Tensor
     "Start tokens."
     rows: Sequence[Tensor]
-    "Modulation rows of each block, (B, 6, C)."
+    "Modulation rows of each block, (B, 6, C), in the type of what blocks add up."
     head_rows_B2C: Tensor | None = None
-    "Scale and shift of the head's AdaLN; None without a head."
+    "Scale and shift of the head's AdaLN, (B, 2, C) float32; None without a head."
     context: tuple[Tensor, Tensor] | None = None
     "Tokens (B, T, C) and their mask (B, T) bool, for blocks that take them; None for classes."
 
@@ -60,7 +61,7 @@ class Condition:
         return self.apply(lambda each: each[images])
 
 
-class Backbone(nn.Module):
+class Backbone(GraphedModule):
     """AdaLN blocks and the head behind them; families put their embeddings before it."""
 
     blocks: Sequence[AdaLNBlock]
@@ -92,8 +93,8 @@ class Backbone(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What activations are computed in (autocast aside)."""
-        return self.get_parameter("positions").dtype
+        """What the blocks' matrices are multiplied in (autocast aside); what is added up may be in float32."""
+        return self.blocks[0].dtype
 
     def transform(
         self,
@@ -109,17 +110,22 @@ class Backbone(nn.Module):
         keys and values are added. Without a head it gives the blocks' states.
         """
         context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
+        length = x_BLC.shape[1]
+        fuses = not torch.is_grad_enabled() and all(block.may_stay_open for block in self.blocks)
+        stream: Tensor | OpenSum = x_BLC
         for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
             if self.checkpointing and self.training:
-                x_BLC = checkpoint(block, x_BLC, rows, groups=groups, use_reentrant=False, **context)
+                stream = checkpoint(block, stream, rows, groups=groups, use_reentrant=False, **context)
             else:
-                x_BLC = block(x_BLC, rows, groups=groups, cache=cache, layer=layer, **context)
+                run = block.open if fuses else block
+                stream = run(stream, rows, groups=groups, cache=cache, layer=layer, **context)
         if cache is not None:
-            cache.advance(x_BLC.shape[1])
+            cache.advance(length)
         if condition.head_rows_B2C is None:
-            return x_BLC
-        scale, shift = condition.head_rows_B2C.float().unsqueeze(2).unbind(1)
-        return modulate(x_BLC.float(), scale, shift)
+            return stream if isinstance(stream, Tensor) else gated(*stream)
+        scale, shift = condition.head_rows_B2C.unsqueeze(2).unbind(1)
+        stream = stream.float() if isinstance(stream, Tensor) else stream
+        return summed_and_modulated(stream, scale, shift, torch.float32)[1]
 
     def compile_transform(self, **options: Any) -> None:
         """Compile `transform` for generation, one graph per scale; `options` go to torch.compile."""
@@ -199,11 +205,13 @@ class Transformer(Backbone):
         shared = head_rows = None
         if self.shared_modulation is not None:
             shared = self.shared_modulation(F.silu(start_BC)).unflatten(1, (ROWS, -1))
-        rows = [block.rows(start_BC, shared) for block in self.blocks]
+        # Once an image in the type of what blocks add up, which on CUDA is not that of the products.
+        rows = [block.rows(start_BC, shared).to(self.positions.dtype) for block in self.blocks]
         if self.head_offset is not None:
             head_rows = self.head_offset.expand(len(start_BC), -1, -1)
         elif self.head_modulation is not None:
             head_rows = self.head_modulation(F.silu(start_BC)).unflatten(1, (2, -1))
+        head_rows = None if head_rows is None else head_rows.float()
         return Condition(start_BC, rows, head_rows, conditions.context(self))
 
     def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:
@@ -211,16 +219,18 @@ class Transformer(Backbone):
         if latents is None:
             x_BLC = condition.start_BC.unsqueeze(1) + self.start_position
         else:
-            x_BLC = self.word_embedding(latents.to(self.dtype))
+            x_BLC = self.word_embedding(latents.to(self.positions.dtype))
         return x_BLC + self.level_embedding(self.levels[span]) + self.positions[span]
 
     def groups(self) -> list[Group]:
-        """Runs of parts that get an attention product of their own, each with the mask inside it."""
+        """Runs of parts that get an attention product of their own, each with the mask inside it.
+
+        On CUDA one run is fastest: a launch costs more than the products that the mask makes needless.
+        """
+        whole = [slice(0, self.sequence.length)]
+        spans = whole if self.device.type == "cuda" else self.sequence.groups(ATTENTION_GROUP)
         # A group that is one part sees everything up to its end and needs no mask.
-        return [
-            (span, None if span in self.sequence.slices else self.mask[span, : span.stop])
-            for span in self.sequence.groups(ATTENTION_GROUP)
-        ]
+        return [(span, None if span in self.sequence.slices else self.mask[span, : span.stop]) for span in spans]
 
     def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
         """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels)."""
@@ -230,7 +240,7 @@ class Transformer(Backbone):
         return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
     def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` sequences in the weights' type."""
+        """An empty cache for `batch` sequences in the type of the products."""
         return KeyValueCache(
             layers=self.config.depth,
             batch=batch,

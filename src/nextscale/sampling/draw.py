@@ -6,13 +6,14 @@ Shapes: B batch, L positions, V codebook entries, N rows (positions of all image
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nextscale.conditions import Conditions
+from nextscale.nn.cuda import uses_kernels
+from nextscale.sampling.noise import TOKENS, gumbel_noise
 from nextscale.sampling.step import SamplingConfig
 
 TABLE_BYTES = 4 * 2**20
@@ -83,19 +84,6 @@ def filter_logits(logits_BLV: Tensor, *, top_k: int = 0, top_p: float = 0.0) -> 
     return logits_BLV.masked_fill(logits_BLV < threshold, -torch.inf)
 
 
-def gumbel_noise(length: int, size: int, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
-    """-log of exponential noise, (B, length, size) float32: one generator per image, drawn on the CPU.
-
-    The exponential is -log(1 - u) with u from 31 random bits, never 0; small values, which decide, keep float32's
-    relative precision. torch's own exponential takes five times as long.
-    """
-    bits = torch.empty(len(generators), length, size, dtype=torch.int32)
-    for image, generator in zip(bits, generators, strict=True):
-        image.random_(generator=generator)
-    uniform = bits.to(device).float().add_(0.5).mul_(2.0**-31)
-    return uniform.neg_().log1p_().neg_().log_().neg_()
-
-
 def draw_tokens(
     logits_BLV: Tensor, noise_BLV: Tensor, *, top_k: int = 0, top_p: float = 0.0, margin: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -156,10 +144,14 @@ def contested(scores_NV: Tensor, best_N1: Tensor, chosen_N1: Tensor, floor_N1: T
     return ((scores_NV > best_N1 - margin).sum(dim=-1) > 1) | (chosen_N1 < floor_N1 + margin).squeeze(-1)
 
 
-def draw_next(logits_BLV: Tensor, generators: Sequence[torch.Generator], config: SamplingConfig) -> Tensor:
-    """One token per position with fresh noise of each image, (B, L, V) guided logits -> (B, L)."""
+def draw_next(logits_BLV: Tensor, step: int, seeds: Tensor, config: SamplingConfig, *, stream: int = TOKENS) -> Tensor:
+    """One token per position with the noise of each image at a step, (B, L, V) guided logits -> (B, L) int64."""
+    if uses_kernels(logits_BLV):
+        from nextscale.sampling import kernels
+
+        return kernels.draw(logits_BLV, step, seeds, config, stream=stream)
+    noise_BLV = gumbel_noise(seeds, step, *logits_BLV.shape[1:], stream=stream)
     logits_BLV = tempered(logits_BLV, config.temperature)
-    noise_BLV = gumbel_noise(logits_BLV.shape[1], logits_BLV.shape[2], generators, logits_BLV.device)
     return draw_tokens(logits_BLV, noise_BLV, top_k=config.top_k, top_p=config.top_p)[0]
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from nextscale.sampling.draw import draw_tokens, tempered
+from nextscale.sampling.draw import draw_next, draw_tokens, tempered
+from nextscale.sampling.noise import gumbel_noise
 from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer
 
@@ -31,20 +32,28 @@ class ExactDraw:
     Serves one generation: it keeps what was accumulated before each scale.
     """
 
-    def __init__(self, alone: Callable[[int], Callable[[int, Tensor], Tensor]], config: SamplingConfig) -> None:
-        self.alone, self.config = alone, config
+    def __init__(
+        self,
+        alone: Callable[[int], Callable[[int, Tensor], Tensor]],
+        seeds: Tensor,
+        config: SamplingConfig,
+        stream: int,
+    ) -> None:
+        self.alone, self.seeds, self.config, self.stream = alone, seeds, config, stream
         self.history: list[Tensor] = []  # what was accumulated before each scale
 
-    def __call__(self, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
-        """(B, l, V) logits over the temperature and noise -> tokens (B, l)."""
+    def __call__(self, scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
+        """(B, l, V) guided logits -> tokens (B, l)."""
         self.history.append(accumulated)
-        filters = {"top_k": self.config.top_k, "top_p": self.config.top_p}
-        tokens, doubtful = draw_tokens(logits, noise, **filters, margin=near_tie(self.config))
+        config = self.config
+        noise = gumbel_noise(self.seeds, scale, *logits.shape[1:], stream=self.stream)
+        logits = tempered(logits, config.temperature)
+        tokens, doubtful = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=near_tie(config))
         for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
             one = slice(image, image + 1)
             predict = self.alone(image)
             *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
-            tokens[one] = draw_tokens(tempered(last, self.config.temperature), noise[one], **filters)[0]
+            tokens[one] = draw_next(last, scale, self.seeds[one], config, stream=self.stream)
         return tokens, None
 
 

@@ -6,15 +6,17 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from nextscale.conditions import Conditions, as_conditions
+from nextscale.conditions import ClassLabels, Conditions, as_conditions
+from nextscale.nn.graphs import Graphs
 from nextscale.nn.transformer import Transformer
-from nextscale.sampling.draw import Guidance, draw_tokens, guidance_ramp, gumbel_noise, smooth_mixture, tempered
+from nextscale.pyramid import TokenPyramid
+from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, smooth_mixture, tempered
 from nextscale.sampling.exact import EachAlone, ExactDraw
+from nextscale.sampling.noise import TOKENS, gumbel_noise, image_seeds
 from nextscale.sampling.step import SamplingConfig as SamplingConfig
 from nextscale.sampling.step import SamplingHook as SamplingHook
 from nextscale.sampling.step import ScaleSample as ScaleSample
@@ -23,9 +25,9 @@ from nextscale.tokenizer.residual import Quantizer, add_scale, downsample, flatt
 Predict = Callable[[int, Tensor], Tensor]
 """(scale, what coarser scales accumulated (B, C, h, w)) -> logits (B, h_k w_k, V) float32; scales come in order."""
 
-Draw = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None]]
-"""(scale, logits over the temperature (B, h_k w_k, V), noise of the same shape, accumulated) -> tokens (B, h_k w_k),
-and embeddings (B, h_k w_k, C) where they are not simply those of the tokens."""
+Draw = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]
+"""(scale, guided logits (B, h_k w_k, V), what coarser scales accumulated) -> tokens (B, h_k w_k), and embeddings
+(B, h_k w_k, C) where they are not simply those of the tokens."""
 
 
 class Predictor:
@@ -61,24 +63,28 @@ def sample(
     predict: Predict,
     quantizer: Quantizer,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Sequence[int] | Tensor,
     config: SamplingConfig,
+    stream: int = TOKENS,
     hook: SamplingHook | None = None,
     draw: Draw | None = None,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch coarse to fine, yielding after every scale: one image for each of the `generators`.
+    """Generate a batch coarse to fine, yielding after every scale: one image for each of the `seeds`.
 
-    `predict` may be one model, two in turn, or a predictor around another; its logits are guided already.
+    `predict` may be one model, two in turn, or a predictor around another; its logits are guided already. On CUDA with
+    Triton, with a tensor of seeds (B,) int64 and neither hook nor draw, nothing waits for the host: the loop may be
+    captured in a CUDA graph. Images of the same seeds and another `stream` have other noise.
     """
     hook = hook or SamplingHook()
-    draw = draw or (partial(smooth_draw, config, quantizer) if config.smooth else partial(plain_draw, config))
-    accumulated = quantizer.zeros(len(generators))
+    accumulated = quantizer.zeros(len(seeds))
+    seeds = image_seeds(seeds, accumulated.device)
+    if draw is None:
+        given = seeds, config, stream
+        draw = smooth_draw(*given, quantizer) if config.smooth else plain_draw(*given)
     for scale, size in enumerate(quantizer.schedule):
         with torch.no_grad():  # not around the yield: an abandoned generator would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
-            logits = tempered(logits, config.temperature)
-            noise = gumbel_noise(logits.shape[1], logits.shape[2], generators, logits.device)
-            tokens, mixture = draw(scale, logits, noise, accumulated)
+            tokens, mixture = draw(scale, logits, accumulated)
             token_map = hook.tokens(scale, tokens.unflatten(1, size))
             codes = quantizer.lookup(token_map) if mixture is None else mixture.transpose(1, 2).unflatten(2, size)
             embeddings = hook.embeddings(scale, codes)
@@ -86,19 +92,25 @@ def sample(
         yield ScaleSample(scale, token_map, accumulated)
 
 
-def plain_draw(
-    config: SamplingConfig, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor
-) -> tuple[Tensor, None]:
+def plain_draw(seeds: Tensor, config: SamplingConfig, stream: int) -> Draw:
     """A token at each position."""
-    return draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p)[0], None
+
+    def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
+        return draw_next(logits, scale, seeds, config, stream=stream), None
+
+    return draw
 
 
-def smooth_draw(
-    config: SamplingConfig, quantizer: Quantizer, scale: int, logits: Tensor, noise: Tensor, accumulated: Tensor
-) -> tuple[Tensor, Tensor]:
+def smooth_draw(seeds: Tensor, config: SamplingConfig, stream: int, quantizer: Quantizer) -> Draw:
     """A mixture of codes at each position, and the token with the largest weight (official `more_smooth`)."""
-    weights = smooth_mixture(logits, noise, config, ratio=guidance_ramp(scale, len(quantizer.schedule)))
-    return weights.argmax(dim=-1), quantizer.mixture(weights)
+
+    def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, Tensor]:
+        noise = gumbel_noise(seeds, scale, *logits.shape[1:], stream=stream)
+        ratio = guidance_ramp(scale, len(quantizer.schedule))
+        weights = smooth_mixture(tempered(logits, config.temperature), noise, config, ratio=ratio)
+        return weights.argmax(dim=-1), quantizer.mixture(weights)
+
+    return draw
 
 
 def sample_scales(
@@ -106,25 +118,53 @@ def sample_scales(
     quantizer: Quantizer,
     classes: Tensor | Conditions,
     *,
-    generators: Sequence[torch.Generator],
+    seeds: Sequence[int] | Tensor,
     config: SamplingConfig,
+    stream: int = TOKENS,
     hook: SamplingHook | None = None,
 ) -> Iterator[ScaleSample]:
     """Generate a batch with a next-scale transformer, yielding after every scale.
 
-    `classes` are conditions or ids (B,) int64; one generator per image. In float32 without a hook that replaces,
+    `classes` are conditions or ids (B,) int64; one seed per image. In float32 without a hook that replaces,
     neither tokens nor pixels depend on the batch (`sampling.exact`).
     """
     conditions = as_conditions(classes, model.config.unconditional)
-    assert len(conditions) == len(generators)
+    assert len(conditions) == len(seeds)
+    seeds = image_seeds(seeds, model.device)
     strengths = [config.guidance * guidance_ramp(scale, len(model.schedule)) for scale in range(len(model.schedule))]
-    predict = Predictor(model, conditions, strengths)
+
+    def predictor(some: Conditions) -> Predict:
+        return Predictor(model, some, strengths)
+
     exact = (hook is None or hook.watches) and not config.smooth and model.dtype == torch.float32
-    if not exact or len(conditions) == 1:
-        return sample(predict, quantizer, generators=generators, config=config, hook=hook)
+    if exact and len(conditions) > 1:
+        draw = ExactDraw(lambda image: predictor(conditions[image : image + 1]), seeds, config, stream)
+        quantizer, predict = EachAlone(quantizer), predictor(conditions)
+        return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook, draw=draw)
+    if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, ClassLabels):
+        return sample_at_once(model.graphs, predictor, quantizer, conditions, seeds=seeds, config=config, stream=stream)
+    return sample(predictor(conditions), quantizer, seeds=seeds, config=config, stream=stream, hook=hook)
 
-    def alone(image: int) -> Predict:
-        return Predictor(model, conditions[image : image + 1], strengths)
 
-    draw = ExactDraw(alone, config)
-    return sample(predict, EachAlone(quantizer), generators=generators, config=config, hook=hook, draw=draw)
+def sample_at_once(
+    graphs: Graphs,
+    predictor: Callable[[Conditions], Predict],
+    quantizer: Quantizer,
+    classes: ClassLabels,
+    *,
+    seeds: Tensor,
+    config: SamplingConfig,
+    stream: int,
+) -> Iterator[ScaleSample]:
+    """`sample` as one graph of all scales, which are then there at once; `predictor` makes what predicts a batch."""
+
+    def all_scales(ids: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        predict = predictor(ClassLabels(ids, classes.unconditional))
+        steps = list(sample(predict, quantizer, seeds=seeds, config=config, stream=stream))
+        packed = torch.cat([step.tokens.flatten(1) for step in steps], dim=1)
+        return packed, torch.stack([step.accumulated for step in steps], dim=1)
+
+    packed, accumulated = graphs((sample_at_once, quantizer, config, stream), all_scales, classes.ids, seeds)
+    pyramid = TokenPyramid(packed, quantizer.schedule)
+    for scale, tokens in enumerate(pyramid):
+        yield ScaleSample(scale, tokens, accumulated[:, scale])

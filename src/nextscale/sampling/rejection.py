@@ -22,8 +22,8 @@ from nextscale.config import TOP_SEED
 from nextscale.environment import quiet_warnings
 from nextscale.nn.perceptual import imagenet_normalised, load_backbone
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import image_generator
 from nextscale.sampling.likelihood import paired_log_probabilities
+from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.step import ScaleSample, pyramid_of
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -180,16 +180,16 @@ class Drawing:
         for start in range(0, len(wanted), images):
             yield cls(model, wanted[start : start + images], rejection)
 
-    def parts(self, size: int) -> Iterator[tuple[Tensor, list[torch.Generator]]]:
-        """Classes (B,) and generators of `size` candidates at a time; `add` takes what they become."""
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Classes and seeds, (B,) each, of `size` candidates at a time; `add` takes what they become."""
         for start in range(0, len(self.wanted), size):
             part = self.wanted[start : start + size]
             classes = torch.tensor([label for label, _ in part], device=self.model.device)
-            yield classes, [image_generator(seed) for _, seed in part]
+            yield classes, image_seeds([seed for _, seed in part], self.model.device)
 
     def add(self, steps: Sequence[ScaleSample]) -> None:
         """Keep a finished batch."""
-        self.packed.append(pyramid_of(steps, self.model.schedule).packed.cpu())
+        self.packed.append(pyramid_of(steps, self.model.schedule).packed)
         self.accumulated.append(steps[-1].accumulated)
 
     def finish(self, tokenizer: VQVAE) -> Drawn:

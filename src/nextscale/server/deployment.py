@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+import ray
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
@@ -45,12 +46,27 @@ UNLIMITED = 10_000
 """Requests that Ray lets through: `Admission` bounds how many wait, and answers 429."""
 
 
-def suited_replicas(settings: ServerSettings) -> int:
+def cluster_gpus() -> int:
+    """GPUs of all nodes that Ray has now; an autoscaler may add some."""
+    return int(ray.cluster_resources().get("GPU", 0)) if ray.is_initialized() else 0
+
+
+def device_kind(settings: ServerSettings) -> str:
+    """`cpu`, `cuda` or `mps`: what replicas compute on. This node may have no GPU while those of the replicas do.
+
+    Raises ValueError for a device that is not known.
+    """
+    if settings.device == "cuda" or (settings.device == "auto" and cluster_gpus()):
+        return "cuda"
+    return resolve_device(settings.device).type
+
+
+def suited_replicas(settings: ServerSettings, kind: str) -> int:
     """Number of replicas. On CPU two small ones with half the cores each serve more than one with all of them.
 
     Threads of one model wait for each other whenever HTTP work takes a core.
     """
-    if resolve_device(settings.device).type != "cpu" or (os.cpu_count() or 1) < 2:
+    if kind != "cpu" or (os.cpu_count() or 1) < 2:
         return 1
     if settings.model not in BUNDLED and not Path(settings.model).is_dir():
         return 1  # its size is not known here: the authors' files would be read whole, others fetched
@@ -58,6 +74,14 @@ def suited_replicas(settings: ServerSettings) -> int:
     assert isinstance(stored, FolderModel)
     weights = sum(file.stat().st_size for file in stored.folder.rglob("*.safetensors"))
     return 2 if weights <= SMALL else 1
+
+
+def model_resources(kind: str, replicas: int) -> dict[str, Any]:
+    """What a replica asks Ray for: on CUDA a GPU of its own, which is then the only one it sees."""
+    gpus = 1 if kind == "cuda" else 0
+    if replicas * gpus > cluster_gpus():
+        log.warning("each of %d replicas takes a GPU; those without one wait until the cluster has more", replicas)
+    return {"num_cpus": 0, "num_gpus": gpus, "runtime_env": {"env_vars": thread_policies()}}
 
 
 def thread_policies() -> dict[str, str]:
@@ -70,6 +94,7 @@ class ImageModel(LocalBackend):
     """A replica: the model in a process of its own."""
 
     def __init__(self, settings: ServerSettings, threads: int = 0) -> None:
+        """`threads`: of torch; 0 leaves them. Raises ValueError for a device or precision that this node lacks."""
         import torch
 
         from nextscale.pipeline import VARPipeline
@@ -79,7 +104,8 @@ class ImageModel(LocalBackend):
         if threads:
             torch.set_num_threads(threads)
         retain_freed_memory()
-        pipeline = VARPipeline.from_pretrained(settings.model, device=settings.device, dtype=settings.precision)
+        device = resolve_device(settings.device)
+        pipeline = VARPipeline.from_pretrained(settings.model, device=device, dtype=settings.precision_on(device.type))
         super().__init__(pipeline, settings.served_name, batch_size=settings.batch_size)
 
 
@@ -164,12 +190,13 @@ def build(args: dict[str, Any] | ServerSettings) -> serve.Application:
     """The application of these settings. Raises ValueError for wrong ones."""
     settings = args if isinstance(args, ServerSettings) else from_dict(ServerSettings, args, where="args")
     keys = Keys.read(settings.api_key_file) if settings.api_key_file else None
-    replicas = settings.replicas or suited_replicas(settings)
-    threads = max(1, (os.cpu_count() or 1) // replicas) if settings.device in ("auto", "cpu") else 0
+    kind = device_kind(settings)
+    replicas = settings.replicas or suited_replicas(settings, kind)
+    threads = max(1, (os.cpu_count() or 1) // replicas) if kind == "cpu" else 0
     shared: dict[str, Any] = {"max_ongoing_requests": UNLIMITED, "graceful_shutdown_timeout_s": settings.deadline}
     model = serve.deployment(
         num_replicas=replicas,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": thread_policies()}},
+        ray_actor_options=model_resources(kind, replicas),
         health_check_period_s=2,
         max_constructor_retry_count=STARTS,
         **shared,

@@ -5,8 +5,8 @@ Shapes: B jobs, C latent channels, (h, w) latent grid.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from itertools import chain, pairwise
 
 import numpy as np
@@ -18,12 +18,16 @@ from nextscale.nn.packed import count_parameters
 from nextscale.pictures import to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.runtime import image_generator
+from nextscale.sampling.noise import image_seeds
 from nextscale.server.jobs import Edit, Job, ModelCard, Stage
 from nextscale.server.problems import on_purpose
 from nextscale.server.queues import Batcher
 
 Step = GenerationStep | EditStep
+
+
+DEVICE_LOCKS: dict[torch.device, threading.Lock] = {}
+"""Models on one device take turns, group by group: side by side, each would be slower and take its memory at once."""
 
 
 class LocalBackend:
@@ -32,7 +36,14 @@ class LocalBackend:
     def __init__(self, pipeline: VARPipeline, name: str, *, batch_size: int = 0) -> None:
         """`batch_size` images are worked on at once; 0 takes the pipeline's default."""
         self.known = card_of(pipeline, name)
-        self.batcher = Batcher(partial(run_jobs, pipeline), most=batch_size or pipeline.default_batch_size)
+        self.pipeline = pipeline
+        self.turn = DEVICE_LOCKS.setdefault(pipeline.device, threading.Lock())
+        self.batcher = Batcher(self.run, most=batch_size or pipeline.default_batch_size)
+
+    def run(self, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
+        """`run_jobs` when it is this model's turn."""
+        with self.turn:
+            yield from run_jobs(self.pipeline, jobs, wanted)
 
     async def card(self) -> ModelCard:
         return self.known
@@ -68,17 +79,17 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
 def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Callable[[int], bool]) -> Iterator[list[Stage | None]]:
     """A stage or None per job, scale after scale; ends early when no job is wanted any more.
 
-    All jobs have the same key. Images are decoded one by one, so that none depends on the others.
+    All jobs have the same key.
     """
     steps, labels = generated(pipeline, jobs) if jobs[0].edit is None else edited(pipeline, jobs[0], jobs[0].edit)
     for step, following in pairwise(chain(steps, [None])):
         assert step is not None
         final = following is None
+        shown = [final or (step.scale in job.previews and is_first(step)) for job in jobs]
+        rows = [row for row in range(len(jobs)) if shown[row] and wanted(row)]
         stages: list[Stage | None] = [None] * len(jobs)
-        for row, job in enumerate(jobs):
-            if wanted(row) and (final or (step.scale in job.previews and is_first(step))):
-                image = np.asarray(picture(pipeline, step, row))
-                stages[row] = Stage(step.scale, image, final, labels[row], len(jobs))
+        for row, image in zip(rows, pictures(step, rows), strict=True):
+            stages[row] = Stage(step.scale, np.asarray(image), final, labels[row], len(jobs))
         yield stages
         if not any(wanted(row) for row in range(len(jobs))):
             return
@@ -94,7 +105,8 @@ def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> tuple[Iterator[Step],
     """The steps of an image of which a part is made anew, and its class."""
     editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
     ids = torch.tensor(pipeline.edit_classes(job.label, *editor.known_part())[:1], device=pipeline.device)
-    steps = editor.steps(ids, [image_generator(job.seed)], job.sampling, soften=job.soften)
+    seeds = image_seeds([job.seed], pipeline.device)
+    steps = editor.steps(ids, seeds, job.sampling, soften=job.soften)
     return steps, [pipeline.class_or_none(int(ids[0]))]
 
 
@@ -103,9 +115,11 @@ def is_first(step: Step) -> bool:
     return isinstance(step, GenerationStep) or step.region == 0
 
 
-def picture(pipeline: VARPipeline, step: Step, row: int) -> Image.Image:
-    """The image of a row after a step."""
+def pictures(step: Step, rows: Sequence[int]) -> list[Image.Image]:
+    """The images of some rows after a step."""
+    if not rows:
+        return []
     if isinstance(step, EditStep):
-        return step.images()[row]
-    features = step.accumulated[row : row + 1].to(pipeline.device)
-    return to_images(pipeline.tokenizer.decode_features(features))[0]
+        images = step.images()
+        return [images[row] for row in rows]
+    return to_images(step.tokenizer.decode_each(step.accumulated[list(rows)]))

@@ -31,10 +31,11 @@ ROOM = LONGEST - len(SOCKETS) - len(f"/{PREFIX}12345678/{INNER}")
 
 
 @contextmanager
-def private_ray() -> Iterator[None]:
+def private_ray(gpus: int) -> Iterator[None]:
     """A Ray of our own, whatever other Rays run. Import ray only inside. Raises ValueError where no folder can be made.
 
-    It needs no home folder, and does not touch another's `/tmp/ray`.
+    It gives out that many GPUs: were Ray to count them otherwise than torch does, replicas might wait for ever. It
+    needs no home folder, and does not touch another's `/tmp/ray`.
     """
     os.environ.update(environment())
     folder = short_folder()
@@ -47,7 +48,7 @@ def private_ray() -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     with redirect_stdout(RayOutput()) as output:
         try:
-            ray.init(address="local", include_dashboard=False, _temp_dir=str(folder / INNER), **quiet)
+            ray.init(address="local", num_gpus=gpus, include_dashboard=False, _temp_dir=str(folder / INNER), **quiet)
             yield
         except SystemExit:  # Ray raises it at SIGTERM while it starts
             raise KeyboardInterrupt from None

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 def serve_until_stopped(settings: ServerSettings, *, host: str = LOOPBACK[0], port: int = 8000) -> None:
     """Serve until SIGTERM or SIGINT; what was accepted by then is finished. Raises ValueError for a port in use."""
     port = require_free(host, port)
-    require_precision(settings)
+    gpus = require_devices(settings)
     require_weights(settings)
-    with private_ray():
+    with private_ray(gpus):
         from ray import serve
 
         from nextscale.server.deployment import build
@@ -108,11 +108,23 @@ def relay(api: Any) -> None:
         log.log(level, "%s", line)
 
 
-def require_precision(settings: ServerSettings) -> None:
-    """Raises ValueError for a device or precision that this machine does not have."""
+def require_devices(settings: ServerSettings) -> int:
+    """The number of GPUs that replicas take theirs from: all, or none for another device.
+
+    Raises ValueError for a device or precision that this machine does not have, and for more replicas than GPUs, which
+    would wait for ever.
+    """
+    import torch
+
     from nextscale.runtime import resolve_device, resolve_generation_dtype
 
-    resolve_generation_dtype(settings.precision, resolve_device(settings.device))
+    device = resolve_device(settings.device)
+    resolve_generation_dtype(settings.precision_on(device.type), device)
+    gpus = torch.cuda.device_count() if device.type == "cuda" else 0
+    if gpus and settings.replicas > gpus:
+        line = f"replicas: each takes a GPU, and this machine has {gpus}; use --replicas {gpus} or --device cpu"
+        raise ValueError(f"{line}, got {settings.replicas}")
+    return gpus
 
 
 def require_weights(settings: ServerSettings) -> None:

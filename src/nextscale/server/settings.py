@@ -20,12 +20,12 @@ class ServerSettings(Computing):
 
     model: str = "demo"
     "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
-    precision: str = "fp32"
-    "auto, fp32, bf16, fp16, int8 (CPU). In fp32 no image depends on the requests that came with it."
+    precision: str = ""
+    "auto, fp32, bf16, fp16, int8 (CPU) [default: fp32 on CPU, whose images do not depend on other requests; else auto]"
     replicas: int = 0
-    "Processes that hold the model each and share the requests and the cores; 0 is 2 for small models on CPU, else 1."
+    "Processes that hold the model each, on CUDA each on a GPU of its own; 0 is 2 for small models on CPU, else 1."
     batch_size: int = 0
-    "Images that a replica works on at once; 0 takes as many as keep keys and values within 0.25 GB, at most 16."
+    "Images that a replica works on at once; 0 takes as many as suit the model and the device."
     queue: int = 256
     "Images that may be waiting or in work; beyond that, requests are refused with status 429."
     deadline: float = 120.0
@@ -46,6 +46,12 @@ class ServerSettings(Computing):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "queue", "max_images", "max_pixels", "max_body")
         require_at_least(self, 0, "batch_size", "replicas")
+        if re.fullmatch(r"cuda:\d+", self.device):
+            number = self.device.removeprefix("cuda:")
+            raise ValueError(
+                f"device {self.device}: each replica gets a GPU of its own; use cuda, "
+                f"and CUDA_VISIBLE_DEVICES={number} in the environment to choose"
+            )
         if not self.deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds, got {self.deadline}")
         origins = tuple(origin.strip().lower().rstrip("/") for origin in self.cors_origins)
@@ -55,6 +61,10 @@ class ServerSettings(Computing):
                 raise ValueError(
                     f"cors_origins: {origin!r} is no origin; expected * or https://HOST[:PORT], without a path"
                 )
+
+    def precision_on(self, kind: str) -> str:
+        """The `--precision` name for a kind of device (`cpu`, `cuda`, `mps`)."""
+        return self.precision or ("fp32" if kind == "cpu" else "auto")
 
     @property
     def served_name(self) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+import torch
 from PIL import Image
 
+from nextscale.bench.machine import now
 from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
@@ -31,6 +32,7 @@ class Racer:
     steps: Iterator[GenerationStep]
     each: int
     "Passes of the transformer in one of these steps."
+    device: torch.device
     seconds: float = 0.0
     taken: int = 0
     done: bool = False
@@ -38,9 +40,9 @@ class Racer:
 
     def advance(self) -> None:
         """One step, timed."""
-        began = time.perf_counter()
+        began = now(self.device)
         step = next(self.steps, None)
-        self.seconds += time.perf_counter() - began
+        self.seconds += now(self.device) - began
         if step is None:
             self.done = True
         else:
@@ -72,7 +74,8 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
     The models work one at a time: a clock counts the work of its own model alone, and no time for pictures.
     """
     racers = [
-        Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), passes_of_a_step(one)) for one in pipelines
+        Racer(title_of(one), iter(one.generate_steps(name, seeds=[seed])), passes_of_a_step(one), one.device)
+        for one in pipelines
     ]
     while not all(racer.done for racer in racers):
         number = min((i for i, racer in enumerate(racers) if not racer.done), key=lambda i: racers[i].seconds)

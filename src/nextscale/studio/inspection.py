@@ -154,8 +154,8 @@ def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyra
 
     def look(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         assert isinstance(module, SelfAttention)
-        query, key, _, factor = module.project(inputs[0])
-        scores_BHLL = (query.float() @ key.float().transpose(-2, -1)) * factor
+        query, key, _ = module.project(inputs[0])
+        scores_BHLL = (query.float() @ key.float().transpose(-2, -1)) * module.softmax_scale
         shares.append(scores_BHLL.masked_fill(~model.mask, -torch.inf).softmax(dim=-1).mean(dim=1).cpu())
 
     hooks = [block.attention.register_forward_pre_hook(look) for block in model.blocks]

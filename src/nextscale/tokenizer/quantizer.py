@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.runtime import exact_float32
 from nextscale.tokenizer.residual import Quantizer, accumulate, downsample
 
 DISTANCE_BYTES = 8 * 2**20
@@ -25,7 +26,8 @@ def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     table = torch.cat([-2 * codebook, codebook.square().sum(dim=1, keepdim=True)], dim=1)  # (V, C + 1)
     vectors = F.pad(vectors, (0, 1), value=1.0)
     chunk = max(1, DISTANCE_BYTES // (4 * len(codebook)))
-    return torch.cat([(part @ table.t()).argmin(dim=1) for part in vectors.split(chunk)])
+    with exact_float32():
+        return torch.cat([(part @ table.t()).argmin(dim=1) for part in vectors.split(chunk)])
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class ResidualQuantizer(nn.Module, Quantizer):
 
     def refine(self, scale: int, upsampled: Tensor) -> Tensor:
         """phi_k(u) = u / 2 + conv(u) / 2, (B, C, h, w) -> same."""
-        return upsampled * 0.5 + self.phi[self.phi_map[scale]](upsampled) * 0.5
+        with exact_float32():
+            return upsampled * 0.5 + self.phi[self.phi_map[scale]](upsampled) * 0.5
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Codebook embeddings of a token map, (B, h_k, w_k) -> (B, C, h_k, w_k)."""

@@ -13,12 +13,25 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.nn.conv import Decoder, Encoder, channels_last
+from nextscale.nn.graphs import GraphedModule, powers_of_two
 from nextscale.pyramid import Size, TokenPyramid
+from nextscale.runtime import exact_float32
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.quantizer import Quantized, ResidualQuantizer
 
+DECODED, DECODED_BYTES = 16, 2 * 2**30
+"""Images that are decoded at once on CUDA, and about the memory that they may take."""
 
-class VQVAE(nn.Module):
+
+def decoded_within(room: int, config: VQVAEConfig, dtype: torch.dtype) -> int:
+    """Images that the decoder works on within about `room` bytes: a power of two, 1 to 16."""
+    height, width = config.image_size
+    map_bytes = height * width // config.patch**2 * config.channels * config.multipliers[0] * dtype.itemsize
+    images = room // (6 * map_bytes)  # as many of the largest maps live at once
+    return 1 << (max(1, min(DECODED, images)).bit_length() - 1)
+
+
+class VQVAE(GraphedModule):
     """Tokenizer: encoder, multi-scale residual quantiser, decoder."""
 
     def __init__(self, config: VQVAEConfig) -> None:
@@ -49,6 +62,8 @@ class VQVAE(nn.Module):
         """Run the decoder in a lower precision. Encoder and quantizer stay in float32, so tokens do not change."""
         self.decoder.to(dtype)
         self.post_quant_conv.to(dtype)
+        if self.graphs is not None:
+            self.graphs.clear()
 
     def features(self, images: Tensor) -> Tensor:
         """Continuous latents f, (B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
@@ -59,7 +74,7 @@ class VQVAE(nn.Module):
 
     def encode(self, images: Tensor) -> TokenPyramid:
         """Tokenise (B, 3, H, W) in [-1, 1]. Raises ValueError on another shape."""
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             return self.quantizer.encode(self.features(images))
 
     def decode(self, pyramid: TokenPyramid) -> Tensor:
@@ -68,13 +83,29 @@ class VQVAE(nn.Module):
 
     def decode_features(self, features: Tensor) -> Tensor:
         """Images of accumulated features f_hat, (B, C, h, w) -> (B, 3, H, W) float32 in [-1, 1]."""
+        if self.graphs is not None and len(features) <= self.decoded_at_once:
+            return self.graphs(("decode", self), self._decoded, features)[0]
+        return self._decoded(features)[0]
+
+    def _decoded(self, features: Tensor) -> tuple[Tensor]:
         dtype = self.post_quant_conv.weight.dtype
-        with torch.no_grad():
-            return self.decoder(self.post_quant_conv(features.to(dtype))).float().clamp(-1, 1)
+        with torch.no_grad(), exact_float32():
+            return (self.decoder(self.post_quant_conv(features.to(dtype))).float().clamp(-1, 1),)
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Images that are decoded together: one in float32 and on CPU, else a power of two that memory bounds."""
+        weight = self.post_quant_conv.weight
+        alone = weight.device.type != "cuda" or weight.dtype == torch.float32
+        return 1 if alone else decoded_within(DECODED_BYTES, self.config, weight.dtype)
 
     def decode_each(self, features: Tensor) -> Tensor:
-        """`decode_features` one image at a time: memory stays bounded and pixels do not depend on the batch."""
-        return torch.cat([self.decode_features(image) for image in features.split(1)])
+        """`decode_features` of any batch, part by part: memory stays bounded.
+
+        In float32 and on CPU, parts are single images, whose pixels then do not depend on the batch.
+        """
+        parts = features.split(powers_of_two(len(features), self.decoded_at_once))
+        return torch.cat([self.decode_features(part) for part in parts])
 
     def decode_scales(self, pyramid: TokenPyramid) -> Iterator[Tensor]:
         """The image after each scale, coarse to fine."""

@@ -1,0 +1,178 @@
+"""Triton kernels of the tokenizer on channels-last maps: GroupNorm with SiLU, residual sums, upsampling.
+
+Shapes: B batch, C channels, G groups, P = h * w pixels, T tiles of a map's pixels. Sums are float32, in an order that
+depends on the map's size only: an image does not depend on its batch.
+"""
+
+# pyright: reportArgumentType=false, reportCallIssue=false
+# Triton's types know neither plain values as constexpr nor the options of a launch.
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+TILES = 512
+"""Most tiles into which a map is cut: enough to fill a device with one image."""
+LEAST = 16
+"""Fewest pixels of a tile."""
+SUMMED, WRITTEN = 4096, 8192
+"""Elements that a program adds up at once, and writes."""
+
+
+@triton.jit
+def tile_moments(x, means, deviations, P, C: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Mean and sum of squared deviations of each channel in one tile -> two tables (B, T, C).
+
+    Values are taken relative to the tile's first pixel, so that a large mean costs no digits.
+    """
+    tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    channels = tl.arange(0, WIDE)
+    inside = channels < C
+    start = tile * TILE
+    base = x + image * P * C
+    first = tl.load(base + start * C + channels, mask=inside, other=0.0).to(tl.float32)
+    sums = tl.zeros([ROWS, WIDE], tl.float32)
+    squares = tl.zeros([ROWS, WIDE], tl.float32)
+    for step in range(0, TILE, ROWS):
+        rows = start + step + tl.arange(0, ROWS)
+        mask = (rows < P)[:, None] & inside[None, :]
+        values = tl.load(base + rows[:, None] * C + channels[None, :], mask=mask, other=0.0).to(tl.float32)
+        values = tl.where(mask, values - first[None, :], 0.0)
+        sums += values
+        squares += values * values
+    count = tl.minimum(TILE, P - start).to(tl.float32)
+    total = tl.sum(sums, axis=0)
+    place = (image * tl.num_programs(0) + tile) * C + channels
+    tl.store(means + place, first + total / count, mask=inside)
+    tl.store(deviations + place, tl.sum(squares, axis=0) - total * total / count, mask=inside)
+
+
+@triton.jit
+def scales_and_shifts(
+    means, deviations, weight, bias, before, scales, shifts, P, T, eps,
+    C: tl.constexpr, SIZE: tl.constexpr, TILE: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr,
+    HAS_BEFORE: tl.constexpr,
+):  # fmt: skip
+    """GroupNorm of one group of an image as x * scale + shift, from its tiles -> two tables (B, C).
+
+    `before` is a bias that the map still lacks; it moves means only.
+    """
+    group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    own, tiles = tl.arange(0, WIDE), tl.arange(0, TILES)
+    inside = own < SIZE
+    channels = group * SIZE + own
+    mask = (tiles < T)[:, None] & inside[None, :]
+    place = (image * T + tiles)[:, None] * C + channels[None, :]
+    counts = tl.minimum(TILE, P - tiles * TILE).to(tl.float32)[:, None]
+    added = tl.zeros([WIDE], tl.float32)
+    if HAS_BEFORE:
+        added = tl.load(before + channels, mask=inside, other=0.0).to(tl.float32)
+    centres = tl.load(means + place, mask=mask, other=0.0) + added[None, :]
+    number = P * SIZE
+    mean = tl.sum(tl.sum(tl.where(mask, centres * counts, 0.0), axis=1), axis=0) / number
+    away = centres - mean
+    spread = tl.load(deviations + place, mask=mask, other=0.0) + away * away * counts
+    variance = tl.sum(tl.sum(tl.where(mask, spread, 0.0), axis=1), axis=0) / number
+    scale = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
+    shift = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32) + (added - mean) * scale
+    tl.store(scales + image * C + channels, scale, mask=inside)
+    tl.store(shifts + image * C + channels, shift, mask=inside)
+
+
+@triton.jit
+def scaled(x, scales, shifts, out, P, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, SILU: tl.constexpr):
+    """x * scale + shift, then SiLU, of some pixels."""
+    image = tl.program_id(1).to(tl.int64)
+    rows, channels = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    inside = channels < C
+    scale = tl.load(scales + image * C + channels, mask=inside, other=0.0)
+    shift = tl.load(shifts + image * C + channels, mask=inside, other=0.0)
+    mask = (rows < P)[:, None] & inside[None, :]
+    place = rows[:, None] * C + channels[None, :]
+    values = tl.load(x + image * P * C + place, mask=mask, other=0.0).to(tl.float32)
+    values = values * scale[None, :] + shift[None, :]
+    if SILU:
+        values = values / (1.0 + tl.exp(-values))
+    tl.store(out + image * P * C + place, values.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def summed(x, y, bias, out, N, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """x + y + bias of some pixels of all images."""
+    rows, channels = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    inside = channels < C
+    mask = (rows < N)[:, None] & inside[None, :]
+    place = rows[:, None] * C + channels[None, :]
+    added = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+    values += tl.load(y + place, mask=mask, other=0.0).to(tl.float32) + added[None, :]
+    tl.store(out + place, values.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def pixels_doubled(x, out, N, W, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Some pixels of all images, W in a line, each written four times."""
+    rows, channels = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    mask = (rows < N)[:, None] & (channels < C)[None, :]
+    values = tl.load(x + rows[:, None] * C + channels[None, :], mask=mask, other=0.0)
+    corners = rows // W * 4 * W + rows % W * 2  # a line of x becomes two of twice the length
+    place = out + corners[:, None] * C + channels[None, :]
+    tl.store(place, values, mask=mask)
+    tl.store(place + C, values, mask=mask)
+    tl.store(place + 2 * W * C, values, mask=mask)
+    tl.store(place + 2 * W * C + C, values, mask=mask)
+
+
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, *, silu: bool, before: Tensor | None = None
+) -> Tensor:
+    """SiLU(F.group_norm(x + before)), SiLU where asked: (B, C, h, w) channels-last -> same, in x's type.
+
+    `before` (C,) is a bias that x still lacks.
+    """
+    batch, channels, height, width = x.shape
+    assert x.is_contiguous(memory_format=torch.channels_last) and channels % groups == 0
+    pixels, wide = height * width, triton.next_power_of_2(channels)
+    tile = max(LEAST, triton.next_power_of_2(triton.cdiv(pixels, TILES)))
+    tiles, size = triton.cdiv(pixels, tile), channels // groups
+    means, deviations = torch.empty(2, batch, tiles, channels, device=x.device, dtype=torch.float32)
+    scales, shifts = torch.empty(2, batch, channels, device=x.device, dtype=torch.float32)
+    out = torch.empty_like(x)
+    with torch.cuda.device_of(x):
+        rows = min(tile, max(1, SUMMED // wide))
+        tile_moments[tiles, batch](x, means, deviations, pixels, channels, tile, rows, wide, num_warps=8)
+        scales_and_shifts[groups, batch](
+            means, deviations, weight, bias, weight if before is None else before, scales, shifts, pixels, tiles, eps,
+            channels, size, tile, triton.next_power_of_2(tiles), triton.next_power_of_2(size), before is not None,
+        )  # fmt: skip
+        rows = max(1, WRITTEN // wide)
+        grid = (triton.cdiv(pixels, rows), batch)
+        scaled[grid](x, scales, shifts, out, pixels, channels, rows, wide, silu, num_warps=8)
+    return out
+
+
+def residual_sum(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
+    """x + y + bias: two maps (B, C, h, w), channels-last, and (C,) -> same, in x's type."""
+    assert x.is_contiguous(memory_format=torch.channels_last) and y.is_contiguous(memory_format=torch.channels_last)
+    channels = x.shape[1]
+    pixels, wide, out = x.numel() // channels, triton.next_power_of_2(channels), torch.empty_like(x)
+    rows = max(1, WRITTEN // wide)
+    with torch.cuda.device_of(x):
+        summed[(triton.cdiv(pixels, rows),)](x, y, bias, out, pixels, channels, rows, wide, num_warps=8)
+    return out
+
+
+def doubled(x: Tensor) -> Tensor:
+    """Nearest-neighbour upsampling by two: (B, C, h, w), channels-last -> (B, C, 2 h, 2 w), the same."""
+    batch, channels, height, width = x.shape
+    assert x.is_contiguous(memory_format=torch.channels_last)
+    out = torch.empty(
+        (batch, channels, 2 * height, 2 * width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+    )
+    pixels, wide = batch * height * width, triton.next_power_of_2(channels)
+    rows = max(1, WRITTEN // 2 // wide)
+    with torch.cuda.device_of(x):
+        pixels_doubled[(triton.cdiv(pixels, rows),)](x, out, pixels, width, channels, rows, wide, num_warps=8)
+    return out

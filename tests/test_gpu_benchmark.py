@@ -1,0 +1,136 @@
+"""The measurement for a GPU: every stage at toy size on the CPU, and that no stage takes the others along."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def runner(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("gpu_runner")
+
+
+SETUP = SimpleNamespace(begin=lambda found, deadline: None)
+
+
+def good(setup: Any, note: Any) -> None:
+    note("figure", 1)
+
+
+def failing(setup: Any, note: Any) -> None:
+    note("first", 1)
+    raise ValueError("the second failed")
+
+
+def crashing(setup: Any, note: Any) -> None:
+    note("first", 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def endless(setup: Any, note: Any) -> None:
+    note("first", 1)
+    signal.pause()
+
+
+def test_what_a_stage_does_stays_with_it(runner: ModuleType, tmp_path: Path) -> None:
+    report = runner.Report(tmp_path / "gpu.json", {})
+    stages = [
+        runner.Stage("failing", failing, 60), runner.Stage("crashing", crashing, 60),
+        runner.Stage("endless", endless, 2), runner.Stage("greedy", good, 60, least=1e6),
+        runner.Stage("good", good, 60),
+    ]  # fmt: skip
+    runner.run_stages(stages, SETUP, report, 600)
+    found = json.loads((tmp_path / "gpu.json").read_text())["stages"]
+    assert found["failing"]["first"] == found["crashing"]["first"] == found["endless"]["first"] == 1
+    assert "the second failed" in found["failing"]["error"]
+    assert str(-signal.SIGKILL) in found["crashing"]["error"]
+    assert "deadline" in found["endless"]["error"]
+    assert found["greedy"] == {"left out": runner.NO_TIME}
+    assert found["good"]["figure"] == 1
+
+
+def test_later_stages_know_what_earlier_ones_found(runner: ModuleType, tmp_path: Path) -> None:
+    class Remembering:
+        def begin(self, found: dict, deadline: float) -> None:
+            self.found = found
+
+    def second(setup: Any, note: Any) -> None:
+        note("earlier", setup.found["first"]["figure"])
+
+    report = runner.Report(tmp_path / "gpu.json", {"commit": "abc"})
+    runner.run_stages([runner.Stage("first", good, 60), runner.Stage("second", second, 60)], Remembering(), report, 600)
+    assert json.loads((tmp_path / "gpu.json").read_text())["stages"]["second"]["earlier"] == 1
+
+
+def rehearse(script: str, folder: Path, *arguments: str) -> Path:
+    """Run a script at toy size; returns its folder of results."""
+    program = ["sh"] if script.endswith(".sh") else [sys.executable]
+    where = [str(folder / "out"), "--work", str(folder / "work"), "--rehearse"]
+    done = subprocess.run(
+        [*program, str(BENCHMARKS / script), *where, *arguments], capture_output=True, text=True, timeout=1800,
+        env=os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(folder / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((folder / "out").iterdir())) <= 7  # and a log: no more than eight are brought back
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_rehearsal(tmp_path: Path) -> None:
+    """Without the authors' code, which is not in the repository."""
+    out = rehearse("gpu.py", tmp_path, "--budget", "1800")
+    found = json.loads((out / "gpu.json").read_text())["stages"]
+    wrong = {name: stage["error"] for name, stage in found.items() if "error" in stage or "left out" in stage}
+    assert not wrong
+    tables = [table for stage in found.values() for table in stage.values() if isinstance(table, dict)]
+    assert not [row for table in tables for row in table.values() if isinstance(row, dict) and "error" in row]
+    assert found["correctness"]["fp32 tokens equal to the CPU's"] == 1
+    assert found["run"]["transformer"]["steps"] > 0
+    assert (out / "samples.png").is_file()
+    assert "| speed d16 | batch 1 | ours |" in (out / "gpu.md").read_text()
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.slow
+def test_families_are_trained_and_compared(tmp_path: Path) -> None:
+    out = rehearse("gpu_families.sh", tmp_path, "--seconds", "1800")
+    report = json.loads((out / "families.json").read_text())
+    assert len(report["models"]) == 2
+    assert (out / "samples.png").is_file()
+    rows = (out / "curves.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["var", "64"], ["raster", "64"]]
+
+
+@pytest.mark.slow
+def test_demo_comes_back_in_parts(tmp_path: Path) -> None:
+    from nextscale import VARPipeline
+
+    out = rehearse("gpu_demo.sh", tmp_path, "--seconds", "1800")
+    parts = sorted(out.glob("model.tar.part-*"))
+    (tmp_path / "model.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    shutil.unpack_archive(tmp_path / "model.tar", tmp_path, filter="data")
+    pipeline = VARPipeline.from_pretrained(tmp_path / "model", device="cpu")
+    assert pipeline.generate(["disc"], seeds=[0]).images[0].size == (64, 64)
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("gpu_*.sh")))
+def test_scripts_are_shell(script: str) -> None:
+    assert subprocess.run(["sh", "-n", str(BENCHMARKS / script)], check=False).returncode == 0
+
+
+def test_preparing_needs_the_authors_code(tmp_path: Path) -> None:
+    done = subprocess.run(["sh", str(BENCHMARKS / "gpu_prepare.sh"), str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "not a clone" in done.stderr
