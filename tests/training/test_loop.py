@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from nextscale.runtime import precision_name, resolve_training_dtype
 from nextscale.training import loop
 from nextscale.training.config import LoopConfig, OptimiserConfig
-from nextscale.training.loop import Forecast, Journal, StepResult, settled_precision
+from nextscale.training.loop import Forecast, Journal, StepResult, memory_note, settled_precision
 
 CPU = torch.device("cpu")
 
@@ -43,6 +44,13 @@ def test_the_first_step_is_shown_and_no_rate_is_nothing(
     assert caplog.messages[1].startswith("about 7 min to go at 0.4 images/s")
     assert len(caplog.messages) == 2
     assert not (tmp_path / "metrics.jsonl").exists(), "a log records every 50 steps, wherever it began"
+
+
+def test_the_memory_that_training_takes_is_told_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "peak_memory", lambda device: 3 * 2**29)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=80 * 2**30))
+    assert memory_note(torch.device("cuda")) == "; takes 1.5 of the GPU's 80 GiB"
+    assert memory_note(CPU) == ""
 
 
 def test_auto_takes_what_the_processor_multiplies() -> None:

@@ -12,7 +12,7 @@ from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.nn.transformer import no_decay
 from nextscale.training.config import OptimiserConfig
 from nextscale.training.heldout import mean_figures
-from nextscale.training.optimisation import Average, build_optimiser, learning_rate, set_schedule, weight_decay
+from nextscale.training.optimisation import Average, Updater, build_optimiser, learning_rate, set_schedule, weight_decay
 from nextscale.training.stage2 import drop_classes
 from toys import make_tokenizer, make_transformer, transformer_config
 
@@ -65,6 +65,26 @@ def test_average_follows_its_formula() -> None:
             decay = min(0.9, (1 + step) / (10 + step))
             expected = decay * expected + (1 - decay) * step
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_average_takes_stored_buffers_over() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2))
+    average = Average(model, 0.9)
+    model(torch.randn(8, 2) + 5)
+    average.update(model)
+    assert torch.equal(average.module[0].running_mean, model[0].running_mean)
+    assert average.state_dict()["n_averaged"] == 1
+
+
+def test_scales_of_gradients_stay_below_their_bound() -> None:
+    scaler = torch.amp.grad_scaler.GradScaler("cpu", init_scale=2.0**14, growth_interval=1)
+    updater = Updater(torch.nn.Linear(2, 1), OptimiserConfig(), no_decay, scaler=scaler)
+    scales = []
+    for factor in (1.0, 1.0, 1.0, float("inf")):
+        updater.backward(updater.model(torch.ones(1, 2)).sum() * factor)
+        updater.step()
+        scales.append(scaler.get_scale())
+    assert scales == [2.0**15, 2.0**15, 2.0**15, 2.0**14]
 
 
 def test_next_scale_loss_is_the_mean_negative_log_likelihood() -> None:

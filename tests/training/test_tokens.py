@@ -147,6 +147,18 @@ def test_a_table_gives_the_batches_of_its_cache(
         assert torch.equal(one.labels, other.labels) and torch.equal(one.chance, other.chance)
 
 
+def test_a_table_is_made_where_it_takes_a_quarter_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    about = TokenCacheConfig(scales=((1, 2),), codebook_size=8, views=3)
+    cache = TokenCache(about, range(10))  # 10 x 3 x 2 tokens of 2 bytes
+    monkeypatch.setattr(table, "token_table", lambda cache, device: "table")
+    cuda, given = torch.device("cuda"), []
+    for free in (479, 480):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1000))
+        given.append(table.table_or_cache(cache, cuda))
+    assert given == [cache, "table"]
+    assert table.table_or_cache(cache, torch.device("cpu")) is cache
+
+
 def test_a_table_holds_all_sixteen_bits() -> None:
     about = TokenCacheConfig(scales=((1, 2),), codebook_size=2**16)
     rows = Dataset.from_dict({"tokens": [[65535, 0], [32768, 7]], "label": [0, 1]}).with_format("numpy")

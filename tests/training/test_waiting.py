@@ -47,7 +47,7 @@ class Waits(TorchDispatchMode):
 
 
 def stages(data: Path, tokenizer: Path, folder: Path, mobilenet: str, **changes: Any) -> list[TrainingStage[Any]]:
-    """Both stages, ready to take steps: with all losses of stage 1, and from a token cache."""
+    """Both stages, ready to take steps: stage 1 with all its losses, stage 2 from tokens and from images."""
     known = load_tokenizer(tokenizer)
     about = TokenCacheConfig(scales=known.config.scales, codebook_size=known.config.codebook_size)
     tokens = write_tokens(known, open_source(data), folder / "tokens", about)
@@ -55,6 +55,7 @@ def stages(data: Path, tokenizer: Path, folder: Path, mobilenet: str, **changes:
     made: list[TrainingStage[Any]] = [
         TokenizerStage(stage1_config(data, folder / "one", restart_every=99, **losses, **changes), resume=False),
         TransformerStage(stage2_config(tokens, tokenizer, folder / "two", **changes), resume=False),
+        TransformerStage(stage2_config(data, tokenizer, folder / "three", **changes), resume=False),
     ]
     for stage in made:
         stage.prepare()

@@ -142,6 +142,8 @@ class Average(nn.Module):
         self.module = copy.deepcopy(model)
         self.decay = decay
         self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU, where reading it waits for no device
+        stored = model.state_dict()
+        self.copied = [name for name, _ in model.named_buffers() if name in stored]  # others are constants
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -153,8 +155,8 @@ class Average(nn.Module):
         else:
             for average, parameter in zip(averages, current, strict=True):
                 average.copy_(parameter)
-        for average, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
-            average.copy_(buffer)
+        for name in self.copied:
+            self.module.get_buffer(name).copy_(model.get_buffer(name))
         self.n_averaged += 1
 
 

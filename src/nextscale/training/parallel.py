@@ -116,8 +116,9 @@ def wrap(model: nn.Module, processes: Processes) -> nn.Module:
     """The model with gradients averaged over processes."""
     if processes.world == 1:
         return model
-    cuda = next(model.parameters()).is_cuda
-    return nn.parallel.DistributedDataParallel(model, [torch.cuda.current_device()] if cuda else None)
+    devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
+    # Buffers are constants, or follow from the weights: exchanging them in every step would be for nothing.
+    return nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
 
 
 def gradients_at_the_end(model: nn.Module, last: bool) -> AbstractContextManager[object]:

@@ -44,7 +44,7 @@ from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
-from nextscale.training.table import nearest
+from nextscale.training.table import table_or_cache
 from nextscale.training.tokens import encoded_batches
 from nextscale.training.transfer import to_device
 from nextscale.training.warm_start import started_config, warm_start
@@ -154,7 +154,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         config, processes, samples = self.config, self.processes, self.samples
         if isinstance(samples, TokenCache):
             share = {"rank": processes.rank, "world": processes.world}
-            cache = nearest(samples, self.device)
+            cache = table_or_cache(samples, self.device)
             yield from cached_batches(cache, batch_size=config.batch_size, seed=config.seed, start=start, **share)
             return
         with closing(image_batches(samples, config, self.size, processes, start=start, position=position)) as images:

@@ -52,8 +52,8 @@ def token_table(cache: TokenCache, device: torch.device) -> TokenTable:
     return TokenTable(cache.config, tokens.view(-1, length), labels)
 
 
-def nearest(cache: TokenCache, device: torch.device) -> TokenCache | TokenTable:
-    """The cache itself, or on CUDA a table of it where that fits."""
+def table_or_cache(cache: TokenCache, device: torch.device) -> TokenCache | TokenTable:
+    """On CUDA a table of the cache where that fits, else the cache itself."""
     if device.type != "cuda":
         return cache
     size = 2 * len(cache) * cache.config.views * cache.schedule.length
