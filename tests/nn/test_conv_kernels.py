@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nextscale.nn import conv
-from nextscale.nn.conv import Decoder, ResidualBlock, channels_last
-from nextscale.nn.conv_kernels import doubled, group_norm, residual_sum
+from nextscale.nn.conv import Decoder, ResidualBlock, Upsample, channels_last
+from nextscale.nn.conv_kernels import group_norm, residual_sum
 from nextscale.runtime import exact_float32
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,12 +78,16 @@ def test_residual_sum(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.double(), expected, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 1, 1), (2, 20, 5, 3), (3, 5, 2, 9)])
-def test_doubled(shape: tuple[int, ...]) -> None:
-    x = map_of(*shape, dtype=torch.bfloat16)
-    found = doubled(x)
+@pytest.mark.parametrize("shape", [(1, 8, 4, 4), (2, 20, 3, 5), (3, 5, 1, 2)])
+@torch.no_grad()
+def test_upsampling_by_corners(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    module, x = channels_last(Upsample(shape[1])).to(DEVICE), map_of(*shape)
+    with exact_float32():
+        found = module.by_corners(x)
+    expected = module.double()(x.double())
     assert found.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(found, F.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture

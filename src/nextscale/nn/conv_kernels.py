@@ -112,17 +112,20 @@ def summed(x, y, bias, out, N, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.con
 
 
 @triton.jit
-def pixels_doubled(x, out, N, W, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
-    """Some pixels of all images, W in a line, each written four times."""
+def corners_woven(x, bias, out, N, H, W, C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Some pixels (H, W) of all images, each one's four corners from maps (H + 1, W + 1), plus bias."""
+    corner = tl.program_id(1)
+    down, right = corner // 2, corner % 2
     rows, channels = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    mask = (rows < N)[:, None] & (channels < C)[None, :]
-    values = tl.load(x + rows[:, None] * C + channels[None, :], mask=mask, other=0.0)
-    corners = rows // W * 4 * W + rows % W * 2  # a line of x becomes two of twice the length
-    place = out + corners[:, None] * C + channels[None, :]
-    tl.store(place, values, mask=mask)
-    tl.store(place + C, values, mask=mask)
-    tl.store(place + 2 * W * C, values, mask=mask)
-    tl.store(place + 2 * W * C + C, values, mask=mask)
+    inside = channels < C
+    mask = (rows < N)[:, None] & inside[None, :]
+    line, column = rows // W, rows % W  # of all images' lines
+    given = (line // H * (H + 1) + line % H + down) * (W + 1) + column + right
+    added = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32)
+    values = tl.load(x + given[:, None] * (4 * C) + corner * C + channels[None, :], mask=mask, other=0.0)
+    values = values.to(tl.float32) + added[None, :]
+    place = (2 * line + down) * (2 * W) + 2 * column + right
+    tl.store(out + place[:, None] * C + channels[None, :], values.to(out.dtype.element_ty), mask=mask)
 
 
 def group_norm(
@@ -164,9 +167,12 @@ def residual_sum(x: Tensor, y: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def doubled(x: Tensor) -> Tensor:
-    """Nearest-neighbour upsampling by two: (B, C, h, w), channels-last -> (B, C, 2 h, 2 w), the same."""
-    batch, channels, height, width = x.shape
+def woven(x: Tensor, bias: Tensor) -> Tensor:
+    """Four maps (B, 4 C, h + 1, w + 1), one for each corner of a pixel, plus (C,) -> (B, C, 2 h, 2 w), channels-last.
+
+    Corner (a, b) of pixel (i, j), in the result (2 i + a, 2 j + b), is at (i + a, j + b) of map 2 a + b.
+    """
+    batch, channels, height, width = x.shape[0], x.shape[1] // 4, x.shape[2] - 1, x.shape[3] - 1
     assert x.is_contiguous(memory_format=torch.channels_last)
     out = torch.empty(
         (batch, channels, 2 * height, 2 * width), dtype=x.dtype, device=x.device, memory_format=torch.channels_last
@@ -174,5 +180,6 @@ def doubled(x: Tensor) -> Tensor:
     pixels, wide = batch * height * width, triton.next_power_of_2(channels)
     rows = max(1, WRITTEN // 2 // wide)
     with torch.cuda.device_of(x):
-        pixels_doubled[(triton.cdiv(pixels, rows),)](x, out, pixels, width, channels, rows, wide, num_warps=8)
+        grid = (triton.cdiv(pixels, rows), 4)
+        corners_woven[grid](x, bias, out, pixels, height, width, channels, rows, wide, num_warps=8)
     return out
