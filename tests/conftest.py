@@ -9,6 +9,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products; read at the first one on CUDA
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # beside a busy process: twice as long, not five times
 if not Path("/dev/nvidiactl").exists():  # Triton's kernels run in its interpreter, on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")

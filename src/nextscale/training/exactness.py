@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-"""Environment variable without which cuBLAS's products may differ from run to run."""
+"""Environment variable without which cuBLAS's products may differ; torch looks at it once, at the first product."""
 
 
 @contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
-    """While in it, operations are deterministic if that is `wanted`; to be entered before CUDA is used.
+    """While in it, operations are deterministic if that is `wanted`; to be entered before the first product on CUDA.
 
     Attention, convolutions and embeddings then take torch's deterministic gradients; resizes whose gradient torch has
     no such algorithm for are products (`tokenizer.residual.upsample`, `nn.perceptual.mirrored`). What has none is a
