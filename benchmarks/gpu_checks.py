@@ -117,9 +117,8 @@ def against_cpu(setup: Setup, note: Note, load: Any) -> None:
     exact = load(setup.device, torch.float32)
     note("fp32 tokens equal to the CPU's", share(generate(setup, exact, count).tokens, tokens))
     with plain_expressions(), without_graphs(exact):
-        note(
-            "fp32 tokens equal to the CPU's, no kernels, no graphs", share(generate(setup, exact, count).tokens, tokens)
-        )
+        plain = generate(setup, exact, count).tokens
+    note("fp32 tokens equal to the CPU's, no kernels, no graphs", share(plain, tokens))
     note("fp32 tokens", tokens.packed.numel())
     note("fp32 logits against the CPU's", agreement(exact.logits(tokens, classes), wanted))
     del exact
