@@ -79,12 +79,14 @@ def main(
 
 
 def commit() -> str:
-    """The commit of the checkout; empty where git does not know it."""
+    """The commit of the checkout, or that which gpu_prepare.sh noted; empty where neither is known."""
     asked = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    noted = ROOT / ".gpu" / "commit"
     try:
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        known = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     except OSError:
-        return ""
+        known = ""
+    return known or (noted.read_text().strip() if noted.exists() else "")
 
 
 if __name__ == "__main__":

@@ -72,10 +72,8 @@ def gpu_tests(setup: Setup, note: Note) -> None:
     kernels = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*kernels.py"))
     if setup.rehearse:
         kernels = ["tests/test_pyramid.py"]
-    for name, chosen in {
-        "kernels": kernels,
-        "marked": ["tests/nn" if setup.rehearse else "tests", "-m", "gpu"],
-    }.items():
+    marked = ["tests/nn" if setup.rehearse else "tests", "-m", "gpu"]
+    for name, chosen in {"kernels": kernels, "marked": marked}.items():
         log = setup.out / f"tests-{name}.txt"
         command = [sys.executable, "-m", "pytest", *chosen, "-p", "no:cacheprovider", "-ra", "--durations=5"]
         with log.open("w") as file:
@@ -110,23 +108,24 @@ def correctness(setup: Setup, note: Note) -> None:
 
 
 def against_cpu(setup: Setup, note: Note, load: Any) -> None:
-    """Float32 tokens of two images against the CPU's, and all precisions against float32."""
-    cpu = load("cpu", torch.float32)
-    tokens = generate(setup, cpu, 2).tokens
-    classes = chosen_classes(setup, 2)
+    """Float32 tokens of some images against the CPU's, and all precisions against float32."""
+    cpu, count = load("cpu", torch.float32), 2 if setup.rehearse else 8
+    tokens = generate(setup, cpu, count).tokens
+    classes = chosen_classes(setup, count)
     wanted = cpu.logits(tokens, classes)
     del cpu
     exact = load(setup.device, torch.float32)
-    note("fp32 tokens equal to the CPU's", share(generate(setup, exact, 2).tokens, tokens))
+    note("fp32 tokens equal to the CPU's", share(generate(setup, exact, count).tokens, tokens))
     with plain_expressions(), without_graphs(exact):
-        note("fp32 tokens equal to the CPU's, no kernels, no graphs", share(generate(setup, exact, 2).tokens, tokens))
+        plain = generate(setup, exact, count).tokens
+    note("fp32 tokens equal to the CPU's, no kernels, no graphs", share(plain, tokens))
     note("fp32 tokens", tokens.packed.numel())
     note("fp32 logits against the CPU's", agreement(exact.logits(tokens, classes), wanted))
     del exact
     free()
     for name, dtype in HALVES.items():
         half = load(setup.device, dtype)
-        note(f"{name} tokens equal to float32's", share(generate(setup, half, 2).tokens, tokens))
+        note(f"{name} tokens equal to float32's", share(generate(setup, half, count).tokens, tokens))
         note(f"{name} logits against float32's", agreement(half.logits(tokens, classes), wanted))
         del half
         free()

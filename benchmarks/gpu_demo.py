@@ -66,17 +66,9 @@ def main(
 ) -> None:
     """Render, train both stages, draw and measure within so many seconds."""
     out.mkdir(parents=True, exist_ok=True)
-    features = random_features(work.resolve()) if rehearse else weights
-    where = device or ("cpu" if rehearse else "cuda")
-    plan = Plan(
-        out.resolve(),
-        work.resolve(),
-        Clock(seconds),
-        where,
-        rehearse,
-        features.resolve(),
-        has_procgen() and not rehearse,
-    )
+    features = random_features(work.resolve()) if rehearse else weights.resolve()
+    where, procgen = device or ("cpu" if rehearse else "cuda"), has_procgen() and not rehearse
+    plan = Plan(out.resolve(), work.resolve(), Clock(seconds), where, rehearse, features, procgen)
     train, heldout, more = (8, 8, 16) if rehearse else (2048, 320, 16_384)
     data, shared = plan.work / "data", {"side": plan.side, "procgen": plan.procgen}
     with ProcessPoolExecutor(max(1, (os.cpu_count() or 2) - 2)) as pool:
@@ -88,8 +80,8 @@ def main(
         all_of(frames)
     plan.clock.say("tokenizer and frames")
     tokens = plan.work / "tokens"
-    where = ["--data", data / "heldout", "--out", tokens / "heldout", "--resume", "--device", plan.device]
-    waiting = nextscale("tokenize", "--tokenizer", coder.out, *where, log=plan.log)
+    held = ["--data", data / "heldout", "--out", tokens / "heldout", "--resume", "--device", plan.device]
+    waiting = nextscale("tokenize", "--tokenizer", coder.out, *held, log=plan.log)
     write_tokens(coder.out, plan.work / "frames", tokens / "train", device=plan.device)
     require(finish([waiting], plan.clock), plan.log)
     plan.clock.say("tokens")

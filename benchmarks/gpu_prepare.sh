@@ -37,6 +37,7 @@ mkdir .gpu/VAR
 cp -r "$authors/models" "$authors/utils" "$authors/dist.py" .gpu/VAR/
 find .gpu/VAR -name __pycache__ -prune -exec rm -rf {} +
 cp benchmarks/gpu_on_device.sh .gpu/on_device.sh
+git rev-parse --short HEAD > .gpu/commit
 if [ "$data" = data ]; then
     [ -f .gpu/packages.tar.xz ] || {
         wheels .gpu/packages procgen-mirror==0.10.7 gym3==0.3.3 cffi==2.1.1 pycparser==3.12 diffusers==0.42.1

@@ -83,4 +83,6 @@ def goal_rows(stages: dict[str, Any]) -> list[str]:
         times = f"{other / ours['ms']:.2f}" if other and ours.get("ms") else "not measured"
         shown = "not measured" if reached is None else f"{reached:.3g}"
         lines.append(f"| {title} | {wanted:g} | {shown} | {ratio:g} | {times} |")
+    equal = stages.get("correctness", {}).get("fp32 tokens equal to the CPU's")
+    lines.append(f"| float32 tokens equal to the CPU's | 0.9999 | {'not measured' if equal is None else equal} | | |")
     return lines
