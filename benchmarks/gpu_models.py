@@ -43,7 +43,7 @@ class Sizes:
     depth: int = 16
     "Of correctness, profile and training."
     batches: tuple[int, ...] = (1, 8, 64)
-    rounds: int = 7
+    rounds: int = 5
     product: int = 8192
     "Rows and columns of the product that gives the card's rate."
     copied: int = 2**30

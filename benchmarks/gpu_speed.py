@@ -49,10 +49,11 @@ def speed(setup: Setup, note: Note, *, depth: int, large: bool = False) -> None:
         calls: dict[str, Call] = {
             "ours": partial(generate, setup, pipeline, batch),
             "ours, no graphs": eager(setup, pipeline, batch),
-            "ours, no graphs, no kernels": plain(setup, pipeline, batch),
             "ours, tokens alone": tokens_alone(setup, pipeline, batch),
             "ours, decoding alone": decoding(setup, pipeline, batch),
         }
+        if depth <= 16:
+            calls["ours, no graphs, no kernels"] = plain(setup, pipeline, batch)
         if theirs is not None:
             calls["authors'"] = authors_generate(setup, theirs, batch)
         rows = in_turn(setup, calls, 3 if batch > 8 and not setup.rehearse else 0)
