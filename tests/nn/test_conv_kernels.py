@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.nn import conv
-from nextscale.nn.conv import Decoder, ResidualBlock, Upsample, channels_last
-from nextscale.nn.conv_kernels import group_norm, residual_sum
+from nextscale.nn.conv import Decoder, ResidualBlock, Upsample, channels_last, few_outputs
+from nextscale.nn.conv_kernels import bicubic, group_norm, residual_sum
 from nextscale.runtime import exact_float32
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -88,6 +88,31 @@ def test_upsampling_by_corners(shape: tuple[int, ...]) -> None:
     expected = module.double()(x.double())
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((2, 5, 1, 1), (4, 4)), ((1, 32, 3, 2), (16, 16)), ((3, 4, 5, 5), (7, 6)), ((1, 3, 13, 13), (16, 16))],
+)
+def test_bicubic(shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    for x in (map_of(*shape), map_of(*shape).contiguous()):
+        found = bicubic(x, size)
+        expected = F.interpolate(x.double(), size=size, mode="bicubic")
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(found.double(), expected, atol=5e-6, rtol=5e-6)
+
+
+@torch.no_grad()
+def test_few_outputs_are_filled_up_and_cut(kernels_everywhere: None) -> None:
+    torch.manual_seed(0)
+    module, x = (
+        channels_last(nn.Conv2d(8, 3, 3, padding=1)).to(DEVICE, torch.bfloat16),
+        map_of(2, 8, 4, 4, dtype=torch.bfloat16),
+    )
+    found = few_outputs(module, x)
+    assert found.shape == (2, 3, 4, 4)
+    torch.testing.assert_close(found, module(x), atol=2e-2, rtol=2e-2)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ SPLIT = 1024
 """Pixels of a map from which torch's kernel divides a sum among threads, so that it depends on their number."""
 PART_BYTES = 2**20
 """Size of the parts in which a map is normalised: they should stay in cache."""
+OUTPUTS = 8
+"""Channels of which kernels of the tensor cores make a multiple."""
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -74,6 +76,17 @@ def without_bias(convolution: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of which only the bias is missing, channels-last."""
     output = F.conv2d(x, convolution.weight, None, convolution.stride, convolution.padding)
     return output.contiguous(memory_format=torch.channels_last)
+
+
+def few_outputs(convolution: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution to a few channels, with zeros up to a multiple of 8: for others cuDNN leaves the tensor cores."""
+    missing = -convolution.out_channels % OUTPUTS
+    if missing == 0 or not goes_to_kernels(x) or x.dtype == torch.float32:
+        return convolution(x)
+    assert convolution.bias is not None
+    weight = F.pad(convolution.weight, (0, 0, 0, 0, 0, 0, 0, missing)).contiguous(memory_format=torch.channels_last)
+    wider = F.conv2d(x, weight, F.pad(convolution.bias, (0, missing)), convolution.stride, convolution.padding)
+    return wider[:, : convolution.out_channels]
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -157,13 +170,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest x2, then a convolution."""
 
-    corners: Tensor
-
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        # On the CPU even where a model is being built on another device, such as meta.
-        self.register_buffer("corners", corner_sums(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         if goes_to_kernels(x) and x.dtype != torch.float32:
@@ -178,19 +187,25 @@ class Upsample(nn.Module):
         from nextscale.nn.conv_kernels import woven
 
         assert self.conv.bias is not None
-        weight = (self.corners.unsqueeze(1) @ self.conv.weight.permute(0, 2, 3, 1).flatten(1, 2)).flatten(0, 1)
-        maps = F.conv2d(x, weight.unflatten(1, (2, 2)).permute(0, 3, 1, 2), padding=1)  # (B, 4 C, h + 1, w + 1)
+        maps = F.conv2d(x, corner_weights(self.conv.weight), padding=1)  # (B, 4 C, h + 1, w + 1)
         return woven(maps.contiguous(memory_format=torch.channels_last), self.conv.bias)
 
 
-def corner_sums() -> Tensor:
-    """Which of the 3 x 3 weights after nearest x2 fall on which of 2 x 2 pixels before it, (4 corners, 4, 9) of 0 or 1.
+def corner_weights(weight: Tensor) -> Tensor:
+    """Weights after nearest x2, (O, C, 3, 3) -> those before it, (4 O, C, 2, 2) channels-last.
 
-    Along a side, the first corner of a pixel sees the pixel before with one weight and its own with two, the second its
-    own with two and the next with one.
+    O for each corner (0, 0), (0, 1), (1, 0), (1, 1) of a pixel. Along a side, the first corner sees the pixel before with
+    one weight and its own with two, the second its own with two and the next with one.
     """
-    sides = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32, device="cpu")
-    return torch.einsum("amr,bns->abmnrs", sides, sides).reshape(4, 4, 9)
+    rows = added_sides(*weight.float().permute(0, 2, 3, 1).unbind(1))  # (2 corners, 2 pixels, O, 3, C)
+    both = added_sides(*rows.unbind(3))  # (2, 2) of columns before those of rows
+    corners = both.permute(2, 0, 4, 3, 1, 5).reshape(-1, 2, 2, weight.shape[1])
+    return corners.to(weight.dtype).permute(0, 3, 1, 2)
+
+
+def added_sides(first: Tensor, middle: Tensor, last: Tensor) -> Tensor:
+    """Three weights along a side as those of two corners on two pixels each, (2, 2, ...)."""
+    return torch.stack((first, middle + last, first + middle, last)).unflatten(0, (2, 2))
 
 
 class Stage(nn.Module):
@@ -283,4 +298,4 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         hidden = self.middle(self.conv_in(latents.contiguous(memory_format=torch.channels_last)))
-        return self.tail(self.conv_out(group_norm_silu(self.stages(hidden), self.norm_out)))
+        return self.tail(few_outputs(self.conv_out, group_norm_silu(self.stages(hidden), self.norm_out)))

@@ -1,10 +1,10 @@
-"""Triton kernels of the tokenizer on channels-last maps: GroupNorm with SiLU, residual sums, upsampling.
+"""Triton kernels of the tokenizer on channels-last maps: GroupNorm with SiLU, residual sums, interpolation.
 
 Shapes: B batch, C channels, G groups, P = h * w pixels, T tiles of a map's pixels. Sums are float32, in an order that
 depends on the map's size only: an image does not depend on its batch.
 """
 
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 # Triton's types know neither plain values as constexpr nor the options of a launch.
 from __future__ import annotations
 
@@ -14,39 +14,29 @@ import triton.language as tl
 from torch import Tensor
 
 TILES = 512
-"""Most tiles into which a map is cut: enough to fill a device with one image."""
-LEAST = 16
-"""Fewest pixels of a tile."""
-SUMMED, WRITTEN = 4096, 8192
-"""Elements that a program adds up at once, and writes."""
+"""Tiles whose moments are added up at once."""
+SUMMED, WRITTEN = 16384, 8192
+"""Elements of a tile, which one program adds up, and elements that one writes."""
+INTERPOLATED = 1024
+"""Elements that one program interpolates."""
 
 
 @triton.jit
-def tile_moments(x, means, deviations, P, C: tl.constexpr, TILE: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr):
+def tile_moments(x, means, deviations, P, C: tl.constexpr, TILE: tl.constexpr, WIDE: tl.constexpr):
     """Mean and sum of squared deviations of each channel in one tile -> two tables (B, T, C).
 
-    Values are taken relative to the tile's first pixel, so that a large mean costs no digits.
+    A program loads its tile at once: in a loop, each step would wait for memory.
     """
     tile, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    channels = tl.arange(0, WIDE)
+    rows, channels = tile * TILE + tl.arange(0, TILE), tl.arange(0, WIDE)
     inside = channels < C
-    start = tile * TILE
-    base = x + image * P * C
-    first = tl.load(base + start * C + channels, mask=inside, other=0.0).to(tl.float32)
-    sums = tl.zeros([ROWS, WIDE], tl.float32)
-    squares = tl.zeros([ROWS, WIDE], tl.float32)
-    for step in range(0, TILE, ROWS):
-        rows = start + step + tl.arange(0, ROWS)
-        mask = (rows < P)[:, None] & inside[None, :]
-        values = tl.load(base + rows[:, None] * C + channels[None, :], mask=mask, other=0.0).to(tl.float32)
-        values = tl.where(mask, values - first[None, :], 0.0)
-        sums += values
-        squares += values * values
-    count = tl.minimum(TILE, P - start).to(tl.float32)
-    total = tl.sum(sums, axis=0)
+    mask = (rows < P)[:, None] & inside[None, :]
+    values = tl.load(x + image * P * C + rows[:, None] * C + channels[None, :], mask=mask, other=0.0).to(tl.float32)
+    mean = tl.sum(values, axis=0) / tl.minimum(TILE, P - tile * TILE).to(tl.float32)
+    away = tl.where(mask, values - mean[None, :], 0.0)
     place = (image * tl.num_programs(0) + tile) * C + channels
-    tl.store(means + place, first + total / count, mask=inside)
-    tl.store(deviations + place, tl.sum(squares, axis=0) - total * total / count, mask=inside)
+    tl.store(means + place, mean, mask=inside)
+    tl.store(deviations + place, tl.sum(away * away, axis=0), mask=inside)
 
 
 @triton.jit
@@ -55,26 +45,36 @@ def scales_and_shifts(
     C: tl.constexpr, SIZE: tl.constexpr, TILE: tl.constexpr, TILES: tl.constexpr, WIDE: tl.constexpr,
     HAS_BEFORE: tl.constexpr,
 ):  # fmt: skip
-    """GroupNorm of one group of an image as x * scale + shift, from its tiles -> two tables (B, C).
+    """GroupNorm of one group of an image as x * scale + shift, from its tiles, some at a time -> two tables (B, C).
 
     `before` is a bias that the map still lacks; it moves means only.
     """
     group, image = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    own, tiles = tl.arange(0, WIDE), tl.arange(0, TILES)
+    own = tl.arange(0, WIDE)
     inside = own < SIZE
     channels = group * SIZE + own
-    mask = (tiles < T)[:, None] & inside[None, :]
-    place = (image * T + tiles)[:, None] * C + channels[None, :]
-    counts = tl.minimum(TILE, P - tiles * TILE).to(tl.float32)[:, None]
+    number = P * SIZE
     added = tl.zeros([WIDE], tl.float32)
     if HAS_BEFORE:
         added = tl.load(before + channels, mask=inside, other=0.0).to(tl.float32)
-    centres = tl.load(means + place, mask=mask, other=0.0) + added[None, :]
-    number = P * SIZE
-    mean = tl.sum(tl.sum(tl.where(mask, centres * counts, 0.0), axis=1), axis=0) / number
-    away = centres - mean
-    spread = tl.load(deviations + place, mask=mask, other=0.0) + away * away * counts
-    variance = tl.sum(tl.sum(tl.where(mask, spread, 0.0), axis=1), axis=0) / number
+    total = tl.zeros([TILES, WIDE], tl.float32)
+    for first in range(0, T, TILES):
+        tiles = first + tl.arange(0, TILES)
+        mask = (tiles < T)[:, None] & inside[None, :]
+        counts = tl.minimum(TILE, P - tiles * TILE).to(tl.float32)[:, None]
+        centres = tl.load(means + (image * T + tiles)[:, None] * C + channels[None, :], mask=mask, other=0.0)
+        total += tl.where(mask, (centres + added[None, :]) * counts, 0.0)
+    mean = tl.sum(tl.sum(total, axis=1), axis=0) / number
+    total = tl.zeros([TILES, WIDE], tl.float32)
+    for first in range(0, T, TILES):
+        tiles = first + tl.arange(0, TILES)
+        mask = (tiles < T)[:, None] & inside[None, :]
+        counts = tl.minimum(TILE, P - tiles * TILE).to(tl.float32)[:, None]
+        place = (image * T + tiles)[:, None] * C + channels[None, :]
+        away = tl.load(means + place, mask=mask, other=0.0) + added[None, :] - mean
+        spread = tl.load(deviations + place, mask=mask, other=0.0) + away * away * counts
+        total += tl.where(mask, spread, 0.0)
+    variance = tl.sum(tl.sum(total, axis=1), axis=0) / number
     scale = tl.load(weight + channels, mask=inside, other=0.0).to(tl.float32) / tl.sqrt(variance + eps)
     shift = tl.load(bias + channels, mask=inside, other=0.0).to(tl.float32) + (added - mean) * scale
     tl.store(scales + image * C + channels, scale, mask=inside)
@@ -128,6 +128,41 @@ def corners_woven(x, bias, out, N, H, W, C: tl.constexpr, ROWS: tl.constexpr, WI
     tl.store(out + place[:, None] * C + channels[None, :], values.to(out.dtype.element_ty), mask=mask)
 
 
+@triton.jit
+def cubic_weight(x):
+    """The kernel of bicubic interpolation with a = -0.75, as torch has it, at distance x from 0 to 2."""
+    near = (1.25 * x - 2.25) * x * x + 1.0
+    far = ((-0.75 * x + 3.75) * x - 6.0) * x + 3.0
+    return tl.where(x <= 1.0, near, far)
+
+
+@triton.jit
+def interpolated(
+    x, out, x_image, x_channel, x_line, x_column, h, w, H, W, down, right,
+    C: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Some pixels of an image (H, W) from the 4 x 4 nearest of a map (h, w); `down` and `right` are h / H and w / W."""
+    image = tl.program_id(1).to(tl.int64)
+    rows, channels = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    mask = (rows < H * W)[:, None] & (channels < C)[None, :]
+    y = (rows // W + 0.5) * down - 0.5
+    z = (rows % W + 0.5) * right - 0.5
+    line, column = tl.floor(y), tl.floor(z)
+    total = tl.zeros([ROWS, WIDE], tl.float32)
+    for i in tl.static_range(4):
+        above = line.to(tl.int32) + i - 1
+        weight = cubic_weight(tl.abs(y - line - (i - 1)))
+        start = x + image * x_image + tl.minimum(tl.maximum(above, 0), h - 1) * x_line
+        along = tl.zeros([ROWS, WIDE], tl.float32)
+        for j in tl.static_range(4):
+            beside = column.to(tl.int32) + j - 1
+            place = start + tl.minimum(tl.maximum(beside, 0), w - 1) * x_column
+            values = tl.load(place[:, None] + channels[None, :] * x_channel, mask=mask, other=0.0)
+            along += values * cubic_weight(tl.abs(z - column - (j - 1)))[:, None]
+        total += along * weight[:, None]
+    tl.store(out + (image * (H * W) + rows)[:, None] * C + channels[None, :], total, mask=mask)
+
+
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, *, silu: bool, before: Tensor | None = None
 ) -> Tensor:
@@ -138,17 +173,17 @@ def group_norm(
     batch, channels, height, width = x.shape
     assert x.is_contiguous(memory_format=torch.channels_last) and channels % groups == 0
     pixels, wide = height * width, triton.next_power_of_2(channels)
-    tile = max(LEAST, triton.next_power_of_2(triton.cdiv(pixels, TILES)))
+    tile = max(1, min(triton.next_power_of_2(pixels), SUMMED // wide))
     tiles, size = triton.cdiv(pixels, tile), channels // groups
     means, deviations = torch.empty(2, batch, tiles, channels, device=x.device, dtype=torch.float32)
     scales, shifts = torch.empty(2, batch, channels, device=x.device, dtype=torch.float32)
     out = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        rows = min(tile, max(1, SUMMED // wide))
-        tile_moments[tiles, batch](x, means, deviations, pixels, channels, tile, rows, wide, num_warps=8)
+        tile_moments[tiles, batch](x, means, deviations, pixels, channels, tile, wide, num_warps=8)
         scales_and_shifts[groups, batch](
             means, deviations, weight, bias, weight if before is None else before, scales, shifts, pixels, tiles, eps,
-            channels, size, tile, triton.next_power_of_2(tiles), triton.next_power_of_2(size), before is not None,
+            channels, size, tile, min(TILES, triton.next_power_of_2(tiles)), triton.next_power_of_2(size),
+            before is not None,
         )  # fmt: skip
         rows = max(1, WRITTEN // wide)
         grid = (triton.cdiv(pixels, rows), batch)
@@ -182,4 +217,18 @@ def woven(x: Tensor, bias: Tensor) -> Tensor:
     with torch.cuda.device_of(x):
         grid = (triton.cdiv(pixels, rows), 4)
         corners_woven[grid](x, bias, out, pixels, height, width, channels, rows, wide, num_warps=8)
+    return out
+
+
+def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """F.interpolate(x, size, mode="bicubic"), float32 (B, C, h, w) in any order -> (B, C, *size), channels-last."""
+    batch, channels, height, width = x.shape
+    out = torch.empty((batch, channels, *size), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    wide = triton.next_power_of_2(channels)
+    rows = max(1, INTERPOLATED // wide)
+    with torch.cuda.device_of(x):
+        grid = (triton.cdiv(size[0] * size[1], rows), batch)
+        interpolated[grid](
+            x, out, *x.stride(), height, width, *size, height / size[0], width / size[1], channels, rows, wide
+        )
     return out

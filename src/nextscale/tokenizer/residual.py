@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nextscale.nn.cuda import uses_kernels
 from nextscale.pyramid import ScaleSchedule, Size, TokenPyramid
 
 Choose = Callable[[int, Tensor], Tensor]
@@ -46,6 +47,10 @@ def upsample(embeddings: Tensor, size: Size) -> Tensor:
         return embeddings
     if embeddings.requires_grad and torch.are_deterministic_algorithms_enabled():
         return upsample_by_products(embeddings, size)
+    if uses_kernels(embeddings) and embeddings.dtype == torch.float32:
+        from nextscale.nn.conv_kernels import bicubic
+
+        return bicubic(embeddings, size)
     return F.interpolate(embeddings, size=size, mode="bicubic")
 
 
