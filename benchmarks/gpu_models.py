@@ -116,7 +116,7 @@ def authors_models(sizes: Sizes, tokenizer: VQVAE, model: VAR, device: torch.dev
     """The authors' tokenizer and transformer with these weights."""
     from models import build_vae_var  # pyright: ignore[reportMissingImports]
 
-    keep = {kind: kind.reset_parameters for kind in (nn.Linear, nn.LayerNorm, nn.Conv1d, nn.Conv2d)}
+    keep: dict[Any, Any] = {kind: kind.reset_parameters for kind in (nn.Linear, nn.LayerNorm, nn.Conv1d, nn.Conv2d)}
     warnings.filterwarnings("ignore", category=FutureWarning, module="models")
     with contextlib.redirect_stdout(io.StringIO()), device:
         vae, var = build_vae_var(
