@@ -79,14 +79,14 @@ def main(
 
 
 def commit() -> str:
-    """The commit of the checkout, or that which gpu_prepare.sh noted; empty where neither is known."""
+    """The commit that gpu_on_device.sh names, else the checkout's; empty where neither is known."""
+    if named := os.environ.get("NEXTSCALE_COMMIT", ""):
+        return named
     asked = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
-    noted = ROOT / ".gpu" / "commit"
     try:
-        known = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     except OSError:
-        known = ""
-    return known or (noted.read_text().strip() if noted.exists() else "")
+        return ""
 
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ class Chunk:
         from procgen import ProcgenGym3Env  # pyright: ignore[reportMissingImports]
 
         seed = 2 * (len(build.GAMES) * self.number + self.label) + self.heldout
-        large = {"render_mode": "rgb_array"} if self.side > NATIVE else {}
-        environment = ProcgenGym3Env(
+        large: Any = {"render_mode": "rgb_array"} if self.side > NATIVE else {}
+        environment: Any = ProcgenGym3Env(
             num=TOGETHER, env_name=build.GAMES[self.label], start_level=LEVELS if self.heldout else 0,
             num_levels=LEVELS, rand_seed=seed, num_threads=0, **large,
         )  # fmt: skip

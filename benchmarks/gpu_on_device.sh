@@ -18,6 +18,8 @@ if [ ! -f "$site/complete" ]; then
 fi
 export PYTHONPATH="$site:$PWD/src" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
+NEXTSCALE_COMMIT=$(cat .gpu/commit)
+export NEXTSCALE_COMMIT
 nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader || true
 case $program in
 *.sh) set -- sh "$program" "$@" ;;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -108,9 +109,10 @@ class Run:
         return nextscale("train", *arguments, log=self.log)
 
     def rate(self, folder: Path) -> float:
-        """Steps a second of a run that is over, at its fastest."""
+        """Steps a second of a run that is over, its first lines aside: a median."""
         lines = read_json_lines(folder / "metrics.jsonl")
-        return max(line["images_per_second"] for line in lines if "images_per_second" in line) / self.batch
+        speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
+        return statistics.median(speeds[1:] or speeds) / self.batch
 
 
 def fitting_steps(runs: Sequence[Run], clock: Clock, *, reserve: float, probe: int) -> int:

@@ -41,7 +41,8 @@ BLOCK = 5
 def training(setup: Setup, note: Note) -> None:
     """Steps of stage 2 on random tokens: ours as `train var` takes them, the authors' as their trainer does."""
     tokenizer, model = random_models(setup.sizes, setup.sizes.depth, setup.device)
-    config, batch = model.config, setup.sizes.training_batch
+    config: Any = model.config
+    batch = setup.sizes.training_batch
     save_model(setup.work / "training-tokenizer", ModelConfig(), tokenizer=tokenizer)
     write_random_tokens(setup, fingerprint(tokenizer), config)
     theirs = None
