@@ -194,8 +194,8 @@ class Upsample(nn.Module):
 def corner_weights(weight: Tensor) -> Tensor:
     """Weights after nearest x2, (O, C, 3, 3) -> those before it, (4 O, C, 2, 2) channels-last.
 
-    O for each corner (0, 0), (0, 1), (1, 0), (1, 1) of a pixel. Along a side, the first corner sees the pixel before with
-    one weight and its own with two, the second its own with two and the next with one.
+    O for each corner (0, 0), (0, 1), (1, 0), (1, 1) of a pixel. Along a side, the first corner sees the pixel before
+    with one weight and its own with two, the second its own with two and the next with one.
     """
     rows = added_sides(*weight.float().permute(0, 2, 3, 1).unbind(1))  # (2 corners, 2 pixels, O, 3, C)
     both = added_sides(*rows.unbind(3))  # (2, 2) of columns before those of rows
