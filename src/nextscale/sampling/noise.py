@@ -57,7 +57,8 @@ def gumbel_noise(seeds: Tensor, step: int, length: int, size: int, *, stream: in
 def random_bits(seeds: Sequence[int], step: int, length: int, size: int, *, stream: int = TOKENS) -> np.ndarray:
     """31 random bits for every token, (B, length, size) int32."""
     blocks = -(-size // BLOCK)  # of a position
-    words = np.empty((len(seeds), length * blocks * BLOCK // 2), "<u8")
+    # torch's memory, not numpy's: that asks for huge pages, and whatever uses them next would wait for zeros.
+    words = torch.empty(len(seeds), length * blocks * BLOCK // 2, dtype=torch.int64).numpy().view("<u8")
     for image, seed in zip(words, seeds, strict=True):
         image[:] = np.random.Philox(key=[seed, stream], counter=[0, step, 0, 0]).random_raw(image.size)
     halves = words.view("<u4").reshape(len(seeds), length, blocks * BLOCK)[..., :size]
