@@ -154,7 +154,9 @@ def test_cached_pieces_equal_one_causal_pass() -> None:
         for block in blocks:
             piece = module(x[:, block], cache=cache)
             cache.advance(piece.shape[1])
-            torch.testing.assert_close(piece, whole[:, block], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                piece, whole[:, block], atol=5e-5, rtol=1e-4
+            )  # products differ in the order of sums
 
 
 def new_cache(*, batch: int, device: str = "cpu") -> KeyValueCache:

@@ -113,7 +113,9 @@ def rows_kernel(
         one_image = image * scale_stride + channels
         factor = tl.load(scale + one_image, mask=inside, other=0.0).to(tl.float32) + 1.0
         offset = tl.load(shift + one_image, mask=inside, other=0.0).to(tl.float32)
-        centred = tl.where(inside, values - tl.sum(values, axis=0) / WIDTH, 0.0)
+        # By division: times 1 / width, a token whose channels are all alike would be off its mean.
+        mean = tl.div_rn(tl.sum(values, axis=0), tl.full([], WIDTH, tl.float32))
+        centred = tl.where(inside, values - mean, 0.0)
         deviation = tl.sqrt(tl.sum(centred * centred, axis=0) / WIDTH + 1e-6)
         tl.store(read + at, centred / deviation * factor + offset, mask=inside)
 

@@ -1,6 +1,6 @@
 """The linear layer of the transformers.
 
-Shapes: I inputs, O outputs.
+Shapes: I inputs, O outputs, N rows.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ class Linear(nn.Linear):
             output = unrounded(input.to(self.weight.dtype), self.weight, bias)
         elif bias is not None and self.gelu and uses_kernels(input):
             # cuBLAS applies GELU in its tanh form to the sums; on CPU the same operator has the erf form.
-            rows = torch.ops.aten._addmm_activation(bias, input.flatten(0, -2), self.weight.t(), use_gelu=True)
-            return rows.unflatten(0, input.shape[:-1])
+            rows_NI = input.reshape(-1, self.in_features)
+            output = torch.ops.aten._addmm_activation(bias, rows_NI, self.weight.t(), use_gelu=True)
+            return output.view(*input.shape[:-1], self.out_features)
         else:
             output = F.linear(input, self.weight, bias)
         return F.gelu(output, approximate="tanh") if self.gelu else output
@@ -39,5 +40,6 @@ def unrounded(input: Tensor, weight_OI: Tensor, bias_O: Tensor) -> Tensor:
     """`F.linear` of numbers in 16 bits with a bias in float32 -> (..., O) float32, without rounding in between."""
     if not input.is_cuda or torch.is_grad_enabled():
         return F.linear(input.float(), weight_OI.float(), bias_O)
-    rows = torch.addmm(bias_O, input.flatten(0, -2), weight_OI.t(), out_dtype=torch.float32)
-    return rows.unflatten(0, input.shape[:-1])
+    rows_NI = input.reshape(-1, weight_OI.shape[1])
+    output = torch.addmm(bias_O, rows_NI, weight_OI.t(), out_dtype=torch.float32)
+    return output.view(*input.shape[:-1], len(weight_OI))
