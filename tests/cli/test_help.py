@@ -98,7 +98,8 @@ def test_what_matters_first_comes_first(capsys, monkeypatch) -> None:
     text = page(("generate",), capsys, monkeypatch).split("Examples")[0]
     assert re.findall(rf"│ --({'|'.join(flags)}) ", text) == flags
     panels = re.findall(r"╭─ (.*?) ─", page(("train", "tokenizer"), capsys, monkeypatch))
-    assert panels == ["Main settings", "More settings", "Model", "Adversary", "Optimiser", "Machine", "Files"]
+    adversities = ["Adversary", "Disturbance"]
+    assert panels == ["Main settings", "More settings", "Model", *adversities, "Optimiser", "Machine", "Files"]
 
 
 def test_required_settings_are_marked(capsys, monkeypatch) -> None:

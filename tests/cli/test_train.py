@@ -72,6 +72,15 @@ def test_a_tokenizer_continues_too(image_folder: Make, tmp_path: Path, capsys: p
     assert read_json(run / "config.json")["data"] == f"{moved}/"
 
 
+def test_a_tokenizer_learns_from_disturbed_codes(image_folder: Make, tmp_path: Path) -> None:
+    disturbed = ["--disturb", "0.5", "--disturb-codes", "8", "--disturb-tokens-end", "0.25", "--scale-dropout", "0.5"]
+    paths = ["--data", str(image_folder()), "--out", str(tmp_path / "run")]
+    assert main([*TOKENIZER, "--steps", "2", *disturbed, *paths]) == 0
+    assert read_json(tmp_path / "run" / "config.json")["disturbance"] == {
+        "disturb": 0.5, "disturb_tokens": 1.0, "disturb_tokens_end": 0.25, "disturb_codes": 8, "scale_dropout": 0.5
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -199,6 +208,8 @@ def test_a_start_that_failed_is_no_obstacle(var: list[str], tmp_path: Path, resu
         (["--init-from", "nowhere"], "model 'nowhere' is not known"),
         (["--heldout", "nowhere"], "data nowhere: there is no such file or folder"),
         (["--decoder-only"], "decoder_only needs init_from"),
+        (["--disturb", "2"], "disturb must be between 0 and 1, got 2.0"),
+        (["--scale-dropout", "0.1", "--scales", "4,4,4"], "scale_dropout needs more than 3 scales, got 4,4,4"),
         (["--resume", "--seed", "-1"], "seed must be from 0"),
     ],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nextscale import TokenPyramid
 from nextscale.catalogue import find_model
 from nextscale.cli import main
 from nextscale.data.loader import iterate_images
@@ -16,12 +17,15 @@ from nextscale.evaluation.features import load_features
 from nextscale.evaluation.metrics import FeatureStatistics, frechet_distance
 from nextscale.evaluation.reconstruction import (
     ReconstructionEvaluation,
+    disturbed_tokens,
     evaluate_reconstruction,
     psnr,
     structural_similarity,
 )
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import to_float, to_uint8
+from nextscale.tokenizer.quantizer import nearest_others
+from toys import make_tokenizer
 
 Make = Callable[..., Path]
 
@@ -64,6 +68,40 @@ def test_with_enough_images_there_are_others_to_compare_with(config: Reconstruct
     assert report["floor"]["frechet"] > 0 and report["floor"]["precision"] is not None
 
 
+def test_disturbed_figures_lie_beside_the_clean_ones(config: ReconstructionEvaluation) -> None:
+    clean, _ = evaluate_reconstruction(replace(config, count=10))
+    config = replace(config, count=10, disturb=0.5, disturb_codes=4, seed=5)
+    report, _ = evaluate_reconstruction(config)
+    disturbed = report.pop("disturbed")
+    assert report == clean
+    again, _ = evaluate_reconstruction(replace(config, batch_size=10))
+    assert again["disturbed"]["psnr"] == pytest.approx(disturbed["psnr"], abs=1e-4), "not by its place in a batch"
+    other, _ = evaluate_reconstruction(replace(config, seed=6))
+    assert other["disturbed"]["psnr"] != pytest.approx(disturbed["psnr"], abs=1e-4)
+    assert (disturbed["share"], disturbed["nearest_codes"], disturbed["seed"]) == (0.5, 4, 5)
+    assert disturbed["psnr"] != pytest.approx(clean["psnr"], abs=1e-4)
+    assert disturbed["frechet_to_originals"] != clean["frechet_to_originals"]
+    assert disturbed["to_others"]["count"] == 10 and disturbed["perceptual"]["name"] == "mobilenet_v2"
+    with pytest.raises(ValueError, match="disturb must be between 0 and 1, got 2"):
+        replace(config, disturb=2)
+
+
+def test_images_are_disturbed_one_by_one() -> None:
+    tokenizer = make_tokenizer()
+    others = nearest_others(tokenizer.quantizer.codes(), 3)
+    packed = torch.randint(32, (4, 30), generator=torch.Generator().manual_seed(0))
+    found = disturbed_tokens(TokenPyramid(packed, tokenizer.schedule), others, 0.5, range(7, 11)).packed
+    for row, seed, image in zip(found, range(7, 11), packed, strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        picks = torch.randint(3, (1, 30), generator=generator)[0].tolist()
+        chances = torch.rand((1, 30), generator=generator)[0].tolist()
+        slow = [
+            int(others[token, pick]) if chance < 0.5 else token
+            for token, pick, chance in zip(image.tolist(), picks, chances, strict=True)
+        ]
+        assert row.tolist() == slow
+
+
 def test_similarity_of_known_images() -> None:
     images = torch.rand(3, 3, 16, 16) * 2 - 1
     assert torch.allclose(structural_similarity(images, images), torch.ones(3), atol=1e-5)
@@ -78,11 +116,12 @@ def test_the_command_writes_report_and_pictures(
 ) -> None:
     command = ["evaluate", "reconstruction", "--data", config.data, "--model", config.model, "--count", "10"]
     flags = ["--features", "none", "--perceptual", "none", "--out", str(tmp_path / "out")]
-    assert main([*command, *flags]) == 0
+    assert main([*command, *flags, "--disturb", "0.25"]) == 0
     shown = capsys.readouterr().out
+    assert "25% of the codes replaced by near ones: PSNR" in shown
     assert "PSNR" in shown and "SSIM" in shown and "perplexity" in shown
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["perceptual"] is None and "features" not in report
+    assert report["perceptual"] is report["disturbed"]["perceptual"] is None and "features" not in report
     assert (tmp_path / "out" / "strips.png").is_file() and (tmp_path / "out" / "scales.png").is_file()
 
 

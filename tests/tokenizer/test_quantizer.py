@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nextscale import ScaleSchedule, TokenPyramid
+from nextscale.tokenizer import quantizer as quantizer_module
 from nextscale.tokenizer.config import shared_convolutions
-from nextscale.tokenizer.quantizer import ResidualQuantizer, nearest_codes
+from nextscale.tokenizer.quantizer import ResidualQuantizer, disturb_tokens, nearest_codes, nearest_others
 from toys import make_tokenizer
 
 
@@ -133,3 +134,51 @@ def test_residual_vectors_come_from_every_scale() -> None:
 def test_pyramid_of_another_schedule_is_refused() -> None:
     with pytest.raises(ValueError, match="packed tokens"):
         TokenPyramid(torch.zeros(1, 3, dtype=torch.long), make([1, 2]).schedule)
+
+
+@given(st.integers(2, 40), st.integers(1, 8), st.integers(1, 50), st.integers(0, 999))
+def test_nearest_others_equal_a_sorted_list(codes: int, channels: int, count: int, seed: int) -> None:
+    codebook = torch.randn(codes, channels, generator=torch.Generator().manual_seed(seed)).double()
+    found = nearest_others(codebook.float(), count)
+    assert found.shape == (codes, min(count, codes - 1))
+    for code, row in enumerate(found.tolist()):
+        distances = {other: float((codebook[code] - codebook[other]).square().sum()) for other in range(codes)}
+        del distances[code]
+        assert len(set(row)) == len(row) and code not in row
+        nearest = sorted(distances.values())[: len(row)]
+        assert [distances[other] for other in row] == pytest.approx(nearest, rel=1e-4, abs=1e-4)
+
+
+def test_nearest_others_of_a_table_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    codebook = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    whole = nearest_others(codebook, 5)
+    monkeypatch.setattr(quantizer_module, "DISTANCE_BYTES", 4 * 30 * 7)  # seven rows at a time
+    assert torch.equal(nearest_others(codebook, 5), whole)
+    with pytest.raises(ValueError, match="a single code"):
+        nearest_others(codebook[:1], 5)
+
+
+def test_a_share_of_the_tokens_becomes_one_of_the_nearest() -> None:
+    others = nearest_others(torch.randn(50, 3, generator=torch.Generator().manual_seed(0)), 6)
+    tokens = torch.randint(50, (40, 500), generator=torch.Generator().manual_seed(1))
+    shares = torch.tensor([0.0, 0.3, 1.0, 0.3] * 10)[:, None]
+    disturbed = disturb_tokens(tokens, others, shares, generator=torch.Generator().manual_seed(2))
+    changed = disturbed != tokens
+    assert not changed[0::4].any() and changed[2::4].all()
+    assert float(changed[1::2].float().mean()) == pytest.approx(0.3, abs=0.02)  # four deviations of 10,000 draws
+    ranks = (others[tokens[changed]] == disturbed[changed][:, None]).nonzero()
+    assert len(ranks) == int(changed.sum()), "only nearest ones"
+    assert torch.bincount(ranks[:, 1]) / len(ranks) == pytest.approx(torch.full((6,), 1 / 6), abs=0.02)
+    again = disturb_tokens(tokens, others, shares, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(again, disturbed)
+
+
+def test_what_is_decoded_in_place_of_the_codes_changes_neither_tokens_nor_loss() -> None:
+    quantizer = make([1, 2, 3])
+    features = torch.randn(2, 5, 3, 3, requires_grad=True)
+    clean, other = quantizer(features), quantizer(features, lambda tokens: quantizer.decode(tokens) + 7)
+    assert torch.equal(other.tokens.packed, clean.tokens.packed) and torch.equal(other.loss, clean.loss)
+    torch.testing.assert_close(other.features, clean.features + 7)
+    gradient, codes = torch.autograd.grad(other.features.sum(), [features, quantizer.codebook], allow_unused=True)
+    torch.testing.assert_close(gradient, torch.ones_like(features))
+    assert codes is None

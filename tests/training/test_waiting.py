@@ -14,7 +14,7 @@ from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig
 from nextscale.errors import TrainingDiverged
 from nextscale.training import divergence
-from nextscale.training.config import AdversarialConfig
+from nextscale.training.config import AdversarialConfig, DisturbanceConfig
 from nextscale.training.divergence import LossWatch
 from nextscale.training.loop import TrainingStage, take_step
 from nextscale.training.stage1 import TokenizerStage
@@ -52,6 +52,7 @@ def stages(data: Path, tokenizer: Path, folder: Path, mobilenet: str, **changes:
     about = TokenCacheConfig(scales=known.config.scales, codebook_size=known.config.codebook_size)
     tokens = write_tokens(known, open_source(data), folder / "tokens", about)
     losses = {"perceptual": 0.1, "perceptual_weights": mobilenet, "perceptual_shift": 1, "adversary": ADVERSARY}
+    losses["disturbance"] = DisturbanceConfig(disturb=0.5, scale_dropout=0.5)
     made: list[TrainingStage[Any]] = [
         TokenizerStage(stage1_config(data, folder / "one", restart_every=99, **losses, **changes), resume=False),
         TransformerStage(stage2_config(tokens, tokenizer, folder / "two", **changes), resume=False),

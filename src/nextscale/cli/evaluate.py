@@ -165,16 +165,26 @@ def show_reconstruction(report: dict[str, Any]) -> None:
     ]
     title = f"{report['model']}: {report['count']} images of {report['data']}"
     show_table(title, ("scale", "PSNR after it, dB", f"share of {report['codes']} codes used", "perplexity"), rows)
-    line = f"PSNR {report['psnr']:.2f} dB, SSIM {report['ssim']:.4f}"
-    if report["perceptual"]:
-        line += f", {report['perceptual']['name']} distance {report['perceptual']['distance']:.4f}"
-    print(f"{line}, codes used at any scale {book['used']:.1%}")
+    print(f"{reconstruction_line(report)}, codes used at any scale {book['used']:.1%}")
     if "features" in report:
         line = f"Frechet distance ({report['features']['name']}) to the originals {report['frechet_to_originals']:.2f}"
         if "floor" in report:
             others, floor = report["to_others"]["frechet"], report["floor"]["frechet"]
             line += f"; to other images {others:.2f}, where real ones have {floor:.2f}"
         print(line)
+    if disturbed := report.get("disturbed"):
+        line = f"{disturbed['share']:.0%} of the codes replaced by near ones: {reconstruction_line(disturbed)}"
+        if "features" in report:
+            line += f", Frechet distance to the originals {disturbed['frechet_to_originals']:.2f}"
+        print(line)
+
+
+def reconstruction_line(figures: dict[str, Any]) -> str:
+    """How close reconstructions are to their originals, image by image."""
+    line = f"PSNR {figures['psnr']:.2f} dB, SSIM {figures['ssim']:.4f}"
+    if figures["perceptual"]:
+        line += f", {figures['perceptual']['name']} distance {figures['perceptual']['distance']:.4f}"
+    return line
 
 
 def show_likelihood(report: dict[str, Any]) -> None:

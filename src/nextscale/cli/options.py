@@ -14,12 +14,10 @@ from nextscale.config import essential, from_dict
 
 Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., None])
-PANELS = {
-    title: Group(title, sort_key=number)
-    for number, title in enumerate(
-        ("Main settings", "Sampling", "More settings", "Model", "Adversary", "Optimiser", "Machine", "Files"), start=1
-    )
-}
+TITLES = (
+    "Main settings", "Sampling", "More settings", "Model", "Adversary", "Disturbance", "Optimiser", "Machine", "Files",
+)  # fmt: skip
+PANELS = {title: Group(title, sort_key=number) for number, title in enumerate(TITLES, start=1)}
 """Panels of a command's help, in order."""
 COMMON = {
     "Sampling": ("guidance", "top_k", "top_p", "temperature", "smooth", "candidates", "judge"),

@@ -93,10 +93,19 @@ class ReconstructionEvaluation(DataColumns, Computing):
     "Decoder precision: auto, fp32, bf16, fp16."
     batch_size: int = 32
     "Images at once."
+    disturb: float = 0.0
+    "Share of the codes of every image that are replaced by near ones, for figures beside the clean ones; 0 is none."
+    disturb_codes: int = 100
+    "A replaced code becomes a random one of this many nearest others."
+    seed: int = 0
+    "Seed of the first image's replaced codes."
 
     def __post_init__(self) -> None:
         require_at_least(self, 2, "count")
-        require_at_least(self, 1, "batch_size")
+        require_at_least(self, 1, "batch_size", "disturb_codes")
+        require_seed(self.seed, count=self.count)
+        if not 0 <= self.disturb <= 1:
+            raise ValueError(f"disturb must be between 0 and 1, got {self.disturb}")
 
 
 @dataclass(frozen=True, kw_only=True)

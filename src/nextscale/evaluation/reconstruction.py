@@ -5,6 +5,7 @@ Shapes: B batch, K scales, N images, n images shown, (H, W) pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,16 @@ from nextscale.catalogue import find_tokenizer
 from nextscale.evaluation.comparison import compare_features
 from nextscale.evaluation.config import ReconstructionEvaluation
 from nextscale.evaluation.features import FeatureSet, Network, features_of, identity, load_features
-from nextscale.evaluation.image_sets import ImageSet, batches, open_images_alone, require_size
+from nextscale.evaluation.image_sets import batches, open_images_alone, require_size
 from nextscale.evaluation.metrics import FeatureStatistics, finite_figure, frechet_distance
-from nextscale.evaluation.reference import balanced_order, real_features
+from nextscale.evaluation.reference import RealImages, balanced_order, real_features
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import psnr, to_float, to_uint8
 from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
+from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import resolve_device, resolve_dtype
-from nextscale.tokenizer.quantizer import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage, disturb_tokens, nearest_others
 from nextscale.tokenizer.vqvae import VQVAE
 
 NONE = "none"
@@ -41,7 +43,6 @@ class Reconstructions:
     tokenizer: VQVAE
     network: Network | None
     distance: PerceptualDistance | None
-    usage: CodebookUsage
     count: int = 0
     psnr: list[Tensor] = field(default_factory=list)  # (K, B) each
     ssim: list[Tensor] = field(default_factory=list)  # (B,) each
@@ -49,11 +50,16 @@ class Reconstructions:
     features: list[FeatureSet] = field(default_factory=list)
     strips: list[Tensor] = field(default_factory=list)  # (n, 1 + K, 3, H, W) each
 
+    def __post_init__(self) -> None:
+        self.usage = CodebookUsage(len(self.tokenizer.schedule), self.tokenizer.config.codebook_size)
+
     @torch.no_grad()
-    def add(self, pixels: Tensor, labels: Tensor) -> None:
-        """Reconstruct images (B, 3, H, W) in [-1, 1]. Raises ValueError where the decoder gives values not finite."""
+    def add(self, pixels: Tensor, labels: Tensor, tokens: TokenPyramid) -> None:
+        """Compare images (B, 3, H, W) in [-1, 1] with what is decoded from tokens.
+
+        Raises ValueError where the decoder gives values that are not finite.
+        """
         room = max(0, SHOWN - self.count)
-        tokens = self.tokenizer.encode(pixels)
         self.usage.add(tokens.to("cpu"))
         last, errors, strip = pixels, [], [pixels[:room].cpu()]
         for stage in self.tokenizer.decode_scales(tokens):  # one at a time: all of them are K batches of images
@@ -71,15 +77,19 @@ class Reconstructions:
             self.features.append(features_of(self.network, last, labels))
         self.count += len(labels)
 
-    def figures(self) -> dict[str, Any]:
-        """Means over all images, for the report. Raises ValueError where one is not finite."""
+    def figures(self, name: str) -> dict[str, Any]:
+        """Means over all images, for the report; `name` is the perceptual distance's.
+
+        Raises ValueError where one is not finite.
+        """
+        perceptual = finite_figure("perceptual distance", sum(self.perceptual)) / self.count
         per_scale = torch.cat(self.psnr, dim=1).mean(dim=1)
         finite_figure("PSNR", float(per_scale.mean()))
         return {
             "psnr": float(per_scale[-1]),
             "psnr_after_scale": per_scale.tolist(),
             "ssim": finite_figure("SSIM", float(torch.cat(self.ssim).mean())),
-            "perceptual": finite_figure("perceptual distance", sum(self.perceptual)) / self.count,
+            "perceptual": None if self.distance is None else {"name": name, "distance": perceptual},
             "codebook": {name: value.tolist() for name, value in self.usage.summary().items()},
         }
 
@@ -106,42 +116,51 @@ def evaluate_reconstruction(
     order = balanced_order(images)
     enough = len(order) >= 2 * config.count  # then the first images are the reference, as in `evaluate generation`
     chosen = order[config.count : 2 * config.count] if enough else order[: config.count]
-    usage = CodebookUsage(len(tokenizer.schedule), tokenizer.config.codebook_size)
-    found = Reconstructions(tokenizer, network, distance, usage)
+    clean, disturbed = (Reconstructions(tokenizer, network, distance) for _ in range(2))
+    others = nearest_others(tokenizer.quantizer.codes().cpu(), config.disturb_codes) if config.disturb else None
     advance = progress("reconstructed", len(chosen))
     for pixels, labels in batches(images, size, batch_size=config.batch_size, indices=np.sort(chosen)):
-        found.add(pixels.to(device), labels)
-        advance(found.count)
-    report = {"model": config.model, "data": config.data, "count": found.count}
+        pixels = pixels.to(device)
+        tokens = tokenizer.encode(pixels)
+        if others is not None:
+            seeds = range(config.seed + clean.count, config.seed + clean.count + len(labels))
+            disturbed.add(pixels, labels, disturbed_tokens(tokens, others, config.disturb, seeds))
+        clean.add(pixels, labels, tokens)
+        advance(clean.count)
+    report = {"model": config.model, "data": config.data, "count": clean.count}
     report |= {"scales": tokenizer.schedule.to_list(), "codes": tokenizer.config.codebook_size}
-    report |= found.figures()
-    report["perceptual"] = None if distance is None else {"name": config.perceptual, "distance": report["perceptual"]}
+    report |= clean.figures(config.perceptual)
+    if others is not None:
+        report["disturbed"] = {"share": config.disturb, "nearest_codes": others.shape[1], "seed": config.seed}
+        report["disturbed"] |= disturbed.figures(config.perceptual)
+        del report["disturbed"]["codebook"]  # of codes that were drawn, not chosen
     if network is not None:
-        report |= compared(FeatureSet.joined(found.features), network, images, size, config, progress)
-    return report, torch.cat(found.strips)
+        split = real_features(network, images, size, config.count, progress=progress)
+        features = FeatureSet.joined(clean.features)
+        about = {"name": config.features, "size": features.pooled.shape[1], "identity": identity(network)}
+        report |= {"features": about} | distances(features, split)
+        if split.other is not None:
+            report["floor"] = asdict(compare_features(split.other, split.reference))
+        if others is not None:
+            report["disturbed"] |= distances(FeatureSet.joined(disturbed.features), split)
+    return report, torch.cat(clean.strips)
 
 
-def compared(
-    features: FeatureSet,
-    network: Network,
-    images: ImageSet,
-    size: tuple[int, int],
-    config: ReconstructionEvaluation,
-    progress: Announce,
-) -> dict[str, Any]:
+def disturbed_tokens(tokens: TokenPyramid, others: Tensor, share: float, seeds: Sequence[int]) -> TokenPyramid:
+    """Tokens with a share of them replaced by near codes; each image's by a seed of its own, on any device the same."""
+    rows = [
+        disturb_tokens(row, others, share, generator=torch.Generator().manual_seed(seed))
+        for row, seed in zip(tokens.packed.cpu().split(1), seeds, strict=True)
+    ]
+    return TokenPyramid(torch.cat(rows), tokens.schedule).to(tokens.packed.device)
+
+
+def distances(features: FeatureSet, split: RealImages) -> dict[str, Any]:
     """Frechet distance of reconstructions to their originals, and figures against other images where there are any."""
-    split = real_features(network, images, size, config.count, progress=progress)
     originals = split.reference if split.other is None else split.other
     statistics = [FeatureStatistics.of(one.pooled) for one in (features, originals)]
-    report: dict[str, Any] = {
-        "features": {"name": config.features, "size": features.pooled.shape[1], "identity": identity(network)},
-        "frechet_to_originals": frechet_distance(*statistics),
-    }
-    if split.other is not None:
-        report["to_others"], report["floor"] = (
-            asdict(compare_features(one, split.reference)) for one in (features, split.other)
-        )
-    return report
+    found: dict[str, Any] = {"frechet_to_originals": frechet_distance(*statistics)}
+    return found if split.other is None else found | {"to_others": asdict(compare_features(features, split.reference))}
 
 
 def structural_similarity(images: Tensor, targets: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ Shapes: B batch, C latent channels, V codebook entries, (h, w) the final grid, (
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -21,20 +22,56 @@ DISTANCE_BYTES = 8 * 2**20
 
 def nearest_codes(vectors: Tensor, codebook: Tensor) -> Tensor:
     """Index of the nearest codebook row by Euclidean distance in float32: (N, C), (V, C) -> (N,) int64."""
+    return torch.cat([part.argmin(dim=1) for part in distances_by_part(vectors, codebook)])
+
+
+def nearest_others(codebook: Tensor, count: int) -> Tensor:
+    """Indices of the `count` other rows that are nearest to each codebook row, nearest first: (V, C) -> (V, n) int64.
+
+    n is V - 1 where a codebook has fewer than `count` others. Raises ValueError for a codebook of a single row.
+    """
+    if len(codebook) < 2:
+        raise ValueError("a codebook of a single code has no others to disturb it with")
+    codebook, count = codebook.detach(), min(count, len(codebook) - 1)
+    found: list[Tensor] = []
+    start = 0
+    for part in distances_by_part(codebook, codebook):
+        part.diagonal(start).fill_(float("inf"))  # of the codes themselves
+        found.append(part.topk(count, largest=False).indices)
+        start += len(part)
+    return torch.cat(found)
+
+
+def distances_by_part(vectors: Tensor, codebook: Tensor) -> Iterator[Tensor]:
+    """Squared distances in float32, less the square of each vector, (N, C), (V, C) -> (N, V), some rows at a time."""
     vectors, codebook = vectors.float(), codebook.float()
     # |z - e|^2 = |z|^2 - 2 z.e + |e|^2; |z|^2 does not change the order, and |e|^2 is one more column of the product.
     table = torch.cat([-2 * codebook, codebook.square().sum(dim=1, keepdim=True)], dim=1)  # (V, C + 1)
     vectors = F.pad(vectors, (0, 1), value=1.0)
     chunk = max(1, DISTANCE_BYTES // (4 * len(codebook)))
-    with exact_float32():
-        return torch.cat([(part @ table.t()).argmin(dim=1) for part in vectors.split(chunk)])
+    for part in vectors.split(chunk):
+        with exact_float32():
+            distances = part @ table.t()
+        yield distances
+
+
+def disturb_tokens(
+    tokens: Tensor, others: Tensor, share: float | Tensor, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Replace a random share of tokens, each by a random one of those in its row of `others` (V, n).
+
+    Tokens (B, L) int64 -> same. `share` in 0..1 is the probability of every token, or (B, 1) of those of each image.
+    """
+    picks = torch.randint(others.shape[1], tokens.shape, device=tokens.device, generator=generator)
+    replaced = torch.rand(tokens.shape, device=tokens.device, generator=generator) < share
+    return torch.where(replaced, others[tokens, picks], tokens)
 
 
 @dataclass(frozen=True)
 class Quantized:
     """Result of quantising a batch of feature maps in training."""
 
-    features: Tensor  # (B, C, h, w), f_hat_K with the straight-through gradient of f
+    features: Tensor  # (B, C, h, w), f_hat_K or what is shown in its place, with the straight-through gradient of f
     tokens: TokenPyramid
     loss: Tensor  # scalar: mean over scales of beta |sg f_hat_k - f|^2 + |f_hat_k - sg f|^2
 
@@ -79,8 +116,12 @@ class ResidualQuantizer(nn.Module, Quantizer):
         """The empty accumulation f_hat_0, (batch, C, h, w) float32."""
         return self.codebook.new_zeros(batch, self.codebook.shape[1], *self.schedule.final)
 
-    def forward(self, features: Tensor) -> Quantized:
-        """Quantise with gradients for training, (B, C, h, w) -> Quantized."""
+    def forward(self, features: Tensor, shown: Callable[[TokenPyramid], Tensor] | None = None) -> Quantized:
+        """Quantise with gradients for training, (B, C, h, w) -> Quantized.
+
+        `shown` gives, from the tokens, a map (B, C, h, w) that takes the place of f_hat_K in what is decoded. Tokens
+        and loss do not depend on it. The gradient at that map reaches the features unchanged, as f_hat_K's does.
+        """
         with torch.autocast(features.device.type, enabled=False):
             target = features.float()
             maps: list[Tensor] = []
@@ -89,8 +130,10 @@ class ResidualQuantizer(nn.Module, Quantizer):
             for tokens, f_hat in self.encoding(target):
                 maps.append(tokens)
                 loss = loss + F.mse_loss(f_hat, target.detach()) + self.beta * F.mse_loss(f_hat.detach(), target)
-            straight_through = target + (f_hat - target).detach()
-            return Quantized(straight_through, TokenPyramid.from_maps(maps, self.schedule), loss / len(self.schedule))
+            pyramid = TokenPyramid.from_maps(maps, self.schedule)
+            decoded = f_hat if shown is None else shown(pyramid)
+            straight_through = target + (decoded - target).detach()
+            return Quantized(straight_through, pyramid, loss / len(self.schedule))
 
     @torch.no_grad()
     def start(self, features: Tensor) -> None:

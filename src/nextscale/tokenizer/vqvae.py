@@ -5,7 +5,7 @@ Shapes: B batch, (H, W) pixels, C latent channels, (h, w) latent grid.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,9 +113,11 @@ class VQVAE(GraphedModule):
             for state in self.quantizer.states(pyramid):
                 yield self.decode_features(state.accumulated)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """Reconstruction (unclamped) and quantisation, with gradients, for training."""
-        quantized = self.quantizer(self.features(images))
+    def forward(
+        self, images: Tensor, shown: Callable[[TokenPyramid], Tensor] | None = None
+    ) -> tuple[Tensor, Quantized]:
+        """Reconstruction (unclamped) and quantisation, with gradients, for training. `shown` is the quantiser's."""
+        quantized = self.quantizer(self.features(images), shown)
         return self.decoder(self.post_quant_conv(quantized.features)), quantized
 
 

@@ -152,6 +152,33 @@ class AdversarialConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DisturbanceConfig:
+    """What stage 1 shows the decoder in place of perfect codes, so that it forgives those that a model gets wrong."""
+
+    disturb: float = 0.0
+    "Share of the images whose codes are disturbed before they are decoded; the quantiser's loss sees them clean."
+    disturb_tokens: float = 1.0
+    "Share of the codes of such an image that are replaced in the first fifth of the steps; it then falls or rises."
+    disturb_tokens_end: float = 0.0
+    "Share of its codes that are replaced in the last two fifths of the steps."
+    disturb_codes: int = 100
+    "A replaced code becomes a random one of this many nearest others."
+    scale_dropout: float = 0.0
+    "Share of the images that are decoded from their first scales alone: at least three, and not all."
+
+    def __post_init__(self) -> None:
+        for name in ("disturb", "disturb_tokens", "disturb_tokens_end", "scale_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
+        require_at_least(self, 1, "disturb_codes")
+
+    def tokens_at(self, step: int, steps: int) -> float:
+        """Share of a disturbed image's codes that are replaced at a step (0-based), annealed as RobustTok's is."""
+        fallen = min(max((step / steps - 0.2) / 0.4, 0.0), 1.0)  # epochs 40 to 120 of 200
+        return self.disturb_tokens + (self.disturb_tokens_end - self.disturb_tokens) * fallen
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizerTraining(LoopConfig):
     """Everything that reproduces a tokenizer run."""
 
@@ -181,6 +208,7 @@ class TokenizerTraining(LoopConfig):
     "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
+    disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
             learning_rate=1.2e-3, weight_decay=0.005, clip=1.0, flat=0.3, final=0.02, ema=0.999

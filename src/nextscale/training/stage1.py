@@ -28,10 +28,11 @@ from nextscale.plots import can_plot, plot_codebook
 from nextscale.progress import Announce
 from nextscale.runtime import DTYPES, autocast
 from nextscale.tokenizer.config import VQVAEConfig
-from nextscale.tokenizer.quantizer import CodebookUsage
+from nextscale.tokenizer.quantizer import CodebookUsage, nearest_others
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.adversarial import Adversary
 from nextscale.training.config import TokenizerTraining
+from nextscale.training.disturbance import Disturbance, require_disturbable
 from nextscale.training.exactness import deterministic
 from nextscale.training.heldout import measure_tokenizer, reconstruction_line
 from nextscale.training.images import image_batches, open_samples, samples_apart
@@ -69,6 +70,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         self.images, self.heldout, self.measured = images, heldout, measured
         self.config = replace(self.config, steps=counted_steps(self.config, images))
         start = self.settle_architecture()
+        require_disturbable(self.config.model, self.config.disturbance)
 
         config = self.config
         torch.manual_seed(config.seed)
@@ -144,7 +146,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
                 start_codebook(model, model.features(pixels))
         updater.schedule(step, config.steps, config.batch_size)
         with autocast(self.device, self.dtype):
-            reconstructed, quantized = self.wrapped(pixels)
+            reconstructed, quantized = self.wrapped(pixels, self.disturbance(step))
             loss, parts = self.loss(pixels, reconstructed)
         total = loss + quantized.loss
         figures = {"loss": total.detach(), "quantizer": quantized.loss.detach()} | parts
@@ -165,6 +167,15 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         if (step + 1) % config.restart_every == 0:
             figures |= self.look_after_codes(step + 1, pixels)
         return StepResult(figures, norm, total.detach(), {"images": pixels})
+
+    def disturbance(self, step: int) -> Disturbance | None:
+        """What the decoder sees at a step instead of perfect codes; None where it sees these."""
+        settings, quantizer = self.config.disturbance, self.model.quantizer
+        share = settings.tokens_at(step, self.config.steps)
+        others = nearest_others(quantizer.codes(), settings.disturb_codes) if settings.disturb and share else None
+        if others is None and not settings.scale_dropout:
+            return None
+        return Disturbance(settings, quantizer, share, others)
 
     def look_after_codes(self, done: int, pixels: Tensor) -> dict[str, Tensor]:
         """Warn of collapsed scales and restart dead codes; returns the usage since the last call."""
