@@ -59,13 +59,14 @@ def test_each_setting_has_a_graph() -> None:
     model.graphs = graphs = Counted()
     labels, seeds = torch.tensor([0, 1]), [0, 1]
     tokenizer = make_tokenizer()
-    for config in (CONFIG, CONFIG, replace(CONFIG, guidance=1.0), replace(CONFIG, temperature=0.5)):
+    others = {"guidance": 1.0}, {"temperature": 0.5}, {"guided_scales": 2}, {"temperatures": (0.5, 1.0)}
+    for config in (CONFIG, CONFIG, *(replace(CONFIG, **one) for one in others)):
         for stream in (0, 1):
             steps = sample_scales(
                 model, tokenizer.quantizer, labels, seeds=torch.tensor(seeds), config=config, stream=stream
             )
             list(steps)
-    assert len({key for key, _ in graphs.calls}) == 6
+    assert len({key for key, _ in graphs.calls}) == 10
 
 
 class Watching(SamplingHook):
