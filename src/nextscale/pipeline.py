@@ -187,7 +187,7 @@ class VARPipeline:
         return self.tokenizer.decode(tokens)
 
     def sampling(
-        self, config: SamplingConfig | None = None, /, **settings: float | int | bool | None
+        self, config: SamplingConfig | None = None, /, **settings: float | int | bool | Sequence[float] | None
     ) -> SamplingConfig:
         """`config`, or the model's defaults, with the settings that are given and not None. Raises ValueError."""
         require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
@@ -201,7 +201,7 @@ class VARPipeline:
         seeds: Sequence[int],
         config: SamplingConfig | None = None,
         hook: SamplingHook | None = None,
-        **settings: float | int | bool | None,
+        **settings: float | int | bool | Sequence[float] | None,
     ) -> Iterator[GenerationStep]:
         """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
         labels = torch.tensor(repeated(self.class_ids(classes), len(seeds)), device=self.device)
@@ -217,12 +217,12 @@ class VARPipeline:
         batch_size: int = 0,
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
-        **settings: float | int | bool | None,
+        **settings: float | int | bool | Sequence[float] | None,
     ) -> Generation:
         """Generate one image per seed: image i has class `classes[i mod n]`.
 
         Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig` (guidance,
-        top_k, top_p, temperature, smooth); the model's defaults hold for the others. `batch_size` images are worked on
+        top_k, top_p, temperature, ...); the model's defaults hold for the others. `batch_size` images are worked on
         at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each image are drawn and the
         best kept, with their scores. Raises ValueError for unknown classes and settings out of range.
         """

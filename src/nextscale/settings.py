@@ -61,3 +61,13 @@ class SamplingFlags(SetsSampling, Computing):
     "Keep the k most likely tokens; 0 is off [default: the model's]"
     top_p: float | None = None
     "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleFlags(SamplingFlags):
+    """How tokens are drawn, scale by scale."""
+
+    guided_scales: int = 0
+    "Scales that are guided, from the first; 0 is all. Fewer are faster."
+    temperatures: tuple[float, ...] = ()
+    "Temperature of each scale, such as 1.1,1,0.9; the last holds for those after it."

@@ -17,6 +17,7 @@ from toys import make_pipeline, make_tokenizer, make_transformer
 
 CPU = torch.device("cpu")
 CONFIG = SamplingConfig(guidance=2.0, top_k=8, top_p=0.9)
+PER_SCALE: dict[str, Any] = {"guided_scales": 2, "temperatures": (2.0, 1.0)}
 
 
 class Counted(Graphs):
@@ -40,13 +41,14 @@ def steps_of(model: VAR, labels: Tensor, seeds: Sequence[int] | Tensor, **settin
     return list(sample_scales(model, make_tokenizer().quantizer, labels, seeds=torch.as_tensor(seeds), **settings))
 
 
+@pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, **PER_SCALE)])
 @pytest.mark.parametrize("batch", [1, 3, 4])
-def test_one_graph_is_scale_by_scale_with_a_padded_batch(batch: int) -> None:
+def test_one_graph_is_scale_by_scale_with_a_padded_batch(batch: int, config: SamplingConfig) -> None:
     model, labels, seeds = low_precision(), torch.tensor([2, 0, 1, 3])[:batch], torch.tensor([5, 9, 7, 1])[:batch]
     size = padded_size(batch)
-    expected = steps_of(model, padded(labels, size), padded(seeds, size))
+    expected = steps_of(model, padded(labels, size), padded(seeds, size), config=config)
     model.graphs = Counted()
-    found = steps_of(model, labels, seeds)
+    found = steps_of(model, labels, seeds, config=config)
     assert [count for _, count in model.graphs.calls] == [batch]
     for one, other in zip(found, expected, strict=True):
         assert one.scale == other.scale
@@ -59,13 +61,14 @@ def test_each_setting_has_a_graph() -> None:
     model.graphs = graphs = Counted()
     labels, seeds = torch.tensor([0, 1]), [0, 1]
     tokenizer = make_tokenizer()
-    for config in (CONFIG, CONFIG, replace(CONFIG, guidance=1.0), replace(CONFIG, temperature=0.5)):
+    others = {"guidance": 1.0}, {"temperature": 0.5}, {"guided_scales": 2}, {"temperatures": (0.5, 1.0)}
+    for config in (CONFIG, CONFIG, *(replace(CONFIG, **one) for one in others)):
         for stream in (0, 1):
             steps = sample_scales(
                 model, tokenizer.quantizer, labels, seeds=torch.tensor(seeds), config=config, stream=stream
             )
             list(steps)
-    assert len({key for key, _ in graphs.calls}) == 6
+    assert len({key for key, _ in graphs.calls}) == 10
 
 
 class Watching(SamplingHook):
@@ -122,11 +125,12 @@ def test_on_cuda_replays_give_the_tokens_of_kernels_started_one_by_one(dtype: to
 
 
 @pytest.mark.gpu
-def test_on_cuda_images_of_graphs_are_those_without() -> None:
+@pytest.mark.parametrize("settings", [{}, PER_SCALE])
+def test_on_cuda_images_of_graphs_are_those_without(settings: dict[str, Any]) -> None:
     graphed, plain = cuda_pipeline(torch.bfloat16), cuda_pipeline(torch.bfloat16).use_graphs(False)
-    expected = plain.generate([0, 1, 2], seeds=range(8))
+    expected = plain.generate([0, 1, 2], seeds=range(8), **settings)
     for _ in range(3):
-        found = graphed.generate([0, 1, 2], seeds=range(8))
+        found = graphed.generate([0, 1, 2], seeds=range(8), **settings)
         assert [one.tobytes() for one in found.images] == [one.tobytes() for one in expected.images]
     assert len(graphed.tokenizer.graphs.kept) == 2
 

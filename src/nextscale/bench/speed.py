@@ -146,10 +146,14 @@ def measure_speed(
 ) -> list[GenerationSpeed]:
     """One warm-up and `rounds` rounds over all batch sizes in turn. `settings` are the sampler's.
 
-    `advance` gets the number of batches that are done. Raises ValueError for models that have no scales to time.
+    `advance` gets the number of batches that are done. Raises ValueError for models that have no scales to time,
+    and for `guided_scales`.
     """
     if not pipeline.family.editable:
         raise ValueError(f"stage by stage, only next-scale prediction is timed; this model is {pipeline.family.title}")
+    sampling = pipeline.sampling(**settings)
+    if sampling.guided_scales:
+        raise ValueError("FLOPs are counted with guidance at all scales or none; leave guided_scales out")
     device, dtype = pipeline.device, pipeline.transformer.dtype
     measured: dict[int, list[GenerationTimes]] = {batch: [] for batch in batches}
     peaks: dict[int, int] = {}
@@ -162,7 +166,7 @@ def measure_speed(
             else:  # in later rounds the process still holds what larger batches freed
                 peaks[batch] = peak_memory(device)
             advance(number * len(batches) + place + 1)
-    guided = bool(pipeline.sampling(**settings).guidance)
+    guided = bool(sampling.guidance)
     flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided)
     gemm = gemm_rate(device, dtype)
     cache_bytes = pipeline.family.cache_bytes(pipeline.transformer.config, dtype) // (1 if guided else 2)

@@ -14,7 +14,7 @@ from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import counted, named, write_results
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
-from nextscale.settings import SamplingFlags
+from nextscale.settings import ScaleFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(SamplingFlags, EditConfig, ResultsFile):
+class EditOptions(ScaleFlags, EditConfig, ResultsFile):
     """Settings that all edits share."""
 
     model: str = "demo"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.settings import SamplingFlags
+from nextscale.settings import ScaleFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,7 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(SamplingFlags, ResultsFile):
+class GenerateOptions(ScaleFlags, ResultsFile):
     """Settings of `nextscale generate`."""
 
     model: str = "demo"

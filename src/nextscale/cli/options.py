@@ -20,10 +20,12 @@ TITLES = (
 PANELS = {title: Group(title, sort_key=number) for number, title in enumerate(TITLES, start=1)}
 """Panels of a command's help, in order."""
 COMMON = {
-    "Sampling": ("guidance", "top_k", "top_p", "temperature", "smooth", "candidates", "judge"),
+    "Sampling": (
+        "guidance", "guided_scales", "top_k", "top_p", "temperature", "temperatures", "smooth", "candidates", "judge",
+    ),
     "Machine": ("precision", "device", "batch_size", "compile", "graphs", "parallel", "accumulate", "checkpointing"),
     "Files": ("config", "json", "report", "plot", "npz", "statistics"),
-}
+}  # fmt: skip
 """Settings that many commands have, by panel."""
 
 

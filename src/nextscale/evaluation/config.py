@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nextscale.config import require_at_least, require_seed
-from nextscale.settings import Computing, DataColumns, SamplingFlags
+from nextscale.settings import Computing, DataColumns, ScaleFlags
 
 PROTOCOLS = {
-    name: {"count": 50_000, "features": "inception", "guidance": 1.5, "top_k": 900, "top_p": 0.96, "smooth": False}
+    name: {
+        "count": 50_000, "features": "inception", "guidance": 1.5, "guided_scales": 0, "top_k": 900, "top_p": 0.96,
+        "temperatures": (), "smooth": False,
+    }
     for name in ("imagenet256", "imagenet512")
-}
+}  # fmt: skip
 """Published protocols: 50 images of each of 1,000 classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationEvaluation(DataColumns, SamplingFlags):
+class GenerationEvaluation(DataColumns, ScaleFlags):
     """Settings of `nextscale evaluate generation`."""
 
     data: str

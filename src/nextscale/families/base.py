@@ -140,13 +140,17 @@ class Family(ABC):
     ) -> Iterator[ScaleSample]:
         """Generate a batch, one image for each seed, yielding unfinished images on the way and the finished ones.
 
-        Raises ValueError for hooks and smooth mixtures where a family does not go scale by scale.
+        Raises ValueError for hooks, smooth mixtures and settings per scale where a family does not go scale by scale.
         """
         hooks = {"hook": hook} if self.editable else {}
         if not self.editable and hook is not None:
             raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
+        if not self.editable and (config.guided_scales or config.temperatures):
+            raise ValueError(
+                "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
+            )
         conditions = as_conditions(classes, model.config.unconditional)
         seeds = image_seeds(seeds, model.device)
         return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)

@@ -27,6 +27,12 @@ def guidance_ramp(scale: int, scales: int) -> float:
     return scale / (scales - 1) if scales > 1 else 1.0
 
 
+def guidance_strengths(config: SamplingConfig, scales: int) -> list[float]:
+    """Guidance at each scale: along the ramp, and 0 from the first scale on that is not guided."""
+    guided = config.guided_scales or scales
+    return [config.guidance * guidance_ramp(scale, scales) if scale < guided else 0.0 for scale in range(scales)]
+
+
 def guide(conditional_BLV: Tensor, unconditional_BLV: Tensor, strength: float) -> Tensor:
     """Classifier-free guidance, (1 + t) conditional - t unconditional, with t the strength."""
     return (1 + strength) * conditional_BLV - strength * unconditional_BLV

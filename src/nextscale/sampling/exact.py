@@ -45,7 +45,7 @@ class ExactDraw:
     def __call__(self, scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
         """(B, l, V) guided logits -> tokens (B, l)."""
         self.history.append(accumulated)
-        config = self.config
+        config = self.config.at(scale)
         noise = gumbel_noise(self.seeds, scale, *logits.shape[1:], stream=self.stream)
         logits = tempered(logits, config.temperature)
         tokens, doubtful = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=near_tie(config))

@@ -14,7 +14,7 @@ from nextscale.conditions import ClassLabels, Conditions, as_conditions
 from nextscale.nn.graphs import Graphs
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
-from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, smooth_mixture, tempered
+from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, guidance_strengths, smooth_mixture, tempered
 from nextscale.sampling.exact import EachAlone, ExactDraw
 from nextscale.sampling.noise import TOKENS, gumbel_noise, image_seeds
 from nextscale.sampling.step import SamplingConfig as SamplingConfig
@@ -96,7 +96,7 @@ def plain_draw(seeds: Tensor, config: SamplingConfig, stream: int) -> Draw:
     """A token at each position."""
 
     def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
-        return draw_next(logits, scale, seeds, config, stream=stream), None
+        return draw_next(logits, scale, seeds, config.at(scale), stream=stream), None
 
     return draw
 
@@ -107,7 +107,7 @@ def smooth_draw(seeds: Tensor, config: SamplingConfig, stream: int, quantizer: Q
     def draw(scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, Tensor]:
         noise = gumbel_noise(seeds, scale, *logits.shape[1:], stream=stream)
         ratio = guidance_ramp(scale, len(quantizer.schedule))
-        weights = smooth_mixture(tempered(logits, config.temperature), noise, config, ratio=ratio)
+        weights = smooth_mixture(tempered(logits, config.at(scale).temperature), noise, config, ratio=ratio)
         return weights.argmax(dim=-1), quantizer.mixture(weights)
 
     return draw
@@ -126,12 +126,14 @@ def sample_scales(
     """Generate a batch with a next-scale transformer, yielding after every scale.
 
     `classes` are conditions or ids (B,) int64; one seed per image. In float32 without a hook that replaces,
-    neither tokens nor pixels depend on the batch (`sampling.exact`).
+    neither tokens nor pixels depend on the batch (`sampling.exact`). Raises ValueError for settings of more scales than
+    the model has.
     """
+    config.require_scales(len(model.schedule))
     conditions = as_conditions(classes, model.config.unconditional)
     assert len(conditions) == len(seeds)
     seeds = image_seeds(seeds, model.device)
-    strengths = [config.guidance * guidance_ramp(scale, len(model.schedule)) for scale in range(len(model.schedule))]
+    strengths = guidance_strengths(config, len(model.schedule))
 
     def predictor(some: Conditions) -> Predict:
         return Predictor(model, some, strengths)

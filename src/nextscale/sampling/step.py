@@ -5,8 +5,10 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -19,18 +21,27 @@ class SamplingConfig:
 
     guidance: float = 1.5
     "Classifier-free guidance at the last scale; ramps from 0 at the first. 0 is off."
+    guided_scales: int = 0
+    "Scales that are guided, from the first; 0 is all. Next-scale prediction's alone."
     top_k: int = 900
     "Keep the k most likely tokens; 0 is off."
     top_p: float = 0.96
     "Keep the likeliest tokens that hold this probability together; 0 is off."
     temperature: float = 1.0
     "Divides the guided logits."
+    temperatures: tuple[float, ...] = ()
+    "Of each scale, instead of `temperature`; the last holds for those after it. Next-scale prediction's alone."
     smooth: bool = False
     "Soft mixtures of codes (official more_smooth): nicer pictures, not for metrics."
     steps: int = 0
     "Steps of masked prediction and diffusion; 0 is the model's own number. Other kinds have theirs."
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "temperatures", as_temperatures(self.temperatures))
+        if self.temperatures and self.temperature != 1:
+            raise ValueError("give temperature, or temperatures per scale, not both")
+        if self.guided_scales < 0:
+            raise ValueError(f"guided_scales must be at least 0, got {self.guided_scales}; 0 is all")
         if not 0 <= self.top_p <= 1:
             raise ValueError(f"top_p must be between 0 and 1, got {self.top_p}; 0 is off")
         if self.top_k < 0:
@@ -41,6 +52,33 @@ class SamplingConfig:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if not -1e4 < self.guidance < 1e4:
             raise ValueError(f"guidance must be a number such as 1.5, got {self.guidance}")
+
+    def at(self, scale: int) -> SamplingConfig:
+        """The settings of one scale: its own temperature is `temperature`."""
+        if not self.temperatures:
+            return self
+        own = self.temperatures[min(scale, len(self.temperatures) - 1)]
+        return replace(self, temperature=own, temperatures=())
+
+    def require_scales(self, count: int) -> None:
+        """Raises ValueError for settings of more scales than a model has."""
+        for name, asked in (("guided_scales", self.guided_scales), ("temperatures", len(self.temperatures))):
+            if asked > count:
+                raise ValueError(f"{name}: settings of {asked} scales, the model has {count}")
+
+
+def as_temperatures(values: Any) -> tuple[float, ...]:
+    """Any sequence of temperatures as a tuple, which can be hashed. Raises ValueError for one that is not above 0."""
+    problem = f"temperatures must be numbers above 0, one per scale, such as (1.1, 1.0), got {values!r}"
+    if isinstance(values, str):
+        raise ValueError(problem)
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(problem) from error
+    if not all(0 < number < math.inf for number in numbers):
+        raise ValueError(problem)
+    return numbers
 
 
 SAMPLING_SETTINGS = tuple(field.name for field in fields(SamplingConfig))
