@@ -142,6 +142,10 @@ def test_starting_from_a_model_with_other_classes(tmp_path: Path, image_folder: 
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
     known = before["class_embedding.weight"][[0, 1, 3, 3]]  # blue, green, yellow (new), unconditional
     torch.testing.assert_close(after["class_embedding.weight"], known, atol=1e-6, rtol=0)
+    alone = replace(config, out=str(tmp_path / "alone"), model=transformer_config(attention="scale"))
+    started = load_transformer(train_transformer(alone))
+    assert started.config == replace(model.config, attention="scale"), "each scale goes on by itself"
+    torch.testing.assert_close(started.state_dict(), model.state_dict(), atol=1e-6, rtol=0)
     other = make_tokenizer(codebook_size=64)
     save_model(tmp_path / "other", ModelConfig(kind="tokenizer"), tokenizer=other)
     with pytest.raises(ValueError, match="its codebook_size is 32, the tokenizer's 64"):

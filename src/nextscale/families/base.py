@@ -165,7 +165,7 @@ class Family(ABC):
 
     def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:
         """Bytes of the keys and values of an image with guidance; 0 where a family keeps none."""
-        if not isinstance(config, TransformerConfig):
+        if not isinstance(config, TransformerConfig) or not config.sees_coarser:
             return 0
         return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
 
