@@ -27,7 +27,10 @@ def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
-@pytest.mark.parametrize(("kind", "options"), [(kind, ()) for kind in kinds()] + [("var", ("--attention", "scale"))])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, ()) for kind in kinds()] + [("var", ("--attention", "scale", "--scale-weights", "4,2,1,1"))],
+)
 def test_a_kind_trains_resumes_and_generates(
     kind: str,
     options: tuple[str, ...],
@@ -104,6 +107,9 @@ def test_editing_and_starting_across_kinds_are_refused(
     with pytest.raises(ValueError, match="this model is raster-order AR"):
         pipeline.inpaint(toy_image(0, 0), [(0, 0, 4, 4)])
     assert pipeline.config.kind == "raster"
+    masked = ["train", "maskgit", "--preset", "tiny", "--tokenizer", tokenizer, "--data", data]
+    assert main([*masked, "--scale-weights", "1", "--out", str(tmp_path / "z")]) == 2
+    assert "scale_weights are not for" in capsys.readouterr().err
     var = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer_folder("var"), "--data", data]
     assert main([*var, "--steps", "1", "--out", str(tmp_path / "y")]) == 2
     assert "raster order reads a single token map, the tokenizer has 4 scales" in capsys.readouterr().err
