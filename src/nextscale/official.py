@@ -161,6 +161,8 @@ def tokenizer_config(state: State, scales: ScaleSchedule, where: str = "vae") ->
 def transformer_to_official(model: VAR) -> State:
     """The authors' state dict of a transformer. Raises ValueError for what their format cannot hold."""
     config, schedule = model.config, model.schedule
+    if not config.sees_coarser:
+        raise ValueError("attention scale: in the official format every scale sees the coarser ones")
     if any(height != width for height, width in schedule):
         raise ValueError(f"scales {schedule}: the official format only has square scales")
     theirs = {transformer_name(name): _unsqueezed(name, tensor) for name, tensor in model.state_dict().items()}

@@ -86,10 +86,13 @@ class ScaleSchedule:
         scales, lengths = torch.arange(len(self), device="cpu"), torch.tensor(self.lengths, device="cpu")
         return torch.repeat_interleave(scales, lengths)
 
-    def mask(self) -> Tensor:
-        """Block-wise causal attention mask, (L, L) bool: True where query (row) may see key (column)."""
+    def mask(self, *, coarser: bool = True) -> Tensor:
+        """Block-wise causal attention mask, (L, L) bool: True where query (row) may see key (column).
+
+        Without `coarser`, a scale sees itself alone.
+        """
         levels = self.levels()
-        return levels[:, None] >= levels[None, :]
+        return levels[:, None] >= levels[None, :] if coarser else levels[:, None] == levels[None, :]
 
     def groups(self, smallest: int) -> tuple[slice, ...]:
         """Positions in runs of scales, each of at least `smallest` tokens unless there are fewer in all."""

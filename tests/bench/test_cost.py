@@ -20,14 +20,14 @@ from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import FAMILY_SCALES, make_tokenizer
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize(("kind", "changes"), [(kind, {}) for kind in kinds()] + [("var", {"attention": "scale"})])
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
-def test_flops_are_those_that_torch_counts(kind: str, guidance: float) -> None:
+def test_flops_are_those_that_torch_counts(kind: str, changes: dict, guidance: float) -> None:
     torch.manual_seed(0)
     one, scales = family(kind), FAMILY_SCALES[kind]
     tokenizer = make_tokenizer(scales=scales)
     settings: dict = {"depth": 2, "scales": scales, "codebook_size": 32, "latent_channels": 8, "classes": 3}
-    model = one.network(one.config(**settings))
+    model = one.network(one.config(**settings, **changes))
     model.initialise(gamma=1.0)
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
     config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4)
@@ -62,6 +62,13 @@ def test_raster_order_reads_all_weights_for_every_token() -> None:
     config = family("raster").config(depth=2, heads=3, scales=((2, 2),), codebook_size=10)
     width, blocks, kept = 192, 12 * 192**2 * 2, 2 * 192 * 2 * 2
     wanted = [2 * (blocks + token * kept) + 4 * width * 10 for token in (1, 2, 3, 4)]
+    assert [one.read for one in passes(config, item=2)] == wanted
+
+
+def test_scales_that_see_themselves_alone_read_no_more_keys() -> None:
+    config = family("var").config(depth=2, heads=3, scales=((1, 1), (2, 2)), codebook_size=10, attention="scale")
+    width, blocks = 192, 12 * 192**2 * 2
+    wanted = [2 * (blocks + tokens * 2 * width * 2 * 2) + 4 * width * 10 for tokens in (1, 4)]
     assert [one.read for one in passes(config, item=2)] == wanted
 
 

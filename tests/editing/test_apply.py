@@ -20,7 +20,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.step import ScaleSample
-from toys import centre, noise, pixels, toy_image
+from toys import centre, make_pipeline, noise, pixels, toy_image
 
 ENDS = [(4, 4, 14, 14), (288, 2, 296, 10)]
 
@@ -47,6 +47,13 @@ def test_what_is_kept_stays_to_the_pixel(pipeline: VARPipeline, method: str, siz
     again = pipeline.inpaint(image, mask, classes=["red"], seeds=range(6), editing=editing, temperature=3.0)
     assert [one.tobytes() for one in again.images] == [one.tobytes() for one in result.images]
     assert result.tokens.packed.shape == (6, 30) and result.classes == [2] * 6
+
+
+def test_a_model_whose_scales_see_themselves_alone_edits_too() -> None:
+    pipeline, image, mask = make_pipeline(attention="scale"), noise(16, 16), centre(16, 16)
+    made = [np.asarray(one) for one in pipeline.inpaint(image, mask, classes=["red"], seeds=range(4)).images]
+    assert all(np.array_equal(one[~mask], np.asarray(image)[~mask]) for one in made)
+    assert len({one.tobytes() for one in made}) > 1
 
 
 def test_an_empty_mask_returns_the_image_and_a_full_one_generates(pipeline: VARPipeline) -> None:

@@ -103,6 +103,36 @@ def test_likelihoods_sum_to_one() -> None:
     assert float(log_p.double().sum(1).exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize(("kind", "weights"), [("var", (4.0, 1.0, 0.0, 0.5)), ("rq", (3.0, 1.0, 1.0))])
+def test_weights_of_scales_are_those_of_a_sum_written_plainly(kind: str, weights: tuple, smoothing: float) -> None:
+    model, tokenizer = toy(kind)
+    tokens = tokenizer.encode(torch.rand(2, 3, *tokenizer.config.image_size) * 2 - 1)
+    classes = torch.tensor([0, 2])
+
+    def loss(**given: object) -> tuple[Tensor, dict[str, Tensor]]:
+        settings: dict = {"tokenizer": tokenizer, "config": model.config, "label_smoothing": smoothing}
+        return family(kind).loss(model, tokens, classes, **settings, **given)
+
+    with torch.no_grad():
+        probabilities = model(model.inputs(tokenizer.quantizer, tokens), classes).log_softmax(dim=-1)
+        plain, figures = loss()
+        weighted, same = loss(scale_weights=weights)
+        tenfold, _ = loss(scale_weights=[10 * weight for weight in weights])
+        equal, _ = loss(scale_weights=[2.0] * len(weights))
+    total = count = 0.0
+    for image in range(2):
+        for place, level in enumerate(tokens.schedule.levels().tolist()):
+            of_codes = probabilities[image, place]
+            known = of_codes[tokens.packed[image, place]]
+            total -= weights[level] * float((1 - smoothing) * known + smoothing * of_codes.mean())
+            count += weights[level]
+    assert float(weighted) == pytest.approx(total / count, rel=1e-5) == float(tenfold)
+    assert abs(float(weighted - plain)) > 1e-3
+    torch.testing.assert_close(equal, plain)
+    assert all(torch.equal(same[name], figures[name]) for name in figures), "the log's losses stay unweighted"
+
+
 def test_kinds_that_do_not_fit_the_tokenizer_are_refused() -> None:
     with pytest.raises(ValueError, match="raster order reads a single token map, the tokenizer has 3 scales"):
         RasterConfig(scales=((1, 1), (2, 2), (4, 4)))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from nextscale.families import family
 from nextscale.families.var import VAR, VARConfig
 from nextscale.nn import transformer
 from nextscale.nn.transformer import no_decay
@@ -17,6 +18,7 @@ VARIANTS = [
     {"adaln": False},
     {"scales": ((2, 2), (2, 4), (2, 4))},
     {"scales": ((3, 3),)},
+    {"attention": "scale"},
 ]
 
 
@@ -77,6 +79,25 @@ def test_a_later_scale_never_changes_earlier_logits(changes: dict) -> None:
             after = model(changed, classes)
             assert torch.equal(after[:, : span.start], before[:, : span.start])
             assert not torch.allclose(after[:, span], before[:, span])
+
+
+def test_a_scale_that_sees_itself_alone_reads_nothing_of_coarser_scales() -> None:
+    model = make_transformer(attention="scale")
+    latents, classes = inputs(model)
+    start = model.schedule.lengths[0]
+    with torch.no_grad():
+        before = model(latents, classes)
+        for scale in range(1, len(model.schedule)):
+            span = model.schedule.slice(scale)
+            changed = torch.randn_like(latents)
+            own = slice(span.start - start, span.stop - start)
+            changed[:, own] = latents[:, own]
+            after = model(changed, classes)
+            torch.testing.assert_close(after[:, span], before[:, span], atol=1e-5, rtol=1e-4)
+            assert not torch.allclose(after[:, start:], before[:, start:])
+    assert model.new_cache(2) is None
+    assert family("var").cache_bytes(model.config, torch.float32) == 0
+    assert family("var").cache_bytes(make_transformer().config, torch.float32) == 2 * 2 * 2 * 128 * 30 * 4
 
 
 def test_the_class_changes_every_position() -> None:
@@ -166,7 +187,9 @@ def test_drop_path_only_acts_in_training() -> None:
         assert not torch.equal(first, model(latents, classes))
 
 
-@pytest.mark.parametrize("changes", [{"depth": 0}, {"classes": -1}, {"drop_path": 1.0}, {"scales": ()}])
+@pytest.mark.parametrize(
+    "changes", [{"depth": 0}, {"classes": -1}, {"drop_path": 1.0}, {"scales": ()}, {"attention": "row"}]
+)
 def test_bad_configs_are_refused(changes: dict) -> None:
-    with pytest.raises(ValueError, match=r"must be|needs at least"):
+    with pytest.raises(ValueError, match=r"must be|needs at least|expected causal or scale"):
         transformer_config(**changes)

@@ -52,20 +52,23 @@ def test_equals_the_definition(normalise: bool, gradients: bool) -> None:
     module = make(normalise)
     x, mask = torch.randn(2, 7, 128), torch.ones(7, 7).tril().bool()
     with torch.set_grad_enabled(gradients):
-        torch.testing.assert_close(
-            module(x, groups=[(slice(0, 7), mask)]).double(), reference(module, x, mask), atol=1e-4, rtol=1e-4
-        )
+        found = module(x, groups=[(slice(0, 7), slice(0, 7), mask)]).double()
+        torch.testing.assert_close(found, reference(module, x, mask), atol=1e-4, rtol=1e-4)
 
 
-GROUPS = [(slice(0, 3), torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 1]]).bool()), (slice(3, 7), None)]
+GROUPS = [
+    (slice(0, 3), slice(0, 3), torch.tensor([[1, 0, 0], [1, 1, 1], [1, 1, 1]]).bool()),
+    (slice(3, 5), slice(0, 5), None),
+    (slice(5, 7), slice(4, 7), None),
+]
 
 
 def test_gradients_of_grouped_attention_are_those_of_the_fused_kernel() -> None:
     q, k, v = (torch.randn(2, 2, 7, 64, dtype=torch.float64, requires_grad=True) for _ in range(3))
     mask = torch.ones(7, 7).bool()
-    for span, part in GROUPS:
+    for span, seen, part in GROUPS:
         mask[span] = False
-        mask[span, : span.stop] = True if part is None else part
+        mask[span, seen] = True if part is None else part
     weights = torch.randn(2, 2, 7, 64, dtype=torch.float64)
     ours = attend_in_groups(q, k, v, GROUPS, 0.1)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.1)
@@ -150,7 +153,7 @@ def test_cached_pieces_equal_one_causal_pass() -> None:
     level = torch.tensor([0, 1, 1, 2, 2, 2])
     cache = KeyValueCache(layers=1, batch=2, heads=2, length=6, device=torch.device("cpu"), dtype=torch.float32)
     with torch.no_grad():
-        whole = module(x, groups=[(slice(0, len(level)), level[:, None] >= level[None, :])])
+        whole = module(x, groups=[(slice(0, len(level)), slice(0, len(level)), level[:, None] >= level[None, :])])
         for block in blocks:
             piece = module(x[:, block], cache=cache)
             cache.advance(piece.shape[1])

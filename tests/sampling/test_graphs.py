@@ -32,8 +32,8 @@ class Counted(Graphs):
         return super().__call__(key, function, *inputs)
 
 
-def low_precision() -> VAR:
-    return make_transformer().to(torch.bfloat16)
+def low_precision(**changes: Any) -> VAR:
+    return make_transformer(**changes).to(torch.bfloat16)
 
 
 def steps_of(model: VAR, labels: Tensor, seeds: Sequence[int] | Tensor, **settings: Any) -> list[ScaleSample]:
@@ -42,9 +42,10 @@ def steps_of(model: VAR, labels: Tensor, seeds: Sequence[int] | Tensor, **settin
 
 
 @pytest.mark.parametrize("config", [CONFIG, replace(CONFIG, **PER_SCALE)])
-@pytest.mark.parametrize("batch", [1, 3, 4])
-def test_one_graph_is_scale_by_scale_with_a_padded_batch(batch: int, config: SamplingConfig) -> None:
-    model, labels, seeds = low_precision(), torch.tensor([2, 0, 1, 3])[:batch], torch.tensor([5, 9, 7, 1])[:batch]
+@pytest.mark.parametrize(("batch", "attention"), [(1, "causal"), (3, "causal"), (4, "causal"), (3, "scale")])
+def test_one_graph_is_scale_by_scale_with_a_padded_batch(batch: int, attention: str, config: SamplingConfig) -> None:
+    model = low_precision(attention=attention)
+    labels, seeds = torch.tensor([2, 0, 1, 3])[:batch], torch.tensor([5, 9, 7, 1])[:batch]
     size = padded_size(batch)
     expected = steps_of(model, padded(labels, size), padded(seeds, size), config=config)
     model.graphs = Counted()

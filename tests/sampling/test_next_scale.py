@@ -33,9 +33,12 @@ class Forced(SamplingHook):
         return self.pyramid[scale]
 
 
+@pytest.mark.parametrize("attention", ["causal", "scale"])
 @pytest.mark.parametrize("changes", [{}, {"scales": ((1, 2), (2, 3), (2, 4))}, {"scales": ((3, 3),)}])
-def test_forced_tokens_give_the_teacher_forcing_logits(monkeypatch: pytest.MonkeyPatch, changes: dict) -> None:
-    tokenizer, model = make_tokenizer(**changes), make_transformer(**changes)
+def test_forced_tokens_give_the_teacher_forcing_logits(
+    monkeypatch: pytest.MonkeyPatch, changes: dict, attention: str
+) -> None:
+    tokenizer, model = make_tokenizer(**changes), make_transformer(**changes, attention=attention)
     pyramid = tokenizer.encode(torch.rand(2, 3, *tokenizer.config.image_size) * 2 - 1)
     seen = []
     original = Predictor.__call__
@@ -84,12 +87,19 @@ def test_sampling_equals_a_loop_written_plainly() -> None:
     assert torch.equal(pyramid.packed, TokenPyramid.from_maps(maps, model.schedule).packed)
 
 
+@pytest.mark.parametrize("attention", ["causal", "scale"])
 @pytest.mark.parametrize("config", [PLAIN, SamplingConfig(guidance=3.0, top_k=5, top_p=0.8)])
-def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig) -> None:
+def test_an_image_does_not_depend_on_its_batch(config: SamplingConfig, attention: str) -> None:
     classes, seeds = [0, 1, 2, 3] * 4, list(range(16))
-    together = sample(config, classes, seeds).packed
-    alone = torch.cat([sample(config, [c], [s]).packed for c, s in zip(classes, seeds, strict=True)])
-    backwards = sample(config, classes[::-1], seeds[::-1]).packed.flip(0)
+
+    def drawn(classes: list[int], seeds: list[int]) -> torch.Tensor:
+        model, quantizer = make_transformer(attention=attention), make_tokenizer().quantizer
+        steps = sample_scales(model, quantizer, torch.tensor(classes), seeds=seeds, config=config)
+        return TokenPyramid.from_maps([step.tokens for step in steps], model.schedule).packed
+
+    together = drawn(classes, seeds)
+    alone = torch.cat([drawn([c], [s]) for c, s in zip(classes, seeds, strict=True)])
+    backwards = drawn(classes[::-1], seeds[::-1]).flip(0)
     assert torch.equal(together, alone)
     assert torch.equal(together, backwards)
 

@@ -27,9 +27,16 @@ def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
     return make
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, ()) for kind in kinds()] + [("var", ("--attention", "scale", "--scale-weights", "4,2,1,1"))],
+)
 def test_a_kind_trains_resumes_and_generates(
-    kind: str, tokenizer_folder: Callable[[str], str], image_folder: Make, tmp_path: Path
+    kind: str,
+    options: tuple[str, ...],
+    tokenizer_folder: Callable[[str], str],
+    image_folder: Make,
+    tmp_path: Path,
 ) -> None:
     data, tokenizer = str(image_folder()), tokenizer_folder(kind)
     common = [
@@ -57,6 +64,7 @@ def test_a_kind_trains_resumes_and_generates(
         "0",
         "--top-p",
         "0",
+        *options,
     ]
     assert main([*common, "--steps", "4", "--out", str(tmp_path / "whole")]) == 0
     assert main([*common, "--steps", "4", "--out", str(tmp_path / "parts")]) == 0
@@ -67,6 +75,7 @@ def test_a_kind_trains_resumes_and_generates(
     pipeline = VARPipeline.from_pretrained(tmp_path / "whole", dtype="fp32")
     assert family_of(pipeline.transformer.config).kind == pipeline.config.kind == kind
     assert pipeline.class_names == ("blue", "green", "red")
+    assert pipeline.transformer.config.sees_coarser == (not options)
     settings = {"steps": 5} if kind == "dit" else {}
     together = pipeline.generate(["red", "blue"], seeds=[0, 1], **settings)
     assert [image.size for image in together.images] == [(16, 16)] * 2
@@ -98,6 +107,9 @@ def test_editing_and_starting_across_kinds_are_refused(
     with pytest.raises(ValueError, match="this model is raster-order AR"):
         pipeline.inpaint(toy_image(0, 0), [(0, 0, 4, 4)])
     assert pipeline.config.kind == "raster"
+    masked = ["train", "maskgit", "--preset", "tiny", "--tokenizer", tokenizer, "--data", data]
+    assert main([*masked, "--scale-weights", "1", "--out", str(tmp_path / "z")]) == 2
+    assert "scale_weights are not for" in capsys.readouterr().err
     var = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer_folder("var"), "--data", data]
     assert main([*var, "--steps", "1", "--out", str(tmp_path / "y")]) == 2
     assert "raster order reads a single token map, the tokenizer has 4 scales" in capsys.readouterr().err

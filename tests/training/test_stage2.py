@@ -142,6 +142,10 @@ def test_starting_from_a_model_with_other_classes(tmp_path: Path, image_folder: 
         torch.testing.assert_close(after[name], before[name], atol=1e-6, rtol=0)
     known = before["class_embedding.weight"][[0, 1, 3, 3]]  # blue, green, yellow (new), unconditional
     torch.testing.assert_close(after["class_embedding.weight"], known, atol=1e-6, rtol=0)
+    alone = replace(config, out=str(tmp_path / "alone"), model=transformer_config(attention="scale"))
+    started = load_transformer(train_transformer(alone))
+    assert started.config == replace(model.config, attention="scale"), "each scale goes on by itself"
+    torch.testing.assert_close(started.state_dict(), model.state_dict(), atol=1e-6, rtol=0)
     other = make_tokenizer(codebook_size=64)
     save_model(tmp_path / "other", ModelConfig(kind="tokenizer"), tokenizer=other)
     with pytest.raises(ValueError, match="its codebook_size is 32, the tokenizer's 64"):
@@ -227,6 +231,28 @@ def test_settings_out_of_range_are_refused(name: str, tmp_path: Path) -> None:
         replace(stage1_config(tmp_path, tmp_path), **{name: 0})
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         replace(stage2_config(tmp_path, tmp_path, tmp_path), **{name: 0})
+
+
+def test_scales_may_weigh_more_and_weights_that_do_not_fit_are_refused(
+    tmp_path: Path, image_folder: Make, tokenizer_folder: Path
+) -> None:
+    data = image_folder()
+    settings: dict = {"steps": 2, "accumulate": 2, "model": transformer_config(drop_path=0.0)}
+    plain, equal, weighted = (
+        stage2_config(data, tokenizer_folder, tmp_path / name, **settings, scale_weights=given)
+        for name, given in (("plain", ()), ("equal", (2.0,) * 4), ("weighted", (9.0, 4.0, 1.0, 1.0)))
+    )
+    norms = []
+    for config in (plain, equal, weighted):
+        train_transformer(config)
+        norms.append(lines(Path(config.out))[0]["gradient_norm"])
+    assert norms[1] == pytest.approx(norms[0], rel=1e-3)
+    assert norms[2] != pytest.approx(norms[0], rel=1e-2)
+    with pytest.raises(ValueError, match="a weight for each of 4 scales, got 2"):
+        train_transformer(replace(plain, out=str(tmp_path / "x"), scale_weights=(1.0, 2.0)))
+    for unusable in ((0.0, 0.0), (1.0, -1.0), (float("nan"),)):
+        with pytest.raises(ValueError, match="scale_weights must be at least 0 and not all 0"):
+            replace(plain, scale_weights=unusable)
 
 
 def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:

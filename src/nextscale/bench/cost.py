@@ -61,13 +61,20 @@ def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) ->
     return total
 
 
+def parts_and_keys(stack: Stack) -> list[tuple[int, int]]:
+    """Positions of each part of a sequence, and those that it attends to: all so far, or its own."""
+    sees_coarser = stack.config.sees_coarser
+    spans = stack.sequence.slices
+    return [(span.stop - span.start, span.stop if sees_coarser else span.stop - span.start) for span in spans]
+
+
 def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
-    """Matrix products of every position, attention to all parts so far, AdaLN and the head, `times` times."""
+    """Matrix products of every position, attention, AdaLN and the head, `times` times."""
     config, sequence = stack.config, stack.sequence
     width, depth = config.width, config.depth
     products = 2 * 12 * width**2 * depth * sequence.length + 2 * stack.latent_channels * width * stack.embedded
     # Queries x keys; a query of a single key takes its value, without a product.
-    pairs = sum((span.stop - span.start) * span.stop for span in sequence.slices if span.stop > 1)
+    pairs = sum(length * known for length, known in parts_and_keys(stack) if known > 1)
     readers = 1 if stack.head_after_guidance else sequences
     condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
     conditions = stack.times if stack.condition_each_time else 1
@@ -144,13 +151,12 @@ def passes(config: TransformerConfig, *, item: int, sequences: int = 2) -> list[
 
 
 def stack_passes(stack: Stack, sequences: int, item: int) -> list[Pass]:
-    """A pass per part of a sequence; it reads all weights, and the keys and values of all parts so far."""
+    """A pass per part of a sequence; it reads all weights, and the keys and values that it attends to."""
     width, depth = stack.config.width, stack.config.depth
     blocks = 12 * width**2 * depth
     head = width * stack.head_outputs
     found = []
-    for span in stack.sequence.slices:
-        length, known = span.stop - span.start, span.stop
+    for length, known in parts_and_keys(stack):
         flops = sequences * (2 * blocks * length + 4 * length * known * width * depth) + 2 * head * length
         kept = 2 * known * width * depth * sequences
         found.append(Pass(float(flops), float(item * (blocks + kept) + HEAD_BYTES * head)))

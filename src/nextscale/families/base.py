@@ -85,6 +85,8 @@ class Family(ABC):
     "Whether it models the tokens of a tokenizer; others model images (B, 3, H, W) in [-1, 1] and have none."
     predicts_tokens: ClassVar[bool] = True
     "Whether it gives probabilities of tokens; others give latents or pixels."
+    weighs_scales: ClassVar[bool] = False
+    "Whether its loss takes `scale_weights`, one per scale."
 
     def presets(self) -> Mapping[str, Any]:
         """Architectures by name, "small" among them."""
@@ -169,7 +171,7 @@ class Family(ABC):
 
     def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:
         """Bytes of the keys and values of an image with guidance; 0 where a family keeps none."""
-        if not isinstance(config, TransformerConfig):
+        if not isinstance(config, TransformerConfig) or not config.sees_coarser:
             return 0
         return 2 * 2 * config.depth * config.width * config.schedule.length * dtype.itemsize
 
@@ -193,6 +195,8 @@ class Family(ABC):
 class Autoregressive(Family):
     """Families that predict every token given those before it, or all coarser scales (paper, eq. 6)."""
 
+    weighs_scales = True
+
     def loss(
         self,
         model: Any,
@@ -202,9 +206,13 @@ class Autoregressive(Family):
         tokenizer: VQVAE | None,
         config: Any,
         label_smoothing: float = 0.0,
+        scale_weights: Sequence[float] = (),
         player: str = "",
     ) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy over tokens, with the loss in nats and the accuracy of all scales, each, and the last."""
+        """Mean cross-entropy over tokens, with the loss in nats and the accuracy of all scales, each, and the last.
+
+        `scale_weights` weigh the tokens of each scale in what is minimised, not in the figures; none weighs all alike.
+        """
         assert tokenizer is not None
         tokens: TokenPyramid = batch
         logits_BLV = model(self.network.inputs(tokenizer.quantizer, tokens), classes)
@@ -214,6 +222,12 @@ class Autoregressive(Family):
         loss = losses_BL.mean()
         if label_smoothing:
             loss = F.cross_entropy(flat, targets, label_smoothing=label_smoothing)
+        if scale_weights:
+            each_BL = losses_BL
+            if label_smoothing:
+                each = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
+                each_BL = each.view_as(tokens.packed)
+            loss = weighted_mean(each_BL, tokens.schedule, scale_weights)
         with torch.no_grad():
             correct_BL = (logits_BLV.argmax(dim=-1) == tokens.packed).float()
         return loss, token_figures(losses_BL.detach(), correct_BL, tokens.schedule)
@@ -230,6 +244,13 @@ def whole_sequence(config: TransformerConfig) -> Stack:
         head_positions=sequence.length,
         head_outputs=config.codebook_size,
     )
+
+
+def weighted_mean(values_BL: Tensor, schedule: ScaleSchedule, weights: Sequence[float]) -> Tensor:
+    """Mean over all tokens, those of each scale with its weight; the weights' own mean over the tokens is made 1."""
+    total = len(values_BL) * sum(weight * length for weight, length in zip(weights, schedule.lengths, strict=True))
+    sums = [values_BL[:, span].sum() * weight for weight, span in zip(weights, schedule.slices, strict=True)]
+    return torch.stack(sums).sum() / total
 
 
 def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule) -> Figures:

@@ -19,6 +19,18 @@ PLAIN: dict[str, Any] = {"depth": 6, "heads": 4, "drop_path": 0.0, "adaln": Fals
 class VARConfig(TransformerConfig):
     """Architecture of the next-scale transformer."""
 
+    attention: str = "causal"
+    "What a scale attends to: causal (itself and all coarser ones) or scale (itself alone: faster, no cache)."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.attention not in ("causal", "scale"):
+            raise ValueError(f"attention {self.attention!r} is not known; expected causal or scale")
+
+    @property
+    def sees_coarser(self) -> bool:
+        return self.attention == "causal"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RasterConfig(TransformerConfig):

@@ -65,6 +65,11 @@ class TransformerConfig:
         return self.schedule
 
     @property
+    def sees_coarser(self) -> bool:
+        """Whether a part attends to the parts before it, and so keeps their keys and values; else to itself alone."""
+        return True
+
+    @property
     def unconditional(self) -> int:
         """Id of the unconditional class."""
         return self.classes

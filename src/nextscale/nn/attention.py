@@ -91,16 +91,16 @@ def attend(query_BHLD: Tensor, key_BHSD: Tensor, value_BHSD: Tensor, mask_LS: Te
 def attend_in_groups(
     query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group], scale: float
 ) -> Tensor:
-    """Block-wise causal attention -> (B, H, L, D): each group's queries see the keys up to the group's end.
+    """Attention -> (B, H, L, D): each group's queries see its keys.
 
-    Later keys, which the mask would exclude, are left out of the products.
+    Others, which a mask of all positions would exclude, are left out of the products.
     """
     if use_cpu_backward(query_BHLD):
         query_BHLD = query_BHLD if scale == 1 else query_BHLD * scale
         return grouped_attention(query_BHLD, key_BHLD, value_BHLD, groups)
     parts = [
-        attend(query_BHLD[:, :, span], key_BHLD[:, :, : span.stop], value_BHLD[:, :, : span.stop], mask_LS, scale)
-        for span, mask_LS in groups
+        attend(query_BHLD[:, :, span], key_BHLD[:, :, seen], value_BHLD[:, :, seen], mask_LS, scale)
+        for span, seen, mask_LS in groups
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
@@ -174,6 +174,6 @@ class SelfAttention(nn.Module):
         if cache is not None:
             mixed = attend(query, key, value, None, self.softmax_scale)
         else:
-            groups = groups or [(slice(0, length), None)]
+            groups = groups or [(slice(0, length), slice(0, length), None)]
             mixed = attend_in_groups(query, key, value, groups, self.softmax_scale)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))

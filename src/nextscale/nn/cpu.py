@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Group = tuple[slice, Tensor | None]
-"""Positions of a run of queries, and the keys up to its end that each sees, (l, end) bool; None is all of them."""
+Group = tuple[slice, slice, Tensor | None]
+"""Positions of a run of l queries and of s keys, and which of these each query sees, (l, s) bool; None is all."""
 
 
 def use_cpu_backward(tensor: Tensor) -> bool:
@@ -45,13 +45,13 @@ class GroupedAttention(torch.autograd.Function):
         query, key, value = (tensor.contiguous() for tensor in (query_BHLD, key_BHLD, value_BHLD))
         mixed = torch.empty_like(query)
         shares = []
-        for span, mask_LS in groups:
-            scores_BHLS = query[:, :, span] @ key[:, :, : span.stop].transpose(-2, -1)
+        for span, seen, mask_LS in groups:
+            scores_BHLS = query[:, :, span] @ key[:, :, seen].transpose(-2, -1)
             if mask_LS is not None:
                 scores_BHLS.masked_fill_(~mask_LS, -torch.inf)
             shares.append(scores_BHLS.softmax(dim=-1))
-            mixed[:, :, span] = shares[-1] @ value[:, :, : span.stop]
-        ctx.spans = [span for span, _ in groups]
+            mixed[:, :, span] = shares[-1] @ value[:, :, seen]
+        ctx.spans = [(span, seen) for span, seen, _ in groups]
         ctx.save_for_backward(query, key, value, *shares)
         return mixed
 
@@ -62,8 +62,8 @@ class GroupedAttention(torch.autograd.Function):
         upstream = gradients[0].contiguous()
         to_query = torch.empty_like(query)
         to_key, to_value = torch.zeros_like(key), torch.zeros_like(value)
-        for span, shares_BHLS in reversed(list(zip(ctx.spans, shares, strict=True))):
-            seen, mine = slice(0, span.stop), upstream[:, :, span]
+        for (span, seen), shares_BHLS in reversed(list(zip(ctx.spans, shares, strict=True))):
+            mine = upstream[:, :, span]
             to_value[:, :, seen] += shares_BHLS.transpose(-2, -1) @ mine
             to_shares_BHLS = mine @ value[:, :, seen].transpose(-2, -1)
             to_scores_BHLS = torch.ops.aten._softmax_backward_data(to_shares_BHLS, shares_BHLS, -1, query.dtype)

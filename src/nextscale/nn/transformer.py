@@ -107,7 +107,7 @@ class Backbone(GraphedModule):
         """All blocks, then the head's AdaLN: (B, L, C) -> what the head's Linear reads, (B, L, C) float32.
 
         The one loop over blocks: for a whole sequence under the groups' masks, or for a part with a cache, to which its
-        keys and values are added. Without a head it gives the blocks' states.
+        keys and values are added, or which sees itself alone. Without a head it gives the blocks' states.
         """
         context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
         length = x_BLC.shape[1]
@@ -164,7 +164,7 @@ class Transformer(Backbone):
         self.has_head = head
         if head:
             self.head = Linear(width, config.codebook_size)
-        self.register_buffer("mask", schedule.mask(), persistent=False)
+        self.register_buffer("mask", schedule.mask(coarser=config.sees_coarser), persistent=False)
         self.register_buffer("levels", schedule.levels(), persistent=False)
 
     def initialise(self, *, gamma: float = 1e-3, head: float = 0.02) -> None:
@@ -229,8 +229,12 @@ class Transformer(Backbone):
         """
         whole = [slice(0, self.sequence.length)]
         spans = whole if self.device.type == "cuda" else self.sequence.groups(ATTENTION_GROUP)
-        # A group that is one part sees everything up to its end and needs no mask.
-        return [(span, None if span in self.sequence.slices else self.mask[span, : span.stop]) for span in spans]
+        seen = [slice(0 if self.config.sees_coarser else span.start, span.stop) for span in spans]
+        # A group that is one part sees all of its keys and needs no mask.
+        return [
+            (span, keys, None if span in self.sequence.slices else self.mask[span, keys])
+            for span, keys in zip(spans, seen, strict=True)
+        ]
 
     def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
         """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels)."""
@@ -239,8 +243,10 @@ class Transformer(Backbone):
         parts = [self.embed(None, condition, first), self.embed(latents, condition, rest)]
         return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
-    def new_cache(self, batch: int) -> KeyValueCache:
-        """An empty cache for `batch` sequences in the type of the products."""
+    def new_cache(self, batch: int) -> KeyValueCache | None:
+        """An empty cache for `batch` sequences in the type of the products; None where parts see themselves alone."""
+        if not self.config.sees_coarser:
+            return None
         return KeyValueCache(
             layers=self.config.depth,
             batch=batch,
@@ -250,13 +256,13 @@ class Transformer(Backbone):
             dtype=self.dtype,
         )
 
-    def step(self, part: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache) -> Tensor:
-        """What the head's Linear reads at one part, (B, l, C) float32; its keys and values are added to the cache.
+    def step(self, part: int, latents: Tensor | None, condition: Condition, cache: KeyValueCache | None) -> Tensor:
+        """What the head's Linear reads at one part, (B, l, C) float32; keys and values are added to `new_cache`'s.
 
         `classify` makes logits of it. `latents` (B, l, latent_channels) is what the part reads: in next-scale
         prediction what coarser scales accumulated; None at the first part.
         """
-        assert cache.parts == part, "parts must be stepped in order"
+        assert cache is None or cache.parts == part, "parts must be stepped in order"
         return self.transform(self.embed(latents, condition, self.sequence.slice(part)), condition, cache=cache)
 
 

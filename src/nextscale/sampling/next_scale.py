@@ -31,7 +31,7 @@ Draw = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 class Predictor:
-    """Guided logits of a transformer for one batch, scale after scale; owns the key-value cache.
+    """Guided logits of a transformer for one batch, scale after scale; owns the key-value cache, if any.
 
     `strengths` is the guidance at each scale. As soon as it is 0 at all scales left, the unconditional half of the
     batch is left out.
@@ -49,7 +49,8 @@ class Predictor:
         """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w)."""
         if self.guidance.strength and not any(self.strengths[scale:]):
             self.guidance = Guidance(0.0)
-            self.condition, self.cache = self.condition.select(self.images), self.cache.select(self.images)
+            self.condition = self.condition.select(self.images)
+            self.cache = None if self.cache is None else self.cache.select(self.images)
         latents = None
         if scale > 0:
             latents = self.guidance.doubled(flatten_map(downsample(accumulated, self.model.schedule[scale])))

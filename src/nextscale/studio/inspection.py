@@ -119,9 +119,12 @@ def coloured(level: np.ndarray) -> np.ndarray:
     return (stops[index] * (1 - share) + stops[index + 1] * share).astype(np.uint8)
 
 
-def mask_picture(schedule: ScaleSchedule) -> Image.Image:
-    """The block-wise causal mask: row by query, bright where it sees a key, lines between scales."""
-    mask = schedule.mask().numpy()
+def mask_picture(schedule: ScaleSchedule, *, coarser: bool = True) -> Image.Image:
+    """The attention mask: row by query, bright where it sees a key, lines between scales.
+
+    Scales see themselves and the `coarser` ones, or themselves alone.
+    """
+    mask = schedule.mask(coarser=coarser).numpy()
     factor = max(1, -(-384 // len(mask)))
     side = len(mask) * factor
     pixels = np.where(mask[..., None], np.array([250, 190, 90]), np.array([36, 24, 70])).astype(np.uint8)
@@ -148,7 +151,7 @@ def attention_of(pipeline: VARPipeline, inspection: Inspection, scale: int, row:
 def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyramid, classes: Tensor) -> list[Tensor]:
     """Per block, the mean over heads of softmax attention, (B, L, L) float32: rows are queries and sum to 1.
 
-    Teacher forcing: each token sees its own scale and the coarser ones (paper, section 3.3).
+    Teacher forcing: each token sees its own scale and, as a rule, the coarser ones (paper, section 3.3).
     """
     shares: list[Tensor] = []
 
@@ -192,9 +195,10 @@ def inspect_tab(page: PageJobs) -> None:
             name = gr.Dropdown([LIKELIEST, *desk.class_choices], value=LIKELIEST, label="Class given to the model")
             start = gr.Button("Inspect", variant="primary", elem_id="inspect-start")
             status = gr.Markdown("Upload an image to look into its pyramid.", elem_id="inspect-status")
-            shown_picture(
-                "Attention mask: each scale sees itself and the coarser ones", value=mask_picture(schedule), buttons=[]
-            )
+            coarser = desk.pipeline.editing_model.config.sees_coarser
+            seen_by_all = "itself and the coarser ones" if coarser else "itself alone"
+            mask = mask_picture(schedule, coarser=coarser)
+            shown_picture(f"Attention mask: each scale sees {seen_by_all}", value=mask, buttons=[])
         with gr.Column(scale=2, min_width=300):
             step = gr.Slider(1, last, value=last, step=1, label="Scales added up", elem_id="inspect-step")
             stage = shown_picture(

@@ -249,6 +249,8 @@ class TransformerTraining(LoopConfig):
     "Share of samples trained without their class, which guidance needs."
     label_smoothing: float = 0.0
     "Label smoothing of the cross-entropy."
+    scale_weights: tuple[float, ...] = ()
+    "Weight of a token's loss at each scale, coarse to fine; only their ratios count. Without it, all are alike."
     guidance: float = 1.5
     "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
     top_k: int = 900
@@ -269,6 +271,9 @@ class TransformerTraining(LoopConfig):
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         require_at_least(self, 0, "gamma")
         require_share(self, "class_dropout", "label_smoothing")
+        weights = self.scale_weights
+        if weights and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
+            raise ValueError(f"scale_weights must be at least 0 and not all 0, got {','.join(map(str, weights))}")
         from nextscale.sampling.next_scale import SamplingConfig  # which imports torch
 
         SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # raises ValueError

@@ -22,7 +22,7 @@ from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families import family_of
-from nextscale.families.base import Figures
+from nextscale.families.base import Family, Figures
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
@@ -94,6 +94,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             self.places = class_places(self.heldout.class_names, self.names, config.heldout)
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
         architecture, start = self.settle_architecture()
+        require_weights(config.scale_weights, self.family, architecture)
         steps = counted_steps(config, self.samples)
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
         self.size: tuple[int, int] = (architecture if self.tokenizer is None else self.tokenizer.config).image_size
@@ -204,6 +205,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         """What a player minimises on tokens or images, and figures."""
         config = self.config
         shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": config.label_smoothing}
+        if config.scale_weights:
+            shared["scale_weights"] = config.scale_weights
         return self.family.loss(model, inputs, classes, player=player, **shared)
 
     def step_line(self, figures: dict[str, Any]) -> str:
@@ -246,6 +249,16 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             advance(len(images))
         if len(images) == SAMPLES:
             save_image(grid(images), self.run.path / "samples" / f"{done:08d}.png")
+
+
+def require_weights(weights: Sequence[float], family: Family, architecture: Any) -> None:
+    """Raises ValueError unless there are no weights, or one for each scale of a family that weighs them."""
+    if weights and not family.weighs_scales:
+        raise ValueError(f"scale_weights are not for {family.title}; leave them out")
+    if weights and len(weights) != len(architecture.scales):
+        raise ValueError(
+            f"scale_weights needs a weight for each of {len(architecture.scales)} scales, got {len(weights)}"
+        )
 
 
 def compile_units(units: Sequence[nn.Module]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from nextscale.families import family_of
+from nextscale.families.config import VARConfig
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
@@ -18,6 +19,7 @@ PHI = "quantizer.phi."
 def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classes: int, source: str) -> Any:
     """The architecture `start` with another number of classes; `tokenizer` has the settings that are the tokenizer's.
 
+    A next-scale model may go on with each scale attending to itself alone, where that is wanted: its weights fit.
     Raises ValueError where it is not of the kind that is wanted, or not for this tokenizer's tokens.
     """
     if type(start) is not type(wanted):
@@ -29,7 +31,8 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
                 f"init_from {source}: its {name} is {theirs}, the tokenizer's {ours}; "
                 "start from a model of the same tokenizer"
             )
-    return replace(start, classes=classes)
+    alone = isinstance(wanted, VARConfig) and not wanted.sees_coarser
+    return replace(start, classes=classes, **({"attention": wanted.attention} if alone else {}))
 
 
 @torch.no_grad()
