@@ -29,7 +29,8 @@ def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, ()) for kind in kinds()] + [("var", ("--attention", "scale", "--scale-weights", "4,2,1,1"))],
+    [(kind, ()) for kind in kinds()]
+    + [("var", ("--attention", "scale", "--scale-weights", "4,2,1,1", "--self-correct", "0.5"))],
 )
 def test_a_kind_trains_resumes_and_generates(
     kind: str,
@@ -110,6 +111,8 @@ def test_editing_and_starting_across_kinds_are_refused(
     masked = ["train", "maskgit", "--preset", "tiny", "--tokenizer", tokenizer, "--data", data]
     assert main([*masked, "--scale-weights", "1", "--out", str(tmp_path / "z")]) == 2
     assert "scale_weights are not for" in capsys.readouterr().err
+    assert main([*masked, "--self-correct", "0.1", "--out", str(tmp_path / "z")]) == 2
+    assert "self_correct is not for" in capsys.readouterr().err
     var = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer_folder("var"), "--data", data]
     assert main([*var, "--steps", "1", "--out", str(tmp_path / "y")]) == 2
     assert "raster order reads a single token map, the tokenizer has 4 scales" in capsys.readouterr().err

@@ -255,6 +255,19 @@ def test_scales_may_weigh_more_and_weights_that_do_not_fit_are_refused(
             replace(plain, scale_weights=unusable)
 
 
+def test_mistakes_are_in_training_alone(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
+    data = image_folder()
+    still = replace(FAST, learning_rate=1e-12)
+    settings: dict = {"steps": 2, "optimiser": still, "model": transformer_config(drop_path=0.0), "class_dropout": 0.0}
+    found = []
+    for name, share in (("plain", 0.0), ("mistaken", 0.9)):
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, **settings, self_correct=share))
+        found.append(lines(tmp_path / name))
+    assert found[1][0]["loss"] != pytest.approx(found[0][0]["loss"], rel=1e-6)
+    (plain,), (mistaken,) = ([line for line in run if "heldout_loss" in line] for run in found)
+    assert mistaken["heldout_loss"] == pytest.approx(plain["heldout_loss"], rel=1e-6)
+
+
 def test_heldout_classes_are_matched_by_name(tmp_path: Path, image_folder: Make, tokenizer_folder: Path) -> None:
     data = image_folder()
     part = tmp_path / "part"

@@ -31,6 +31,8 @@ WORKING_BYTES = 2**28
 """Room for an image's activations when batches are sized by the memory of a GPU."""
 Figures = dict[str, Tensor]
 """Named figures of a batch: scalars, or one value per scale."""
+Correction = Callable[[TokenPyramid], tuple[TokenPyramid, TokenPyramid]]
+"""Tokens -> those that a model reads in training, with mistakes, and those that it then has to predict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class Family(ABC):
     "Whether it gives probabilities of tokens; others give latents or pixels."
     weighs_scales: ClassVar[bool] = False
     "Whether its loss takes `scale_weights`, one per scale."
+    corrects_itself: ClassVar[bool] = False
+    "Whether its loss takes a `correction`, by which later scales make good mistakes in coarser ones."
 
     def presets(self) -> Mapping[str, Any]:
         """Architectures by name, "small" among them."""
@@ -207,15 +211,20 @@ class Autoregressive(Family):
         config: Any,
         label_smoothing: float = 0.0,
         scale_weights: Sequence[float] = (),
+        correction: Correction | None = None,
         player: str = "",
     ) -> tuple[Tensor, Figures]:
         """Mean cross-entropy over tokens, with the loss in nats and the accuracy of all scales, each, and the last.
 
         `scale_weights` weigh the tokens of each scale in what is minimised, not in the figures; none weighs all alike.
+        With a `correction` the model reads tokens with mistakes, and predicts those that make them good.
         """
         assert tokenizer is not None
         tokens: TokenPyramid = batch
-        logits_BLV = model(self.network.inputs(tokenizer.quantizer, tokens), classes)
+        read = tokens
+        if correction is not None:
+            read, tokens = correction(tokens)
+        logits_BLV = model(self.network.inputs(tokenizer.quantizer, read), classes)
         # V last and contiguous: (B L, V) float32, softmax in float32.
         flat, targets = logits_BLV.flatten(0, 1), tokens.packed.flatten()
         losses_BL = F.cross_entropy(flat, targets, reduction="none").view_as(tokens.packed)

@@ -44,6 +44,7 @@ class VARFamily(Autoregressive):
     network = VAR
     sampler = staticmethod(sample_scales)
     editable = True
+    corrects_itself = True
 
     def compile(self, model: VAR, **options: Any) -> None:
         """Raises ValueError for int8."""

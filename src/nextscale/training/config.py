@@ -251,6 +251,8 @@ class TransformerTraining(LoopConfig):
     "Label smoothing of the cross-entropy."
     scale_weights: tuple[float, ...] = ()
     "Weight of a token's loss at each scale, coarse to fine; only their ratios count. Without it, all are alike."
+    self_correct: float = 0.0
+    "Largest share of an image's tokens that the model reads replaced by near codes, which later scales make good."
     guidance: float = 1.5
     "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
     top_k: int = 900
@@ -270,7 +272,7 @@ class TransformerTraining(LoopConfig):
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         require_at_least(self, 0, "gamma")
-        require_share(self, "class_dropout", "label_smoothing")
+        require_share(self, "class_dropout", "label_smoothing", "self_correct")
         weights = self.scale_weights
         if weights and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
             raise ValueError(f"scale_weights must be at least 0 and not all 0, got {','.join(map(str, weights))}")

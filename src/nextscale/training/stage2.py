@@ -22,7 +22,7 @@ from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families import family_of
-from nextscale.families.base import Family, Figures
+from nextscale.families.base import Correction, Family, Figures
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
@@ -44,6 +44,7 @@ from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.self_correction import SelfCorrection
 from nextscale.training.table import table_or_cache
 from nextscale.training.tokens import encoded_batches
 from nextscale.training.transfer import to_device
@@ -95,6 +96,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
         architecture, start = self.settle_architecture()
         require_weights(config.scale_weights, self.family, architecture)
+        self.correction: Correction | None = None
+        if config.self_correct:
+            if self.tokenizer is None or not self.family.corrects_itself:
+                raise ValueError(f"self_correct is not for {self.family.title}; leave it out")
+            self.correction = SelfCorrection(self.tokenizer.quantizer, config.self_correct)
         steps = counted_steps(config, self.samples)
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
         self.size: tuple[int, int] = (architecture if self.tokenizer is None else self.tokenizer.config).image_size
@@ -192,7 +198,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (inputs, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
-                    loss, figures = self.loss(self.wrapped, inputs, classes, player)
+                    loss, figures = self.loss(self.wrapped, inputs, classes, player, self.correction)
                     share = loss * (len(classes) / sum(sizes))
                     updater.backward(share)
                 seen.append(figures)
@@ -201,12 +207,16 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             average_gradients(updater.model)
         return (seen[0] if len(seen) == 1 else mean_figures(seen, sizes)), torch.stack(losses).sum()
 
-    def loss(self, model: nn.Module, inputs: Any, classes: Tensor, player: str) -> tuple[Tensor, Figures]:
+    def loss(
+        self, model: nn.Module, inputs: Any, classes: Tensor, player: str, correction: Correction | None = None
+    ) -> tuple[Tensor, Figures]:
         """What a player minimises on tokens or images, and figures."""
         config = self.config
         shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": config.label_smoothing}
         if config.scale_weights:
             shared["scale_weights"] = config.scale_weights
+        if correction is not None:
+            shared["correction"] = correction
         return self.family.loss(model, inputs, classes, player=player, **shared)
 
     def step_line(self, figures: dict[str, Any]) -> str:
