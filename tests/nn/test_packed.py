@@ -11,6 +11,7 @@ import torch
 
 from nextscale.nn.linear import Linear
 from nextscale.nn.packed import (
+    PackedLinear,
     QuantizedLinear,
     can_pack,
     count_parameters,
@@ -174,3 +175,11 @@ def test_packed_products_that_are_wrong_are_not_used(
     assert not can_pack(CPU, torch.float32)
     assert "plain, slower ones are used" in caplog.text
     packing_is_right.cache_clear()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [PackedLinear, QuantizedLinear])
+def test_a_single_row_needs_no_batch(kind: type) -> None:
+    torch.manual_seed(0)
+    packed, rows = kind(Linear(64, 32).requires_grad_(False)), torch.randn(1, 64)
+    torch.testing.assert_close(packed(rows[0]), packed(rows)[0])

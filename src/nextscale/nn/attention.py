@@ -33,9 +33,7 @@ class KeyValueCache:
         self, *, layers: int, batch: int, heads: int, length: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         def empty() -> Tensor:
-            if (
-                device.type == "cuda"
-            ):  # in the order of the tokens, as products give them and fused attention leaves them
+            if device.type == "cuda":  # tokens before heads, as products give them and fused attention leaves them
                 return torch.empty(batch, length, heads, HEAD_WIDTH, device=device, dtype=dtype).transpose(1, 2)
             return torch.empty(batch, heads, length, HEAD_WIDTH, device=device, dtype=dtype)
 

@@ -89,9 +89,9 @@ class QuantizedLinear(nn.Module):
         bias = None if bias is None else bias.float()
         weight, output = (self.packed, self.scales, self.zero_points), (1.0, 0, input.dtype)
         product = torch.ops.onednn.qlinear_pointwise(
-            numbers.flatten(0, -2), scale, zero, *weight, bias, *output, *fused(self.gelu)
+            numbers.reshape(-1, input.shape[-1]), scale, zero, *weight, bias, *output, *fused(self.gelu)
         )
-        return product.unflatten(0, input.shape[:-1])
+        return product.view(*input.shape[:-1], product.shape[-1])
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         raise ValueError("a model in int8 cannot be saved; load it in another precision first")
