@@ -70,7 +70,10 @@ class FeatureNetwork(nn.Module):
     """A torchvision classifier; images keep their size."""
 
     def __init__(self, backbone: str = "mobilenet_v2", *, weights: str | Path = "") -> None:
-        """`weights` is the file of a state dict; without it, torchvision's ImageNet weights. Raises ValueError."""
+        """`weights` is the file of a state dict, of any number of classes; without it, torchvision's of ImageNet.
+
+        Raises ValueError.
+        """
         super().__init__()
         self.name = backbone
         self.network = load_backbone(backbone, weights).requires_grad_(False)

@@ -30,7 +30,7 @@ DEFAULT_LAYERS = {
 
 
 def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
-    """A torchvision classifier with its ImageNet weights, or with those of a local state dict.
+    """A torchvision classifier with its ImageNet weights, or with those of a local state dict of any number of classes.
 
     Without `weights`, torchvision fetches them into $TORCH_HOME/hub/checkpoints. Raises ValueError when the name is
     unknown, or the weights cannot be fetched or do not fit.
@@ -49,13 +49,22 @@ def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
                 f"the ImageNet weights of {name} could not be fetched ({error}); put torchvision's file into "
                 "$TORCH_HOME/hub/checkpoints or give its path"
             ) from error
-    model = get_model(name, weights=None)
     try:
-        model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        model = get_model(name, weights=None, num_classes=classes_told(state))
+        model.load_state_dict(state)
     except (OSError, RuntimeError, pickle.UnpicklingError, AttributeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{weights}: not a state dict of torchvision's {name} ({reason})") from error
     return model.eval()
+
+
+def classes_told(state: dict[str, Tensor]) -> int:
+    """How many classes a classifier tells: the length of the last layer's bias, the last tensor of its state dict.
+
+    Raises AttributeError where it does not hold tensors alone.
+    """
+    return next((value.shape[0] for value in reversed(state.values()) if value.dim()), 1)
 
 
 def imagenet_normalised(images: Tensor) -> Tensor:

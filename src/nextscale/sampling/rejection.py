@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nextscale.classes import imagenet_ids
 from nextscale.config import TOP_SEED
 from nextscale.environment import quiet_warnings
-from nextscale.nn.perceptual import imagenet_normalised, load_backbone
+from nextscale.nn.perceptual import classes_told, imagenet_normalised, load_backbone
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.likelihood import paired_log_probabilities
 from nextscale.sampling.noise import image_seeds
@@ -280,11 +280,10 @@ def classifier_of(path: Path) -> tuple[nn.Module, int]:
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        inner = {key: tuple(value.shape)[1:] for key, value in state.items()}
+        classes = classes_told(state)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError) as error:
         raise ValueError(f"{path}: not a file of weights ({str(error).splitlines()[0]})") from error
-    classes = next((shape[0] for shape in reversed(shapes.values()) if shape), 0)
-    inner = {key: shape[1:] for key, shape in shapes.items()}
     for name, wanted in architectures().items():
         if wanted != inner:
             continue
