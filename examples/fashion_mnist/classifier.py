@@ -58,7 +58,7 @@ def train(network: nn.Module, images: Tensor, labels: Tensor, *, steps: int, bat
         optimiser.step()
         schedule.step()
         if step % 200 == 0:
-            print(f"step {step} of {steps}: loss {loss.item():.3f}")
+            print(f"step {step} of {steps}: loss {loss.item():.3f}", flush=True)
 
 
 @torch.no_grad()
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images, labels = read(options.data, options.side)
         others = read(options.heldout, options.side)
         network = get_model(options.backbone, weights=None, num_classes=int(labels.max()) + 1)
-        network.to(device, memory_format=torch.channels_last)
+        network.to(device).to(memory_format=torch.channels_last)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -34,7 +34,7 @@ class ModelComparison(DataColumns, Computing):
     features: str = "inception"
     "inception, or a torchvision classifier such as mobilenet_v2."
     feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
+    "File with that network's weights, for any number of classes; without it, they are fetched."
     time_batches: tuple[int, ...] = (1, 32)
     "Batch sizes whose seconds per image are measured."
     rounds: int = 3

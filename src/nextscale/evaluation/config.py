@@ -38,7 +38,7 @@ class GenerationEvaluation(DataColumns, ScaleFlags):
     features: str = "inception"
     "inception (as FID is defined), or a torchvision classifier such as mobilenet_v2."
     feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
+    "File with that network's weights, for any number of classes; without it, they are fetched."
     protocol: str = ""
     "Published settings: imagenet256 or imagenet512 (50 images per class, guidance 1.5, top-k 900, top-p 0.96)."
     guidance: float | None = None
@@ -87,7 +87,7 @@ class ReconstructionEvaluation(DataColumns, Computing):
     features: str = "inception"
     "Features of the Frechet distance: inception, a torchvision classifier, or none."
     feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
+    "File with that network's weights, for any number of classes; without it, they are fetched."
     perceptual: str = "lpips"
     "Perceptual distance: lpips (VGG16), a torchvision backbone, or none."
     perceptual_weights: str = ""
@@ -126,7 +126,7 @@ class LikelihoodEvaluation(DataColumns, Computing):
     features: str = ""
     "Network for nearest class means beside it, such as mobilenet_v2; the means are of other images."
     feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
+    "File with that network's weights, for any number of classes; without it, they are fetched."
     batch_size: int = 16
     "Images at once."
 

@@ -133,7 +133,7 @@ class Ablation:
     features: str = "inception"
     "inception, or a torchvision classifier such as mobilenet_v2."
     feature_weights: str = ""
-    "File with that network's weights; without it, they are fetched."
+    "File with that network's weights, for any number of classes; without it, they are fetched."
     out: str = "out/ablation"
     "Folder of all runs."
     precision: str = "auto"
