@@ -12,7 +12,7 @@ data=${1:-data/fashion_mnist}
 runs=${2:-out/runs/fashion}
 shift "$(($# < 2 ? $# : 2))"
 
-: "${TOKENIZER_IMAGES:=60000}"  # images that each tokenizer sees; the data has 60,000
+: "${TOKENIZER_IMAGES:=96000}"  # images that each tokenizer sees; the data has 60,000
 : "${CHANNELS:=32}"             # of its CNN's first level
 : "${CODES:=512}"               # of its codebook
 : "${PERCEPTUAL:=0.2}"          # weight of its perceptual distance; 0 needs no weights of MobileNetV2
@@ -34,13 +34,13 @@ here=$(dirname "$0")
         --out "$runs/classifier.pth" "$@"
 
 # Both tokenizers are the same CNN. Where a single scale has to hold everything, features drift away from their codes
-# unless the commitment is stronger.
+# unless the rate is lower and the commitment stronger.
 tokenizer() {
-    name=$1 scales=$2 beta=$3
-    shift 3
+    name=$1 scales=$2 rate=$3 beta=$4
+    shift 4
     nextscale train tokenizer --preset small-32 --scales "$scales" --channels "$CHANNELS" --codebook-size "$CODES" \
         --data "$data/train" --heldout "$data/heldout" --steps "$((TOKENIZER_IMAGES / BATCH))" --batch-size "$BATCH" \
-        --learning-rate 3.2e-3 --beta "$beta" --enlarge 1 --l1 1 --l2 4 --perceptual "$PERCEPTUAL" \
+        --learning-rate "$rate" --beta "$beta" --enlarge 1 --l1 1 --l2 4 --perceptual "$PERCEPTUAL" \
         --perceptual-shift 4 --perceptual-weights "$PERCEPTUAL_WEIGHTS" --precision "$TOKENIZER_PRECISION" \
         --out "$runs/tokenizers/$name" --resume "$@"
     for split in train heldout; do
@@ -60,8 +60,8 @@ model() {
         --batch-size "$BATCH" --learning-rate "$RATE" --ema 0.9995 --final 0.02 --flat 0.1 --top-k 0 --top-p 0.95 \
         "$COMPILE" --out "$runs/$kind" --resume "$@"
 }
-tokenizer growing 1,2,3,4,6,8 0.25 "$@"
-tokenizer single 8 1 "$@"
+tokenizer growing 1,2,3,4,6,8 3.2e-3 0.25 "$@"
+tokenizer single 8 1.6e-3 1 "$@"
 model var growing "$@"
 model raster single "$@"
 nextscale compare "$runs/var" "$runs/raster" --data "$data/heldout" --features resnet18 \
