@@ -13,13 +13,13 @@ import pytest
 from PIL import Image
 
 from nextscale.pipeline import VARPipeline
-from nextscale.server.jobs import Job, Stage, previews
-from nextscale.server.local import LocalBackend
+from nextscale.server.jobs import Job, Stage, generation_jobs, previews
+from nextscale.server.local import LocalBackend, card_of
 from nextscale.server.queues import Admission
 from nextscale.server.schema import GenerationRequest
-from nextscale.server.settings import Keys
+from nextscale.server.settings import Keys, ServerSettings
 from talk import Client, picture, png, talk, talk_to
-from toys import toy_image
+from toys import make_baseline, toy_image
 
 
 def test_generations_are_those_of_the_pipeline(pipeline: VARPipeline) -> None:
@@ -35,6 +35,42 @@ def test_generations_are_those_of_the_pipeline(pipeline: VARPipeline) -> None:
     wanted = pipeline.generate("green", seeds=[7, 8, 9], guidance=1.5, top_k=4, top_p=0.8)
     for data, image in zip(found["data"], wanted.images, strict=True):
         assert picture(data).tobytes() == image.tobytes()
+
+
+def test_settings_per_scale_come_as_lists_or_as_text(pipeline: VARPipeline) -> None:
+    image, mask = toy_image(1, 0, 16), Image.new("L", (16, 16), 255)
+    settings = {"prompt": "green", "seed": 7, "guided_scales": 2}
+
+    async def conversation(client: Client) -> list[httpx.Response]:
+        bodies = [settings | {"temperatures": value} for value in ([3, 1, 0.5], "3, 1,0.5", None)]
+        form = {name: str(value) for name, value in settings.items()} | {"temperatures": "3,1,0.5"}
+        files = {"image": png(image), "mask": png(mask)}
+        return [
+            *[await client.post("/v1/images/generations", json=body) for body in bodies],
+            await client.post("/v1/images/edits", files=files, data=form),
+        ]
+
+    answers = talk(pipeline, conversation)
+    assert [answer.status_code for answer in answers] == [200] * 4, answers[-1].text
+    made = [picture(answer.json()["data"][0]).tobytes() for answer in answers]
+    own: dict[str, Any] = {"seeds": [7], "guided_scales": 2}
+    warm = pipeline.generate("green", temperatures=[3, 1, 0.5], **own).images[0]
+    assert made[0] == made[1] == warm.tobytes() != made[2]
+    assert made[2] == pipeline.generate("green", **own).images[0].tobytes()
+    edited = pipeline.inpaint(image, np.asarray(mask), classes="green", temperatures=[3, 1, 0.5], **own).images[0]
+    assert made[3] == edited.tobytes()
+
+
+def test_settings_per_scale_are_refused_before_anything_is_queued(pipeline: VARPipeline) -> None:
+    def refused(model: VARPipeline, message: str, **settings: Any) -> None:
+        wanted = GenerationRequest(prompt="0", **settings)
+        with pytest.raises(ValueError, match=message):
+            generation_jobs(wanted, card_of(model, "toy"), ServerSettings(model="toy"))
+
+    refused(pipeline, "guided_scales: settings of 5 scales, the model has 4", guided_scales=5)
+    refused(pipeline, "temperatures: settings of 5 scales, the model has 4", temperatures=[1.0] * 5)
+    message = "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
+    refused(make_baseline("raster"), message, guided_scales=1)
 
 
 def test_classes_by_id_and_none(pipeline: VARPipeline) -> None:
@@ -162,6 +198,13 @@ WRONG = [
     ({"prompt": "red", "top_p": 2}, "top_p"),
     ({"prompt": "red", "guidance": 1e9}, "guidance"),
     ({"prompt": "red", "seed": -1}, "seed"),
+    ({"prompt": "red", "guided_scales": -1}, "guided_scales: Input should be greater than or equal to 0"),
+    ({"prompt": "red", "guided_scales": 5}, "guided_scales: settings of 5 scales, the model has 4"),
+    ({"prompt": "red", "temperatures": [1, 1, 1, 1, 1]}, "temperatures: settings of 5 scales, the model has 4"),
+    ({"prompt": "red", "temperatures": "1,warm"}, "temperatures.1: Input should be a valid number"),
+    ({"prompt": "red", "temperatures": [0]}, "temperatures.0: Input should be greater than 0"),
+    ({"prompt": "red", "temperatures": ",".join(["1"] * 99)}, "temperatures"),
+    ({"prompt": "red", "temperatures": 1.1}, "temperatures: Input should be a valid list"),
     ({"prompt": "red", "response_format": "url"}, "response_format"),
     ({"prompt": "red", "colour": "blue"}, "colour"),
     ({"prompt": "red", "stream": True, "n": 2}, "a stream shows one image"),

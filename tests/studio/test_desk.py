@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -24,7 +25,7 @@ from nextscale.studio.app import run_studio
 from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, take_files
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
-from nextscale.studio.generate import chosen_of, generate_live
+from nextscale.studio.generate import chosen_of, generate_live, listed, sampling_controls
 from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
 from nextscale.studio.scaling import plotted, result_sets
@@ -108,11 +109,11 @@ def test_previews_cost_no_more_than_their_share() -> None:
 
 def test_scales_without_time_follow_when_the_images_are_done(desk: Desk) -> None:
     desk.previews = 0.0
-    frames = list(generate_live(desk, "green", 2, 5, 1.0, 4, 0.9))
+    frames = list(generate_live(desk, "green", 2, 5, guidance=1.0, top_k=4, top_p=0.9))
     assert [frame.picture is None for frame in frames] == [True, True, True, True, False, True]
     assert frames[4].files and not frames[5].files
     desk.previews = math.inf
-    *_, wanted = generate_live(desk, "green", 2, 5, 1.0, 4, 0.9)
+    *_, wanted = generate_live(desk, "green", 2, 5, guidance=1.0, top_k=4, top_p=0.9)
     assert frames[5].strip and wanted.strip and frames[5].strip.tobytes() == wanted.strip.tobytes()
 
 
@@ -153,7 +154,7 @@ def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.M
 
 
 def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeline: VARPipeline) -> None:
-    frames = list(generate_live(desk, "green", 2, 5, 1.0, 4, 0.9))
+    frames = list(generate_live(desk, "green", 2, 5, guidance=1.0, top_k=4, top_p=0.9))
     assert len(frames) == len(pipeline.schedule) + 1
     assert all(frame.files is None for frame in frames[:-1])
     wanted = pipeline.generate("green", seeds=[5, 6], guidance=1.0, top_k=4, top_p=0.9).images
@@ -163,11 +164,44 @@ def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeli
         facts = json.loads(saved.text[SETTINGS_KEY])  # type: ignore[attr-defined]
         assert (facts["class"], facts["seed"], facts["guidance"], facts["top_k"]) == ("green", seed, 1.0, 4)
     with pytest.raises(ValueError, match="top_p must be between 0 and 1"):
-        list(generate_live(desk, "green", 1, 0, 1.0, 0, 7.0))
+        list(generate_live(desk, "green", 1, 0, guidance=1.0, top_k=0, top_p=7.0))
+
+
+def test_images_with_settings_per_scale(desk: Desk, pipeline: VARPipeline) -> None:
+    *_, last = generate_live(desk, "green", 1, 5, guided_scales=2, temperatures=listed("3, 1,0.5,"))
+    saved = Image.open((last.files or [])[0][0])
+    wanted = pipeline.generate("green", seeds=[5], guided_scales=2, temperatures=[3, 1, 0.5]).images[0]
+    assert saved.tobytes() == wanted.tobytes() != pipeline.generate("green", seeds=[5]).images[0].tobytes()
+    facts = json.loads(saved.text[SETTINGS_KEY])  # type: ignore[attr-defined]
+    assert (facts["guided_scales"], facts["temperatures"]) == (2, [3, 1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("1,1,1,1,1", "temperatures: settings of 5 scales, the model has 4"),
+        ("1,warm", "temperatures must be numbers above 0, one per scale"),
+        ("0", "temperatures must be numbers above 0, one per scale"),
+    ],
+)
+def test_wrong_temperatures_are_told_in_one_line(desk: Desk, typed: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(generate_live(desk, "green", 1, 0, temperatures=listed(typed)))
+    assert listed("") == listed(None) == []
+
+
+def test_only_models_with_scales_show_settings_of_them() -> None:
+    def shown(pipeline: VARPipeline) -> list[str]:
+        with gr.Blocks():
+            return list(sampling_controls(pipeline))
+
+    plain = ["guidance", "top_k", "top_p"]
+    assert shown(make_pipeline()) == [*plain, "guided_scales", "temperatures"]
+    assert shown(make_baseline("raster")) == plain
 
 
 def test_no_class_is_unconditional(desk: Desk, pipeline: VARPipeline) -> None:
-    *_, last = generate_live(desk, NO_CLASS, 1, 3, 2.0, 8, 0.9)
+    *_, last = generate_live(desk, NO_CLASS, 1, 3, guidance=2.0, top_k=8, top_p=0.9)
     assert Image.open(last.files[0][0]).tobytes() == pipeline.generate(None, seeds=[3]).images[0].tobytes()  # type: ignore[index]
 
 

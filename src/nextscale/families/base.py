@@ -153,10 +153,8 @@ class Family(ABC):
             raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
         if not self.editable and config.smooth:
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
-        if not self.editable and (config.guided_scales or config.temperatures):
-            raise ValueError(
-                "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
-            )
+        if not self.editable:
+            config.require_scales(0)
         conditions = as_conditions(classes, model.config.unconditional)
         seeds = image_seeds(seeds, model.device)
         return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)

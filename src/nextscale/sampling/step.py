@@ -61,7 +61,11 @@ class SamplingConfig:
         return replace(self, temperature=own, temperatures=())
 
     def require_scales(self, count: int) -> None:
-        """Raises ValueError for settings of more scales than a model has."""
+        """Raises ValueError for settings of more scales than a model has; 0 is a model that does not go by scales."""
+        if not count and (self.guided_scales or self.temperatures):
+            raise ValueError(
+                "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
+            )
         for name, asked in (("guided_scales", self.guided_scales), ("temperatures", len(self.temperatures))):
             if asked > count:
                 raise ValueError(f"{name}: settings of {asked} scales, the model has {count}")

@@ -16,7 +16,7 @@ from nextscale.config import with_settings
 from nextscale.editing.config import EditConfig
 from nextscale.pipeline import AUTO
 from nextscale.pyramid import Size
-from nextscale.sampling.next_scale import SamplingConfig
+from nextscale.sampling.step import SAMPLING_SETTINGS, SamplingConfig
 from nextscale.server.forms import transparent_part, uploaded_image, uploaded_mask
 from nextscale.server.problems import Refused
 from nextscale.server.schema import EditRequest, GenerationRequest, ImageRequest, ModelData
@@ -24,8 +24,10 @@ from nextscale.server.settings import ServerSettings
 
 NO_CLASS = "none"
 """As a prompt: no class."""
-SAMPLING = ("guidance", "top_k", "top_p")
+SAMPLING = tuple(name for name in SAMPLING_SETTINGS if name in ImageRequest.model_fields)
 """Settings of drawing that a request may have."""
+DEFAULTS = tuple(name for name in SAMPLING if name in ModelData.model_fields)
+"""Those whose defaults are the model's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +155,7 @@ async def mask_of(wanted: EditRequest, image: bytes, size: Size, most_pixels: in
 def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit: Edit | None = None) -> list[Job]:
     """A job per seed."""
     sampling = with_settings(card.defaults, {name: getattr(wanted, name) for name in SAMPLING})
+    sampling.require_scales(card.scales)
     shown = previews(wanted, card.scales) if wanted.stream else frozenset()
     soften = label == AUTO and wanted.guidance is None
     return [
@@ -203,5 +206,5 @@ def previews(wanted: ImageRequest, scales: int) -> frozenset[int]:
 def model_data(card: ModelCard) -> ModelData:
     """The model as GET /v1/models describes it."""
     same = {name: getattr(card, name) for name in ("title", "size", "scales", "precision", "parameters")}
-    same |= {name: getattr(card.defaults, name) for name in SAMPLING}
+    same |= {name: getattr(card.defaults, name) for name in DEFAULTS}
     return ModelData(id=card.name, classes=list(card.class_names), **same)

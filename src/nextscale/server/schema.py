@@ -14,8 +14,16 @@ TOP_SEED = 2**53 - 1
 NAMES = ("prompt", "model", "user", "safety_identifier")
 """Texts whose case counts."""
 
+MOST_SCALES = 64
+"""Bound on what is said of scales; a model has fewer."""
 UNSUPPORTED = "unsupported_value"
 NOT_USED = "Taken for the sake of clients; not used."
+
+
+def listed(value: object) -> object:
+    """Takes numbers with commas apart: forms send lists as text, which arrives as the only element of a list."""
+    only = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return only.split(",", MOST_SCALES) if isinstance(only, str) else value
 
 
 def only_b64_json(value: object) -> object:
@@ -38,6 +46,14 @@ class ImageRequest(BaseModel):
     guidance: Annotated[float | None, Field(gt=-1e4, lt=1e4, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, le=2**31)] = None
     top_p: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    guided_scales: Annotated[
+        int | None, Field(ge=0, le=MOST_SCALES, description="Scales that are guided, from the first; 0 is all.")
+    ] = None
+    temperatures: Annotated[
+        list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] | None,
+        Field(max_length=MOST_SCALES, description="Of each scale, such as 1.1,1,0.9; the last holds for later ones."),
+        BeforeValidator(listed),
+    ] = None
     response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[
@@ -45,7 +61,7 @@ class ImageRequest(BaseModel):
     ] = None
     stream: bool = False
     partial_images: Annotated[
-        int | None, Field(ge=0, le=64, description="Previews of a stream; none sends every scale.")
+        int | None, Field(ge=0, le=MOST_SCALES, description="Previews of a stream; none sends every scale.")
     ] = None
     background: Literal["auto", "opaque"] | None = None
     user: Annotated[str | None, Field(max_length=300, description=NOT_USED)] = None
@@ -86,7 +102,9 @@ class EditRequest(ImageRequest):
     prompt: Annotated[
         str, Field(max_length=1000, description="Class name or id, none, or auto: what the kept part looks like.")
     ] = "auto"
-    keep_scales: Annotated[int, Field(ge=0, le=64, description="First scales taken over from the original.")] = 0
+    keep_scales: Annotated[
+        int, Field(ge=0, le=MOST_SCALES, description="First scales taken over from the original.")
+    ] = 0
     feather: Annotated[int, Field(ge=0, le=1024, description="Pixels over which the mask's edge fades.")] = 4
     input_fidelity: Annotated[Literal["auto", "low", "high"] | None, Field(description=NOT_USED)] = None
 

@@ -12,6 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from nextscale.pictures import grid
+from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
 from nextscale.studio.components import shown_gallery, shown_picture
 from nextscale.studio.desk import Desk, seed_of
@@ -34,15 +35,14 @@ class Frame:
     "Finished images for the gallery: file and caption."
 
 
-def generate_live(
-    desk: Desk, name: str, count: int, seed: int, guidance: float, top_k: int, top_p: float
-) -> Iterator[Frame]:
+def generate_live(desk: Desk, name: str, count: int, seed: int, **settings: Any) -> Iterator[Frame]:
     """A frame after every scale, with pictures where there is time, and one with the files.
 
-    A last frame shows the scales for which there was no time before. Raises ValueError for settings out of range.
+    A last frame shows the scales for which there was no time before. `settings` are those of `SamplingConfig`. Raises
+    ValueError for those out of range.
     """
     pipeline, label = desk.pipeline, desk.label_of(name)
-    sampling = pipeline.sampling(guidance=guidance, top_k=top_k, top_p=top_p)
+    sampling = pipeline.sampling(**settings)
     seeds = [seed + number for number in range(count)]
     began = time.monotonic()
     steps: list[GenerationStep] = []
@@ -58,9 +58,9 @@ def generate_live(
             yield Frame(status)
     finished = images[-1] = images[-1] or steps[-1].preview()
     seconds = time.monotonic() - began
-    settings = {"class": label, "guidance": guidance, "top_k": top_k, "top_p": top_p}
+    facts = {"class": label} | {setting: getattr(sampling, setting) for setting in settings}
     files = [
-        (desk.saved(image, settings | {"seed": one}), f"{name}, seed {one}")
+        (desk.saved(image, facts | {"seed": one}), f"{name}, seed {one}")
         for image, one in zip(finished, seeds, strict=True)
     ]
     plural = "s" if len(files) > 1 else ""
@@ -83,7 +83,7 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
     desk = page.desk
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            controls = generate_controls(desk)
+            controls, sampling = generate_controls(desk)
             seed = controls[2]
             with gr.Row():
                 start = gr.Button("Generate", variant="primary", elem_id="generate-start")
@@ -100,12 +100,13 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
     def shown_of(visitor: Visitor) -> Update:
         return {gallery: gr.Gallery(value=[*visitor.made], selected_index=None)} if visitor.made else {}
 
-    def work(
-        job: Job, name: str, count: float, typed: float, fresh: bool, guidance: float, top_k: float, top_p: float
-    ) -> Iterator[Update]:
+    def work(job: Job, name: str, count: float, typed: float, fresh: bool, *values: Any) -> Iterator[Update]:
         used = seed_of(typed, fresh)
+        settings = dict(zip(sampling, values, strict=True))
+        if "temperatures" in settings:
+            settings["temperatures"] = listed(settings["temperatures"])
         yield {seed: used}
-        for frame in generate_live(desk, name, int(count), used, guidance, int(top_k), top_p):
+        for frame in generate_live(desk, name, int(count), used, **settings):
             update: Update = {status: frame.status}
             if frame.picture:
                 update[picture] = job.shown(frame.picture)
@@ -116,7 +117,8 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
                 update |= shown_of(job.visitor)
             yield update
 
-    page.job("Generate", start, stop, status, work, controls, [picture, scales, gallery, seed], shown_of)
+    inputs = [*controls, *sampling.values()]
+    page.job("Generate", start, stop, status, work, inputs, [picture, scales, gallery, seed], shown_of)
 
     def choose(token: str | None, event: gr.SelectData) -> tuple[Any, gr.Button]:
         found = chosen_of(desk.visitors.visitor(token).made, event.value)
@@ -126,18 +128,35 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
     return take, chosen
 
 
-def generate_controls(desk: Desk) -> list[Any]:
-    """Class, number, seed, whether to draw one, guidance, top-k and top-p."""
-    defaults = desk.pipeline.sampling()
-    codes = getattr(desk.pipeline.transformer.config, "codebook_size", defaults.top_k)  # models of pixels have none
+def generate_controls(desk: Desk) -> tuple[list[Any], dict[str, Any]]:
+    """Class, number, seed, whether to draw one; and settings of `SamplingConfig` by name."""
     name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
     with gr.Row():
         seed = gr.Number(0, label="Seed", min_width=120)
         fresh = gr.Checkbox(False, label="New seed each time", min_width=120)
-    guidance = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
+    return [name, count, seed, fresh], sampling_controls(desk.pipeline)
+
+
+def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
+    """Settings of `SamplingConfig` by name; those per scale only for models that have them."""
+    defaults, last = pipeline.sampling(), len(pipeline.schedule)
+    codes = getattr(pipeline.transformer.config, "codebook_size", defaults.top_k)  # models of pixels have none
+    shown: dict[str, Any] = {}
+    shown["guidance"] = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
     with gr.Accordion("Sampling", open=False):
         hint = "Likeliest tokens kept; 0 is off."
-        top_k = gr.Slider(0, codes, value=defaults.top_k, step=1, label="Top-k", info=hint)
-        top_p = gr.Slider(0, 1, value=defaults.top_p, step=0.01, label="Top-p", info="Probability kept; 0 is off.")
-    return [name, count, seed, fresh, guidance, top_k, top_p]
+        shown["top_k"] = gr.Slider(0, codes, value=defaults.top_k, step=1, precision=0, label="Top-k", info=hint)
+        hint = "Probability kept; 0 is off."
+        shown["top_p"] = gr.Slider(0, 1, value=defaults.top_p, step=0.01, label="Top-p", info=hint)
+        if pipeline.family.editable:
+            hint = "From the first; 0 is all. Fewer are faster."
+            shown["guided_scales"] = gr.Slider(0, last, step=1, precision=0, label="Guided scales", info=hint)
+            hint = "Of each scale, such as 1.1,1,0.9; the last holds for later ones."
+            shown["temperatures"] = gr.Textbox(label="Temperatures", placeholder="1", info=hint)
+    return shown
+
+
+def listed(text: str | None) -> list[str]:
+    """Numbers with commas, one by one, still as text."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
