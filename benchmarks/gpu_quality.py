@@ -56,10 +56,12 @@ FOLLOWED = ("var", "raster")
 REHEARSED = ("var-masked", "raster", "single-disturbed", "demo")
 MEASURING, LEAST = 90, 45
 """Seconds kept for the comparisons, and what they get where the trainings are late."""
-PART = 16 * 2**20 - 4096
+PART = 15 * 2**20
 """Bytes of a part of the models."""
-PARTS = 7
-"""Parts that come back."""
+ROOM = 58 * 2**20
+"""Bytes of all parts together."""
+BROUGHT = ("demo", "growing-disturbed", "raster", "var-masked", "single-disturbed")
+"""The models that come back, in this order, as far as they fit."""
 
 
 @dataclass
@@ -262,7 +264,7 @@ def joined(plan: Plan, model: Run, coder: Run, name: str) -> Path:
 
 
 def bring_reports(plan: Plan, runs: dict[str, Run]) -> None:
-    """Reports, curves and pictures in one file."""
+    """Reports, curves, pictures and what the commands said in one file."""
     with tarfile.open(plan.out / "reports.tar.gz", "w:gz") as file:
         file.add(plan.out / "reports", "reports")
         for name, run in runs.items():
@@ -270,7 +272,9 @@ def bring_reports(plan: Plan, runs: dict[str, Run]) -> None:
                 file.add(path, f"{name}/{path.name}")
         for path in (plan.work / "comparisons").glob("*/samples.png"):
             file.add(path, f"comparisons/{path.parent.name}.png")
+        file.add(plan.log, plan.log.name)
     shutil.rmtree(plan.out / "reports")
+    plan.log.unlink()
 
 
 def bring_models(plan: Plan, runs: dict[str, Run]) -> None:
@@ -278,13 +282,12 @@ def bring_models(plan: Plan, runs: dict[str, Run]) -> None:
 
     Transformers come without their tokenizer, which several share: that of `growing-*` or `single-*`.
     """
-    order = ("demo", "growing-disturbed", "var", "raster", "single-disturbed", "var-correct", "var-masked", "var-scale")
-    chosen = [runs[name] for name in order if name in runs]
+    chosen = [runs[name] for name in BROUGHT if name in runs]
     with ThreadPoolExecutor(len(chosen)) as pool:
         files = list(pool.map(packed, chosen))
     joined = plan.work / "models.tar"
     with tarfile.open(joined, "w") as file:
-        room = PARTS * PART - 2**20
+        room = ROOM
         for path in files:
             room -= path.stat().st_size
             if room > 0:
@@ -297,10 +300,10 @@ def bring_models(plan: Plan, runs: dict[str, Run]) -> None:
 
 
 def packed(run: Run) -> Path:
-    """A model's own part as an archive; bf16 weights shrink by a quarter."""
+    """A model's own part as an archive; bf16 weights shrink by a third."""
     part = "tokenizer" if run.arguments[0] == "tokenizer" else "transformer"
     path = run.out.with_suffix(".tar.xz")
-    with tarfile.open(path, "w:xz", preset=1) as file:
+    with tarfile.open(path, "w:xz", preset=6) as file:
         for name in ("config.json", part):
             file.add(run.out / "model" / name, f"{run.out.name}/{name}")
     return path
