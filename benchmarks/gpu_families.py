@@ -30,11 +30,11 @@ from nextscale.files import write_json
 
 HERE = Path(__file__).parent
 CODERS = {
-    "growing": ("1,2,3,4,5,6,8", "2.2e-3", "0.25"),
-    "single": ("8", "4e-4", "1"),
-    "equal": ("8,8,8,8", "2.2e-3", "0.25"),
+    "growing": ("1,2,3,4,5,6,8", 2.2e-3, "0.25"),
+    "single": ("8", 4e-4, "1"),
+    "equal": ("8,8,8,8", 2.2e-3, "0.25"),
 }
-"""Scales, learning rate and weight of the commitment of each tokenizer."""
+"""Scales, learning rate (at a batch of 16, per 256) and weight of the commitment of each tokenizer."""
 FAMILIES = {
     "var": ("growing", 8.5e-3, ("--depth", "5")),
     "raster": ("single", 8.5e-3, ("--depth", "5")),
@@ -76,6 +76,16 @@ class Plan:
         return 16 if self.rehearse else 122_880
 
     @property
+    def pictures(self) -> tuple[int, int]:
+        """Images of each class that tokenizers train on, and held-out ones."""
+        return (8, 8) if self.rehearse else (1024, 640)
+
+    @property
+    def coding(self) -> tuple[int, int]:
+        """Steps and batch of the tokenizers."""
+        return (2, 4) if self.rehearse else (1000, 16)
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         return FOLLOWED if self.rehearse else tuple(FAMILIES)
 
@@ -114,19 +124,20 @@ def main(
 
 def small_data(plan: Plan) -> list[Any]:
     """What tokenizers train on, and held-out frames, as pictures."""
-    train, heldout = (8, 8) if plan.rehearse else (1024, 640)
+    train, heldout = plan.pictures
     made = pictures(plan.work / "data" / "train", train, side=64, procgen=plan.procgen, heldout=False)
     return made + pictures(plan.work / "data" / "heldout", heldout, side=64, procgen=plan.procgen, heldout=True)
 
 
 def coders(plan: Plan) -> dict[str, Run]:
     """The trainings of the tokenizers that are needed."""
-    found, data, batch = {}, plan.work / "data", "4" if plan.rehearse else "16"
+    found, data, (_, batch) = {}, plan.work / "data", plan.coding
     for name in dict.fromkeys(FAMILIES[kind][0] for kind in plan.kinds):
         scales, rate, beta = CODERS[name]
         arguments = (
             "tokenizer", "--init-from", "demo", "--init-scales", scales, "--data", str(data / "train"),
-            "--heldout", str(data / "heldout"), "--batch-size", batch, "--learning-rate", rate, "--beta", beta,
+            "--heldout", str(data / "heldout"), "--batch-size", str(batch), "--learning-rate", scaled(rate, batch),
+            "--beta", beta,
             "--l1", "1", "--l2", "4", "--perceptual", "0.4", "--perceptual-shift", "4",
             "--perceptual-weights", str(plan.weights), "--seed", "3", "--export", "bf16", "--device", plan.device,
         )  # fmt: skip
@@ -135,9 +146,8 @@ def coders(plan: Plan) -> dict[str, Run]:
 
 
 def train_tokenizers(plan: Plan) -> None:
-    """A thousand steps each, side by side."""
-    steps = 2 if plan.rehearse else 1000
-    require(finish([run.start(steps) for run in coders(plan).values()], plan.clock), plan.log)
+    """All side by side."""
+    require(finish([run.start(plan.coding[0]) for run in coders(plan).values()], plan.clock), plan.log)
 
 
 def tokenise(plan: Plan) -> None:
@@ -152,8 +162,14 @@ def tokenise(plan: Plan) -> None:
     require(finish(waiting, plan.clock), plan.log)
 
 
+def scaled(rate: float, batch: int) -> str:
+    """A rate per 256 images that was found at a batch of 16, at another: as is usual for Adam, what a step takes grows
+    with the square root of the batch."""
+    return f"{rate * (16 / batch) ** 0.5:.3g}"
+
+
 def trainings(plan: Plan) -> dict[str, Run]:
-    """Those of the families. The learning rate grows with the square root of the batch, as is usual for Adam."""
+    """Those of the families."""
     found = {}
     for kind in plan.kinds:
         coder, rate, size = FAMILIES[kind]
@@ -161,7 +177,7 @@ def trainings(plan: Plan) -> dict[str, Run]:
         arguments = (
             kind, "--preset", "small", *size, "--tokenizer", str(plan.work / "tokenizers" / coder),
             "--data", str(tokens / "train"), "--heldout", str(tokens / "heldout"), "--batch-size", str(plan.batch),
-            "--learning-rate", f"{rate * (16 / plan.batch) ** 0.5:.3g}", "--ema", "0.9995", "--final", "0.02",
+            "--learning-rate", scaled(rate, plan.batch), "--ema", "0.9995", "--final", "0.02",
             "--flat", "0.1", "--top-k", "0", "--top-p", "0.95", "--device", plan.device,
         )  # fmt: skip
         found[kind] = Run(arguments, plan.work / "families" / kind, plan.log, measurements=1 if plan.rehearse else 4)

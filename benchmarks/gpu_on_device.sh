@@ -16,6 +16,7 @@ if [ ! -f "$site/complete" ]; then
     [ ! -f .gpu/packages.tar.xz ] || python3 benchmarks/gpu_pack.py --unpack .gpu/packages.tar.xz "$site" || exit 1
     touch "$site/complete"
 fi
+export LD_LIBRARY_PATH="$site/system-libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export PYTHONPATH="$site:$PWD/src" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 NEXTSCALE_COMMIT=$(cat .gpu/commit)

@@ -3,7 +3,8 @@
     python benchmarks/gpu_pack.py WHEELS ARCHIVE             # a folder of wheels
     python benchmarks/gpu_pack.py --unpack ARCHIVE FOLDER    # the packages, to be put on PYTHONPATH
 
-Pixels stay what they are, which packing checks; Procgen's renderer shrinks from 48 to 29 MB.
+Pixels stay what they are, which packing checks; Procgen's renderer shrinks from 48 to 29 MB. What its library needs of
+this system beside the C and C++ runtime may be missing on a machine without a display: it comes along in `LIBRARIES`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ LEFT_BEHIND = ("diffusers/pipelines/", "diffusers/models/", "procgen/examples/")
 """Parts of packages that nothing here imports."""
 SMALLEST = 4096
 """Bytes of a PNG that is worth another format."""
+LIBRARIES = "system-libraries"
+RUNTIME = ("libc", "libm", "libdl", "librt", "libpthread", "libresolv", "libstdc++", "libgcc_s", "libz")
+"""Libraries that every machine has in a version that fits it."""
 
 
 def pack(wheels: Path, archive: Path) -> None:
@@ -35,11 +39,27 @@ def pack(wheels: Path, archive: Path) -> None:
                 for member in file.namelist():
                     if not member.startswith(LEFT_BEHIND) or member.endswith("/__init__.py"):
                         file.extract(member, folder)
+        for library in folder.glob("procgen/data/prebuilt/*.so"):
+            for needed in system_libraries(library, folder):
+                (folder / LIBRARIES).mkdir(exist_ok=True)
+                shutil.copy(needed, folder / LIBRARIES / needed.name)
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         with ThreadPoolExecutor() as pool:
             list(pool.map(shrink, files))
         with tarfile.open(archive, "w:xz", preset=9) as packed:
             packed.add(folder, ".")
+
+
+def system_libraries(library: Path, own: Path) -> list[Path]:
+    """What a library loads, all that loads included, that neither lies in the folder `own` nor belongs to `RUNTIME`.
+
+    Raises SystemExit for what this system lacks.
+    """
+    said = subprocess.run(["ldd", library], capture_output=True, text=True, check=True).stdout
+    if "not found" in said:
+        raise SystemExit(f"{library.name} needs libraries that are not installed here:\n{said}")
+    found = [Path(words[2]) for words in map(str.split, said.splitlines()) if words[1:2] == ["=>"]]
+    return [path for path in found if own not in path.parents and path.name.split(".so")[0] not in RUNTIME]
 
 
 def shrink(path: Path) -> None:

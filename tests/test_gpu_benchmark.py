@@ -134,3 +134,20 @@ def test_preparing_needs_the_authors_code(tmp_path: Path) -> None:
     done = subprocess.run(["sh", str(BENCHMARKS / "gpu_prepare.sh"), str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "not a clone" in done.stderr
+
+
+@pytest.mark.slow
+def test_ways_of_training_are_compared(tmp_path: Path) -> None:
+    import tarfile
+
+    out = rehearse("gpu_quality.sh", tmp_path, "--seconds", "1800")
+    with tarfile.open(out / "reports.tar.gz") as file:
+        names = set(file.getnames())
+    assert {f"reports/{name}.json" for name in ("about", "var-masked", "raster", "raster-disturbed")} <= names
+    joined = b"".join(part.read_bytes() for part in sorted(out.glob("models.tar.part-*")))
+    (tmp_path / "models.tar").write_bytes(joined)
+    with tarfile.open(tmp_path / "models.tar") as file:
+        assert set(file.getnames()) == {f"{name}.tar.xz" for name in ("raster", "single-disturbed", "var-masked")}
+        file.extractall(tmp_path, filter="data")
+    with tarfile.open(tmp_path / "raster.tar.xz") as file:
+        assert "raster/transformer/model.safetensors" in file.getnames()

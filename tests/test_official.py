@@ -124,5 +124,7 @@ def test_what_their_format_cannot_hold() -> None:
         transformer_to_official(make_transformer(scales=((1, 2), (2, 4))))
     with pytest.raises(ValueError, match="attention scale: in the official format every scale sees the coarser ones"):
         transformer_to_official(make_transformer(attention="scale"))
+    with pytest.raises(ValueError, match="masked_last: the official format has no place"):
+        transformer_to_official(make_transformer(refinable=True))
     with pytest.raises(ValueError, match="no space-to-depth stem"):
         tokenizer_to_official(make_tokenizer(patch=2))

@@ -62,7 +62,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "nextscale.sampling.families": (),
     "nextscale.sampling.filters": ("nextscale.sampling.draw",),
     "nextscale.sampling.judges": ("nextscale.sampling.rejection",),
-    "nextscale.sampling.masked": ("nextscale.families.maskgit",),
+    "nextscale.sampling.masked": ("nextscale.families.maskgit", "nextscale.sampling.passes"),
     "nextscale.sampling.teacher_forcing": ("nextscale.sampling.likelihood",),
     "nextscale.sampling.token_by_token": ("nextscale.families.raster", "nextscale.families.rq"),
     "nextscale.scaling.plots": ("nextscale.scaling.fits",),

@@ -163,6 +163,8 @@ def transformer_to_official(model: VAR) -> State:
     config, schedule = model.config, model.schedule
     if not config.sees_coarser:
         raise ValueError("attention scale: in the official format every scale sees the coarser ones")
+    if config.refinable:
+        raise ValueError("masked_last: the official format has no place for what a refinable model has learned")
     if any(height != width for height, width in schedule):
         raise ValueError(f"scales {schedule}: the official format only has square scales")
     theirs = {transformer_name(name): _unsqueezed(name, tensor) for name, tensor in model.state_dict().items()}

@@ -10,12 +10,13 @@ from nextscale.conditions import ClassLabels
 from nextscale.families import family, family_of, kinds, raster, rq
 from nextscale.families.config import family_presets
 from nextscale.families.dit import DiT, DiTConfig, frequencies, noise_scheduler, sample_diffusion
-from nextscale.families.maskgit import MaskGIT, MaskGITConfig, masked_counts, masked_share, sample_masked
+from nextscale.families.maskgit import MaskGIT, MaskGITConfig, sample_masked
 from nextscale.families.raster import Raster, RasterConfig
 from nextscale.families.rq import RQConfig, RQTransformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import draw_next
 from nextscale.sampling.likelihood import teacher_inputs, token_log_probabilities
+from nextscale.sampling.passes import masked_counts, masked_share
 from nextscale.sampling.step import SamplingConfig, SamplingHook, pyramid_of
 from toys import FAMILY_SCALES, make_tokenizer
 

@@ -15,6 +15,9 @@ from toys import FAMILY_SCALES, make_pipeline, make_tokenizer
 from training.small_runs import weights
 
 Make = Callable[..., Path]
+EVERYTHING = (
+    "--attention", "scale", "--scale-weights", "4,2,1,1", "--self-correct", "0.5", "--masked-last", "0.5",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -29,8 +32,7 @@ def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, ()) for kind in kinds()]
-    + [("var", ("--attention", "scale", "--scale-weights", "4,2,1,1", "--self-correct", "0.5"))],
+    [(kind, ()) for kind in kinds()] + [("var", EVERYTHING)],
 )
 def test_a_kind_trains_resumes_and_generates(
     kind: str,
@@ -77,6 +79,7 @@ def test_a_kind_trains_resumes_and_generates(
     assert family_of(pipeline.transformer.config).kind == pipeline.config.kind == kind
     assert pipeline.class_names == ("blue", "green", "red")
     assert pipeline.transformer.config.sees_coarser == (not options)
+    assert getattr(pipeline.transformer.config, "refinable", False) == bool(options)
     settings = {"steps": 5} if kind == "dit" else {}
     together = pipeline.generate(["red", "blue"], seeds=[0, 1], **settings)
     assert [image.size for image in together.images] == [(16, 16)] * 2
@@ -113,6 +116,8 @@ def test_editing_and_starting_across_kinds_are_refused(
     assert "scale_weights are not for" in capsys.readouterr().err
     assert main([*masked, "--self-correct", "0.1", "--out", str(tmp_path / "z")]) == 2
     assert "self_correct is not for" in capsys.readouterr().err
+    assert main([*masked, "--masked-last", "0.1", "--out", str(tmp_path / "z")]) == 2
+    assert "masked_last is not for masked prediction" in capsys.readouterr().err
     var = ["train", "raster", "--preset", "tiny", "--tokenizer", tokenizer_folder("var"), "--data", data]
     assert main([*var, "--steps", "1", "--out", str(tmp_path / "y")]) == 2
     assert "raster order reads a single token map, the tokenizer has 4 scales" in capsys.readouterr().err

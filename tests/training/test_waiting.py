@@ -53,10 +53,12 @@ def stages(data: Path, tokenizer: Path, folder: Path, mobilenet: str, **changes:
     tokens = write_tokens(known, open_source(data), folder / "tokens", about)
     losses = {"perceptual": 0.1, "perceptual_weights": mobilenet, "perceptual_shift": 1, "adversary": ADVERSARY}
     losses["disturbance"] = DisturbanceConfig(disturb=0.5, scale_dropout=0.5)
+    mistakes = {"self_correct": 0.3, "masked_last": 0.5, "scale_weights": (2.0, 1.0, 1.0, 1.0)}
     made: list[TrainingStage[Any]] = [
         TokenizerStage(stage1_config(data, folder / "one", restart_every=99, **losses, **changes), resume=False),
         TransformerStage(stage2_config(tokens, tokenizer, folder / "two", **changes), resume=False),
         TransformerStage(stage2_config(data, tokenizer, folder / "three", **changes), resume=False),
+        TransformerStage(stage2_config(tokens, tokenizer, folder / "four", **mistakes, **changes), resume=False),
     ]
     for stage in made:
         stage.prepare()

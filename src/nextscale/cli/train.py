@@ -20,8 +20,16 @@ from nextscale.training.config import LoopConfig, TokenizerTraining, Transformer
 if TYPE_CHECKING:
     from nextscale.training.suggest import Suggestion
 
-DERIVED = ("scales", "codebook_size", "latent_channels", "classes", "tokenizer_fingerprint", "latent_scale")
-"""Settings of a transformer that its tokenizer and data decide."""
+DERIVED = (
+    "scales",
+    "codebook_size",
+    "latent_channels",
+    "classes",
+    "tokenizer_fingerprint",
+    "latent_scale",
+    "refinable",
+)
+"""Settings of a transformer that its tokenizer, its data and other settings decide."""
 AUTO = "auto"
 MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""

@@ -33,6 +33,8 @@ Figures = dict[str, Tensor]
 """Named figures of a batch: scalars, or one value per scale."""
 Correction = Callable[[TokenPyramid], tuple[TokenPyramid, TokenPyramid]]
 """Tokens -> those that a model reads in training, with mistakes, and those that it then has to predict."""
+Masking = Callable[[TokenPyramid], Tensor]
+"""Tokens -> which of the last map a model knows in training, (B, l_K) bool."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,8 @@ class Family(ABC):
     "Whether its loss takes `scale_weights`, one per scale."
     corrects_itself: ClassVar[bool] = False
     "Whether its loss takes a `correction`, by which later scales make good mistakes in coarser ones."
+    refines: ClassVar[bool] = False
+    "Whether its architecture may be `refinable`; its loss then takes a `masking`."
 
     def presets(self) -> Mapping[str, Any]:
         """Architectures by name, "small" among them."""
@@ -210,34 +214,36 @@ class Autoregressive(Family):
         label_smoothing: float = 0.0,
         scale_weights: Sequence[float] = (),
         correction: Correction | None = None,
+        masking: Masking | None = None,
         player: str = "",
     ) -> tuple[Tensor, Figures]:
         """Mean cross-entropy over tokens, with the loss in nats and the accuracy of all scales, each, and the last.
 
         `scale_weights` weigh the tokens of each scale in what is minimised, not in the figures; none weighs all alike.
-        With a `correction` the model reads tokens with mistakes, and predicts those that make them good.
+        With a `correction` the model reads tokens with mistakes, and predicts those that make them good. With a
+        `masking` it reads some tokens of the last map, which count neither in the loss nor in the figures.
         """
         assert tokenizer is not None
         tokens: TokenPyramid = batch
         read = tokens
         if correction is not None:
             read, tokens = correction(tokens)
-        logits_BLV = model(self.network.inputs(tokenizer.quantizer, read), classes)
+        known = {} if masking is None else {"known": masking(read)}
+        logits_BLV = model(self.network.inputs(tokenizer.quantizer, read, **known), classes, **known)
         # V last and contiguous: (B L, V) float32, softmax in float32.
         flat, targets = logits_BLV.flatten(0, 1), tokens.packed.flatten()
-        losses_BL = F.cross_entropy(flat, targets, reduction="none").view_as(tokens.packed)
-        loss = losses_BL.mean()
+        losses_BL = each_BL = F.cross_entropy(flat, targets, reduction="none").view_as(tokens.packed)
         if label_smoothing:
-            loss = F.cross_entropy(flat, targets, label_smoothing=label_smoothing)
-        if scale_weights:
-            each_BL = losses_BL
-            if label_smoothing:
-                each = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
-                each_BL = each.view_as(tokens.packed)
-            loss = weighted_mean(each_BL, tokens.schedule, scale_weights)
+            each = F.cross_entropy(flat, targets, reduction="none", label_smoothing=label_smoothing)
+            each_BL = each.view_as(tokens.packed)
+        predicted_BL = None
+        if masking is not None:
+            coarser = tokens.schedule.length - tokens.schedule.lengths[-1]
+            predicted_BL = F.pad(~known["known"], (coarser, 0), value=True)
+        loss = weighted_mean(each_BL, tokens.schedule, scale_weights, predicted_BL)
         with torch.no_grad():
             correct_BL = (logits_BLV.argmax(dim=-1) == tokens.packed).float()
-        return loss, token_figures(losses_BL.detach(), correct_BL, tokens.schedule)
+            return loss, token_figures(losses_BL.detach(), correct_BL, tokens.schedule, predicted_BL)
 
 
 def whole_sequence(config: TransformerConfig) -> Stack:
@@ -253,19 +259,38 @@ def whole_sequence(config: TransformerConfig) -> Stack:
     )
 
 
-def weighted_mean(values_BL: Tensor, schedule: ScaleSchedule, weights: Sequence[float]) -> Tensor:
-    """Mean over all tokens, those of each scale with its weight; the weights' own mean over the tokens is made 1."""
-    total = len(values_BL) * sum(weight * length for weight, length in zip(weights, schedule.lengths, strict=True))
-    sums = [values_BL[:, span].sum() * weight for weight, span in zip(weights, schedule.slices, strict=True)]
-    return torch.stack(sums).sum() / total
+def mean(values: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Mean of all values, or of those that are `counted` (bool of the same shape)."""
+    return values.mean() if counted is None else (values * counted).sum() / counted.sum()
 
 
-def token_figures(losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule) -> Figures:
-    """Loss and accuracy over all tokens, per scale (K,), and at the last scale."""
+def weighted_mean(
+    values_BL: Tensor, schedule: ScaleSchedule, weights: Sequence[float] = (), counted_BL: Tensor | None = None
+) -> Tensor:
+    """`mean` over tokens, those of each scale with its weight; the weights' own mean over these tokens is made 1."""
+    if not weights:
+        return mean(values_BL, counted_BL)
+    if counted_BL is None:
+        counted_BL = torch.ones_like(values_BL)
+    parts = list(zip(weights, schedule.slices, strict=True))
+    sums, counts = (
+        torch.stack([each_BL[:, span].sum() * weight for weight, span in parts]).sum()
+        for each_BL in (values_BL * counted_BL, counted_BL)
+    )
+    return sums / counts
+
+
+def token_figures(
+    losses_BL: Tensor, correct_BL: Tensor, schedule: ScaleSchedule, counted_BL: Tensor | None = None
+) -> Figures:
+    """Loss and accuracy over all tokens or those counted, per scale (K,), and at the last scale."""
     figures: Figures = {}
     for name, values_BL in (("loss", losses_BL), ("accuracy", correct_BL)):
-        per_scale = torch.stack([values_BL[:, span].mean() for span in schedule.slices])
-        figures |= {name: values_BL.mean(), f"{name}_per_scale": per_scale, f"{name}_last": per_scale[-1]}
+        each = [
+            mean(values_BL[:, span], None if counted_BL is None else counted_BL[:, span]) for span in schedule.slices
+        ]
+        per_scale = torch.stack(each)
+        figures |= {name: mean(values_BL, counted_BL), f"{name}_per_scale": per_scale, f"{name}_last": per_scale[-1]}
     return figures
 
 

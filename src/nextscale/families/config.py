@@ -21,11 +21,15 @@ class VARConfig(TransformerConfig):
 
     attention: str = "causal"
     "What a scale attends to: causal (itself and all coarser ones) or scale (itself alone: faster, no cache)."
+    refinable: bool = False
+    "Whether the last map may be drawn in several passes: the model reads which of its tokens are known."
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.attention not in ("causal", "scale"):
             raise ValueError(f"attention {self.attention!r} is not known; expected causal or scale")
+        if self.refinable and len(self.scales) == 1:
+            raise ValueError("a refinable model reads its last map, and so needs a coarser one before it; give scales")
 
     @property
     def sees_coarser(self) -> bool:

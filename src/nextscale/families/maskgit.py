@@ -6,7 +6,6 @@ Shapes: B batch, L tokens, C width, V codebook entries.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,16 +20,11 @@ from nextscale.families.config import TITLES
 from nextscale.families.config import MaskGITConfig as MaskGITConfig
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
-from nextscale.sampling.draw import Guidance, draw_next, tempered
-from nextscale.sampling.noise import CONFIDENCES, gumbel_noise
+from nextscale.sampling.draw import Guidance, draw_next
+from nextscale.sampling.passes import confidence, least_sure, masked_counts, random_masks
 from nextscale.sampling.step import SamplingConfig, ScaleSample
 from nextscale.tokenizer.residual import Quantizer, flatten_map
 from nextscale.tokenizer.vqvae import VQVAE
-
-
-def masked_share(ratio: float) -> float:
-    """Cosine schedule: the share of tokens that is masked when `ratio` of the way is done (section 3.3)."""
-    return math.cos(ratio * math.pi / 2)
 
 
 class MaskGIT(Transformer):
@@ -59,16 +53,6 @@ class MaskGIT(Transformer):
         return self.classify(self.transform(placed + words, condition, groups=self.groups()))
 
 
-def masked_counts(length: int, steps: int) -> list[int]:
-    """Tokens still masked after each step: the cosine schedule, at least one fewer every step, 0 at the end."""
-    counts, left = [], length
-    for step in range(1, steps + 1):
-        left = max(0, min(left - 1, int(length * masked_share(step / steps))))
-        counts.append(left)
-    counts[-1] = 0
-    return counts
-
-
 @torch.no_grad()
 def sample_masked(
     model: MaskGIT,
@@ -90,14 +74,10 @@ def sample_masked(
         logits = model.predict_masked(latents, guidance.doubled(masked), condition)
         logits = guidance.merged(logits, step / max(1, steps - 1))
         chosen = draw_next(logits, step, seeds, config)
-        confidence = tempered(logits, config.temperature).log_softmax(dim=-1).gather(-1, chosen[..., None]).squeeze(-1)
-        temperature = model.config.choice_temperature * (1 - (step + 1) / steps)
-        noise = gumbel_noise(seeds, step, 1, length, stream=CONFIDENCES)[:, 0]
-        confidence = confidence + temperature * noise
-        confidence = confidence.masked_fill(~masked, torch.inf)  # what is known stays
+        noise = model.config.choice_temperature * (1 - (step + 1) / steps)
+        sure = confidence(logits, chosen, step, seeds, temperature=config.temperature, noise=noise)
         tokens = torch.where(masked, chosen, tokens)
-        least_confident = confidence.argsort(dim=1)[:, :left]
-        masked = torch.zeros_like(masked).scatter_(1, least_confident, True)
+        masked = least_sure(sure, masked, left)
         pyramid = TokenPyramid(tokens.clone(), model.schedule)
         shown = quantizer.decode(pyramid) * ~masked.view(-1, 1, *size)
         yield ScaleSample(step, pyramid[0], shown, pyramid)
@@ -123,12 +103,10 @@ class MaskGITFamily(Family):
         label_smoothing: float = 0.0,
         player: str = "",
     ) -> tuple[Tensor, Figures]:
-        """Mean cross-entropy of masked tokens given the others, a cosine of a uniform number of them masked (eq. 1)."""
+        """Mean cross-entropy of masked tokens given the others (eq. 1)."""
         assert tokenizer is not None
         packed = batch.packed
-        share = torch.cos(torch.rand(len(packed), 1, device=packed.device) * (math.pi / 2))
-        count = (share * packed.shape[1]).ceil().clamp_min(1)
-        masked = torch.rand(packed.shape, device=packed.device).argsort(dim=1).argsort(dim=1) < count
+        masked = random_masks(len(packed), packed.shape[1], packed.device)
         with torch.no_grad():
             latents = flatten_map(tokenizer.quantizer.lookup(batch[0]))
         logits_BLV = model(latents, masked, classes)

@@ -236,11 +236,14 @@ class Transformer(Backbone):
             for span, keys in zip(spans, seen, strict=True)
         ]
 
-    def hidden(self, latents: Tensor, condition: Condition) -> Tensor:
-        """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels)."""
+    def hidden(self, latents: Tensor, condition: Condition, **marks: Tensor) -> Tensor:
+        """`transform` of a whole sequence: latents of all parts but the first (B, L - l_1, latent_channels).
+
+        `marks` is what a family's `embed` takes of these positions beside their latents.
+        """
         first = self.sequence.slice(0)
         rest = slice(first.stop, self.sequence.length)
-        parts = [self.embed(None, condition, first), self.embed(latents, condition, rest)]
+        parts = [self.embed(None, condition, first), self.embed(latents, condition, rest, **marks)]
         return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
     def new_cache(self, batch: int) -> KeyValueCache | None:

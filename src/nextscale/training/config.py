@@ -253,6 +253,8 @@ class TransformerTraining(LoopConfig):
     "Weight of a token's loss at each scale, coarse to fine; only their ratios count. Without it, all are alike."
     self_correct: float = 0.0
     "Largest share of an image's tokens that the model reads replaced by near codes, which later scales make good."
+    masked_last: float = 0.0
+    "Share of the images of which part of the last map is known, so that it may be drawn in several passes."
     guidance: float = 1.5
     "Guidance the trained model uses by default; it ramps up from 0 at the first scale."
     top_k: int = 900
@@ -273,6 +275,8 @@ class TransformerTraining(LoopConfig):
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         require_at_least(self, 0, "gamma")
         require_share(self, "class_dropout", "label_smoothing", "self_correct")
+        if not 0 <= self.masked_last <= 1:
+            raise ValueError(f"masked_last must be between 0 and 1, got {self.masked_last}")
         weights = self.scale_weights
         if weights and not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
             raise ValueError(f"scale_weights must be at least 0 and not all 0, got {','.join(map(str, weights))}")

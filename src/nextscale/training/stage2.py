@@ -6,7 +6,7 @@ Recipe: paper, section 4 and appendix. What families differ in is asked of `fami
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families import family_of
-from nextscale.families.base import Correction, Family, Figures
+from nextscale.families.base import Family, Figures
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
@@ -41,6 +41,7 @@ from nextscale.training.heldout import (
     spread_tokens,
 )
 from nextscale.training.images import image_batches, open_samples, samples_apart, spread
+from nextscale.training.last_map import LastMapMasking
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, frozen, gradient_scaler
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
@@ -96,11 +97,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
         architecture, start = self.settle_architecture()
         require_weights(config.scale_weights, self.family, architecture)
-        self.correction: Correction | None = None
-        if config.self_correct:
-            if self.tokenizer is None or not self.family.corrects_itself:
-                raise ValueError(f"self_correct is not for {self.family.title}; leave it out")
-            self.correction = SelfCorrection(self.tokenizer.quantizer, config.self_correct)
+        self.training_only = self.losses_of_training(architecture)
         steps = counted_steps(config, self.samples)
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
         self.size: tuple[int, int] = (architecture if self.tokenizer is None else self.tokenizer.config).image_size
@@ -133,6 +130,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         No model without `init_from`, and where a checkpoint has all that is needed: it may be gone by then.
         """
         config, tokenizer, start = self.config, self.tokenizer, None
+        wanted = config.model
+        if config.masked_last:
+            if not self.family.refines:
+                raise ValueError(f"masked_last is not for {self.family.title}; leave it out")
+            wanted = replace(wanted, refinable=True)
         shared = {} if tokenizer is None else {name: getattr(tokenizer.config, name) for name in FROM_TOKENIZER}
         if config.init_from and self.before is not None and self.run.checkpoints(sharded=self.sharded):
             self.needs_checkpoint = True
@@ -140,12 +142,26 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         elif config.init_from:
             stored = find_model(config.init_from)
             start = stored.transformer(), stored.config().class_names
-            fitted = started_config(start[0].config, config.model, shared, len(self.names), config.init_from)
+            fitted = started_config(start[0].config, wanted, shared, len(self.names), config.init_from)
         else:
-            fitted = replace(config.model, classes=len(self.names), **shared)
+            fitted = replace(wanted, classes=len(self.names), **shared)
         if tokenizer is not None:
             fitted = self.family.fitted(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
         return fitted, start
+
+    def losses_of_training(self, architecture: Any) -> Mapping[str, Any]:
+        """What the loss takes in training alone: held-out figures are of tokens without mistakes, none of them known.
+
+        Raises ValueError for a kind of model without it.
+        """
+        options: dict[str, Any] = {}
+        if self.config.self_correct:
+            if self.tokenizer is None or not self.family.corrects_itself:
+                raise ValueError(f"self_correct is not for {self.family.title}; leave it out")
+            options["correction"] = SelfCorrection(self.tokenizer.quantizer, self.config.self_correct)
+        if self.family.refines and architecture.refinable:  # also at a share of 0: all parameters have gradients
+            options["masking"] = LastMapMasking(self.config.masked_last)
+        return options
 
     def prepare(self) -> None:
         if self.config.compile:
@@ -198,7 +214,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (inputs, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
-                    loss, figures = self.loss(self.wrapped, inputs, classes, player, self.correction)
+                    loss, figures = self.loss(self.wrapped, inputs, classes, player, self.training_only)
                     share = loss * (len(classes) / sum(sizes))
                     updater.backward(share)
                 seen.append(figures)
@@ -208,16 +224,14 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         return (seen[0] if len(seen) == 1 else mean_figures(seen, sizes)), torch.stack(losses).sum()
 
     def loss(
-        self, model: nn.Module, inputs: Any, classes: Tensor, player: str, correction: Correction | None = None
+        self, model: nn.Module, inputs: Any, classes: Tensor, player: str, more: Mapping[str, Any] | None = None
     ) -> tuple[Tensor, Figures]:
-        """What a player minimises on tokens or images, and figures."""
+        """What a player minimises on tokens or images, and figures; `more` goes to the family's loss as well."""
         config = self.config
         shared = {"tokenizer": self.tokenizer, "config": config.model, "label_smoothing": config.label_smoothing}
         if config.scale_weights:
             shared["scale_weights"] = config.scale_weights
-        if correction is not None:
-            shared["correction"] = correction
-        return self.family.loss(model, inputs, classes, player=player, **shared)
+        return self.family.loss(model, inputs, classes, player=player, **shared, **(more or {}))
 
     def step_line(self, figures: dict[str, Any]) -> str:
         return prediction_line(figures)

@@ -19,7 +19,8 @@ PHI = "quantizer.phi."
 def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classes: int, source: str) -> Any:
     """The architecture `start` with another number of classes; `tokenizer` has the settings that are the tokenizer's.
 
-    A next-scale model may go on with each scale attending to itself alone, where that is wanted: its weights fit.
+    A next-scale model may go on with each scale attending to itself alone, or become refinable, where that is wanted:
+    its weights fit.
     Raises ValueError where it is not of the kind that is wanted, or not for this tokenizer's tokens.
     """
     if type(start) is not type(wanted):
@@ -31,15 +32,19 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
                 f"init_from {source}: its {name} is {theirs}, the tokenizer's {ours}; "
                 "start from a model of the same tokenizer"
             )
-    alone = isinstance(wanted, VARConfig) and not wanted.sees_coarser
-    return replace(start, classes=classes, **({"attention": wanted.attention} if alone else {}))
+    changes: dict[str, Any] = {"classes": classes}
+    if isinstance(wanted, VARConfig):
+        changes |= {} if wanted.sees_coarser else {"attention": wanted.attention}
+        changes |= {"refinable": True} if wanted.refinable else {}
+    return replace(start, **changes)
 
 
 @torch.no_grad()
 def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequence[str]) -> int:
     """Copy all weights of `start`, rows of class tables by the classes' names; returns how many names it knew.
 
-    A class that `start` does not know begins as its unconditional class.
+    A class that `start` does not know begins as its unconditional class. A model that becomes refinable keeps the
+    vector that it was initialised with.
     """
     places = {name: row for row, name in enumerate(start_names)}
     unconditional = start.config.unconditional
@@ -48,6 +53,8 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
         name: tensor[rows] if name.endswith(CLASS_TABLE) else tensor
         for name, tensor in ((name, tensor.to(torch.float32)) for name, tensor in start.state_dict().items())
     }
+    if getattr(model, "known", None) is not None:
+        state.setdefault("known", model.known)
     model.load_state_dict(state)
     return sum(name in places for name in names)
 
