@@ -15,6 +15,7 @@ from nextscale.data.tokens import open_tokens
 from nextscale.evaluation import sampled
 from nextscale.evaluation.features import identity
 from nextscale.families.var import VAR
+from nextscale.files import write_json
 from nextscale.pipeline import VARPipeline
 from nextscale.training import neon, neon_choice
 from nextscale.training.neon import train_neon
@@ -265,6 +266,12 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(config: NeonTraining
     with pytest.raises(ValueError, match="holds other files"):
         train_neon(config, resume=True)
     assert [file.name for file in Path(config.out).iterdir()] == ["mine.txt"]
+    for about in ({"command": "var"}, {}):  # earlier versions wrote none
+        run = replace(config, out=str(tmp_path / "var"))
+        write_json(tmp_path / "var" / "config.json", {"data": "d", "out": "o", "steps": 4})
+        write_json(tmp_path / "var" / "run.json", about)
+        with pytest.raises(ValueError, match="is another run than one of train neon"):
+            train_neon(run, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -293,7 +300,7 @@ def test_a_run_continues_with_what_it_began_with(config: NeonTraining, tmp_path:
     with pytest.raises(ValueError, match="another samples: it was 20, now 21"):
         train_neon(replace(config, samples=21), resume=True)
     make_pipeline(1).save_pretrained(Path(config.model))
-    with pytest.raises(ValueError, match="cannot continue with another model than it began with"):
+    with pytest.raises(ValueError, match="its model is not what it began with"):
         train_neon(config, resume=True)
     assert {path: path.read_bytes() for path in Path(config.out).rglob("*") if path.is_file()} == before
 
@@ -302,5 +309,6 @@ def test_what_is_tried_where_nothing_is_named(config: NeonTraining) -> None:
     plain = NeonTraining(model="m", data="d", out="o")
     assert plain.tuned_steps == (62, 124, 186), "about two passes over 6,000 samples"
     assert replace(plain, steps=10).tuned_steps == (3, 6, 9) and config.tuned_steps == (2, 4)
+    assert plain.tried_guidances(1.3) == (0.65, 1.3, 1.95, 2.6)
     assert plain.tried_guidances(2.0) == (1, 2, 3, 4) and plain.tried_guidances(0.0) == (0, 0.5, 1, 2)
     assert config.tried_guidances(1.5) == (0, 1.5, 2) and config.tried_weights() == (0, 1, 2)

@@ -86,14 +86,16 @@ def claim_run(config: NeonTraining, inputs: dict[str, Any], *, resume: bool) -> 
     if before is None and out.is_dir() and any(not file.name.startswith(".partial-") for file in out.iterdir()):
         raise ValueError(f"{out}: holds other files; choose another --out")
     if before is not None:
-        if before.command not in ("", "neon"):
-            raise ValueError(f"{out}: is a run of train {before.command}; choose another --out")
+        if before.command not in ("", "neon") or "tuning_count" not in before.settings:
+            raise ValueError(f"{out}: is another run than one of train neon; choose another --out")
         if not resume:
             raise ValueError(f"{out}: holds a run already; add --resume to continue it or choose another --out")
         require_same_settings(out, before, config)
         changed = [name for name, value in before.inputs.items() if inputs.get(name) != value]
         if changed:
-            raise ValueError(f"{out}: cannot continue with another {changed[0]} than it began with")
+            raise ValueError(
+                f"{out}: cannot continue: its {changed[0]} is not what it began with; choose another --out"
+            )
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / CONFIG, to_dict(config))

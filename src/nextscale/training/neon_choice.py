@@ -114,7 +114,7 @@ def measured(
     progress: Announce,
 ) -> dict[str, Any]:
     """The sweep over guidance of one candidate, read where it was made before."""
-    folder = Path(config.out) / "choosing" / (f"w-{weight:g}-steps-{steps}" if weight else "unchanged")
+    folder = Path(config.out) / "choosing" / (f"w-{weight}-steps-{steps}" if weight else "unchanged")
     report = folder / "report.json"
     if not report.is_file():
         candidate = Path(config.out) / "candidate"

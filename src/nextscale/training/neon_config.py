@@ -9,10 +9,10 @@ from nextscale.settings import Computing, DataColumns
 
 PASSES = 2
 """Passes over the samples where no number of steps is set."""
-AROUND = (0.5, 1.0, 1.5, 2.0)
-"""Guidances that are tried where none are named, as multiples of the model's own."""
-ABSOLUTE = (0.0, 0.5, 1.0, 2.0)
-"""The same for a model whose own guidance is 0."""
+AROUND = (0.5, 1.5, 2.0)
+"""Guidances that are tried beside the model's own where none are named, as multiples of it."""
+ABOVE = (0.5, 1.0, 2.0)
+"""The same beside a model's own guidance of 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,9 @@ class NeonTraining(DataColumns, Computing):
 
     def tried_weights(self) -> tuple[float, ...]:
         """The weights to try, 0 among them."""
-        return tuple(sorted({0.0, *self.weights}))
+        return tuple(sorted({0.0, *map(float, self.weights)}))
 
     def tried_guidances(self, own: float) -> tuple[float, ...]:
         """The guidances to try for a model whose own guidance is `own`, which is among them."""
-        around = tuple(own * factor for factor in AROUND) if own else ABSOLUTE
+        around = tuple(round(own * factor, 4) for factor in AROUND) if own else ABOVE
         return tuple(sorted({own, *(self.guidances or around)}))
