@@ -129,7 +129,7 @@ def test_every_family_with_tokens(kind: str, config: NeonTraining, tmp_path: Pat
     assert len({identity(model) for model in (base, *snapshots)}) == 3, "every length has moved"
     wanted = extrapolated(base, snapshots[best["steps"] // 4], best["weight"])
     assert all(torch.equal(value, wanted[name]) for name, value in load_transformer(out).state_dict().items())
-    assert not (out / "candidate").exists() and not list(out.rglob("features"))
+    assert not list(out.glob("choosing/*/model")) and not list(out.rglob("features"))
 
 
 def snapshot(out: Path, steps: int) -> Any:

@@ -74,7 +74,6 @@ def choose(config: NeonTraining, progress: Announce) -> dict[str, Any]:
         place = f"{len(table)} of {len(guidances) * (1 + len(candidates))}"
         words = f"w {weight:g}, {steps} steps: {lowest['frechet']:.2f} at guidance {lowest['guidance']:g} ({place})"
         logger.info(words)
-    shutil.rmtree(out / "candidate", ignore_errors=True)
     found = {
         "model": config.model,
         "sampling": {"guidance": about.guidance, "top_k": about.top_k, "top_p": about.top_p, "steps": about.steps},
@@ -117,14 +116,13 @@ def measured(
     folder = Path(config.out) / "choosing" / (f"w-{weight}-steps-{steps}" if weight else "unchanged")
     report = folder / "report.json"
     if not report.is_file():
-        candidate = Path(config.out) / "candidate"
-        shutil.rmtree(candidate, ignore_errors=True)
+        candidate = folder / "model"
         write_merged(candidate, stored, config, weight, steps)
         found = sweep_generation(evaluation_of(config, str(candidate), str(folder)), guidances, (), progress=progress)
         found["points"] = [{k: v for k, v in point.items() if k != "deviation"} for point in found["points"]]
         write_json(report, found)
-    for features in folder.glob("*/features"):  # megabytes each, of no use once the figures are known
-        shutil.rmtree(features)
+    for part in (folder / "model", *folder.glob("*/features")):  # large, and of no use once the figures are known
+        shutil.rmtree(part, ignore_errors=True)
     return read_json(report)
 
 
