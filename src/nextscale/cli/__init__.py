@@ -70,6 +70,7 @@ add(train, "tokenizer", "Stage 1: the multi-scale VQVAE.", "train:train_tokenize
 add(train, "var", "Stage 2: the next-scale transformer.", "train:train_var_command")
 for kind, title in BASELINES.items():
     add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind}_command")
+add(train, "neon", "After training: improve a model by its own samples.", "train:neon")
 add(app, "tokenize", "Write a token cache to train transformers from.", "tokenize:tokenize", TRAINING)
 
 evaluate = add_group("evaluate", "Measure models, or any images, against real ones.", MEASURING)

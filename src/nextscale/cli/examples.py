@@ -36,6 +36,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--depth 8 --tokenizer demo --data my-images",
     ),
     **{f"train {kind}": lines for kind, lines in ONE_MAP.items()},
+    "train neon": (
+        "--model out/runs/var --data held-out-images --out out/runs/var-neon",
+        "out/runs/var-neon --resume",
+        "--model demo --data held-out-images --features mobilenet_v2 --weights 0.5,1,1.5 --guidances 2,3,4",
+    ),
     "tokenize": ("--tokenizer out/runs/tokenizer --data my-images --out out/tokens", "--data my-images --views 4"),
     "evaluate generation": (
         "--data my-images --model out/runs/var --count 2000",

@@ -1,4 +1,4 @@
-"""`nextscale train tokenizer`, and `nextscale train KIND` for each kind of stage-2 model."""
+"""`nextscale train tokenizer`, `nextscale train KIND` for each kind of stage-2 model, and `nextscale train neon`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from cyclopts import Parameter
 
 from nextscale.cli.following import tell_next
-from nextscale.cli.options import PANELS, ConfigFile, accepts, read_settings, settle
+from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, read_settings, settle
+from nextscale.cli.outputs import write_results
+from nextscale.cli.tables import figure_text, show_table
 from nextscale.config import essential, named
 from nextscale.families.config import family_presets, transformer_recipes
 from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
+from nextscale.training.neon_config import NeonTraining
 
 if TYPE_CHECKING:
     from nextscale.training.suggest import Suggestion
@@ -38,6 +41,7 @@ Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS
 RUN = "Run folder; another way to give --out."
 RunName = Annotated[str, Parameter(help=RUN, show_default=False, group=PANELS["Main settings"])]
 Training = TypeVar("Training", bound=LoopConfig)
+Settings = TypeVar("Settings", bound=LoopConfig | NeonTraining)
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Start:
         flags = {name for name, value in vars(self.given).items() if value is not None} if self.given else set()
         return flags | (set(flat(read_settings(self.config))) if self.config else set())
 
-    def settings(self, kind: type[Training], suggested: dict[str, Any] | None = None) -> Training:
+    def settings(self, kind: type[Settings], suggested: dict[str, Any] | None = None) -> Settings:
         """All settings: recorded, suggested or of a preset, overridden by file and flags. Raises ValueError."""
         base = merged(merged({"out": self.out} | (self.recorded or {}), suggested or {}), self.preset or {})
         try:
@@ -200,6 +204,53 @@ def run_training(start: Start, config: LoopConfig) -> None:
         if read_record(Path(config.out)) is not None:
             tell_next("train", start.command, "--resume", "--out", config.out, word="continue with")
         raise
+
+
+NEON_MAIN = ("model", "data", "out", "samples", "steps", "weights", "guidances", "tuning_count", "features", "seed")
+
+
+@accepts(NeonTraining, first=NEON_MAIN, defaults={"out": "out/runs/neon"})
+def neon(
+    run: RunName = "", /, *, config: ConfigFile = "", json: Json = "", resume: Resume = False, given: Any = None
+) -> None:
+    """Improve a finished model by its own samples: tune a copy on them, extrapolate the weights away."""
+    start = find_start("neon", run, given, config=config, resume=resume, preset=AUTO, presets={})
+    settings = start.settings(NeonTraining)
+    from nextscale.runtime import retain_freed_memory
+    from nextscale.training.neon import train_neon
+    from nextscale.training.run import read_record
+
+    retain_freed_memory()
+    try:
+        report = train_neon(settings, resume=resume)
+    except KeyboardInterrupt:
+        if read_record(Path(settings.out)) is not None:
+            tell_next("train", "neon", "--resume", "--out", settings.out, word="continue with")
+        raise
+    write_results(json, report)
+    show_neon(report)
+    print_result(settings.out, "evaluate", "generation", "--model", settings.out, "--data", settings.data)
+
+
+def show_neon(report: dict[str, Any]) -> None:
+    """Frechet distances of all candidates, a column per guidance, and what was chosen."""
+    table = report["table"]
+    guidances = sorted({point["guidance"] for point in table})
+    rows: dict[tuple[int, float], dict[float, str]] = {}
+    for point in table:
+        rows.setdefault((point["steps"], point["weight"]), {})[point["guidance"]] = figure_text(
+            "frechet", point["frechet"]
+        )
+    shown = [(str(steps), f"{weight:g}", *found.values()) for (steps, weight), found in rows.items()]
+    title = f"Frechet distance of {report['count']} images, {report['features']['name']} features"
+    show_table(title, ("steps", "w", *(f"guidance {guidance:g}" for guidance in guidances)), shown)
+    best, before, own = report["best"], report["best_unchanged"], report["unchanged"]
+    was = f"{before['frechet']:.2f} at its best guidance {before['guidance']:g}, {own['frechet']:.2f} at its own"
+    if best["weight"] == 0:
+        print(f"no weight improves on the model itself ({was}): it is exported, with guidance {best['guidance']:g}")
+        return
+    which = f"w {best['weight']:g} after {best['steps']} steps at guidance {best['guidance']:g}"
+    print(f"best: {which}, {best['frechet']:.2f}; the model itself: {was}")
 
 
 def print_result(out: str, *following: str) -> None:

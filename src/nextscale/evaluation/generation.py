@@ -82,6 +82,39 @@ class Subject:
     measure: Callable[[], Measured]
 
 
+@dataclass(frozen=True)
+class OpenEvaluation:
+    """Both sides of an evaluation, found to compare; nothing is drawn or computed yet."""
+
+    network: Network
+    real: ImageSet | StoredStatistics
+    subject: Subject
+    statistics: FeatureStatistics | None
+    "Of a larger set, which the real images bring with them."
+    places: Sequence[int] | None
+    "For each class of the subject its id in the data; None where one side has no classes."
+
+
+def open_evaluation(
+    config: GenerationEvaluation,
+    *,
+    processes: Processes = Processes(),  # noqa: B008
+    progress: Announce = silent,
+) -> OpenEvaluation:
+    """Open what is compared. Raises ValueError, with nothing written, where it cannot be."""
+    config = config.settled()
+    network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
+    real = open_image_set(config.data, **config.columns)
+    if config.images:
+        subject = existing_images(config, network, progress)
+    else:
+        subject = drawn_images(config, network, processes, progress)
+    if config.statistics and isinstance(real, StoredStatistics):
+        raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
+    statistics = usable_statistics(real, network, subject.size)
+    return OpenEvaluation(network, real, subject, statistics, comparable_classes(config, subject, real))
+
+
 def evaluate_generation(
     config: GenerationEvaluation,
     *,
@@ -93,16 +126,8 @@ def evaluate_generation(
     `progress` announces a stage and returns the function that shows its progress. Raises ValueError.
     """
     config = config.settled()
-    network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    real = open_image_set(config.data, **config.columns)
-    if config.images:
-        subject = existing_images(config, network, progress)
-    else:
-        subject = drawn_images(config, network, processes, progress)
-    if config.statistics and isinstance(real, StoredStatistics):
-        raise ValueError(f"{config.data} holds statistics already; --statistics writes those of images")
-    statistics = usable_statistics(real, network, subject.size)
-    places = comparable_classes(config, subject, real)
+    opened = open_evaluation(config, processes=processes, progress=progress)
+    network, real, subject = opened.network, opened.real, opened.subject
     measured = subject.measure()
     if not processes.is_main:
         return {}
@@ -112,8 +137,8 @@ def evaluate_generation(
     else:
         split = real_features(network, real, subject.size, config.count, progress=progress)
         reference, means, floor = split.reference, split.class_means(), floor_of(split)
-    compared = [relabelled(one, places) for one in measured.sets]
-    figures = [compare_features(one, reference, class_means=means, statistics=statistics) for one in compared]
+    compared = [relabelled(one, opened.places) for one in measured.sets]
+    figures = [compare_features(one, reference, class_means=means, statistics=opened.statistics) for one in compared]
     write_files(config, subject, measured, real, split, network)
     size = measured.sets[0].pooled.shape[1]
     return {

@@ -69,7 +69,8 @@ def read_record(folder: Path) -> Record | None:
     settings = read_json(folder / CONFIG)
     if not {"data", "out", "steps"} <= set(settings):
         raise ValueError(f"{folder}: holds a config.json that is not a run's; choose another --out")
-    settings.setdefault("heldout_share", 0.0)  # earlier versions trained on all images
+    if "heldout_images" in settings:
+        settings.setdefault("heldout_share", 0.0)  # earlier versions trained on all images
     about = read_json(folder / RUN) if (folder / RUN).is_file() else {}
     return Record(settings, about.get("command", ""), about.get("inputs", {}))
 
@@ -179,7 +180,7 @@ def continued(config: Settings, before: Record | None) -> Settings:
     return replace(config, precision=precision, heldout_share=float(before.settings["heldout_share"]))
 
 
-def require_same_settings(folder: Path, before: Record, config: LoopConfig) -> None:
+def require_same_settings(folder: Path, before: Record, config: Any) -> None:
     """Raises ValueError naming a setting that has another value now, and both values."""
     for name, was, now in differences(before.settings, to_dict(config)):
         raise ValueError(

@@ -43,12 +43,13 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
 def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequence[str]) -> int:
     """Copy all weights of `start`, rows of class tables by the classes' names; returns how many names it knew.
 
-    A class that `start` does not know begins as its unconditional class. A model that becomes refinable keeps the
-    vector that it was initialised with.
+    A class that `start` does not know begins as its unconditional class. Of the same list of names each keeps its row:
+    ImageNet has two classes of one name. A model that becomes refinable keeps the vector that it was initialised with.
     """
     places = {name: row for row, name in enumerate(start_names)}
     unconditional = start.config.unconditional
-    rows = [places.get(name, unconditional) for name in names] + [unconditional]
+    same = tuple(names) == tuple(start_names)
+    rows = [row if same else places.get(name, unconditional) for row, name in enumerate(names)] + [unconditional]
     state = {
         name: tensor[rows] if name.endswith(CLASS_TABLE) else tensor
         for name, tensor in ((name, tensor.to(torch.float32)) for name, tensor in start.state_dict().items())
