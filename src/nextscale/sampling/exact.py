@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nextscale.sampling.draw import draw_next, draw_tokens, tempered
 from nextscale.sampling.noise import gumbel_noise
+from nextscale.sampling.passes import DrawInPasses, Pass
 from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer
 
@@ -34,7 +35,7 @@ class ExactDraw:
 
     def __init__(
         self,
-        alone: Callable[[int], Callable[[int, Tensor], Tensor]],
+        alone: Callable[[int], Callable[..., Tensor]],
         seeds: Tensor,
         config: SamplingConfig,
         stream: int,
@@ -51,10 +52,41 @@ class ExactDraw:
         tokens, doubtful = draw_tokens(logits, noise, top_k=config.top_k, top_p=config.top_p, margin=near_tie(config))
         for image in doubtful.any(dim=-1).nonzero().flatten().tolist():
             one = slice(image, image + 1)
-            predict = self.alone(image)
-            *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
-            tokens[one] = draw_next(last, scale, self.seeds[one], config, stream=self.stream)
+            tokens[one] = draw_next(self.without_batch(image), scale, self.seeds[one], config, stream=self.stream)
         return tokens, None
+
+    def without_batch(self, image: int, again: tuple[Tensor, ...] = ()) -> Tensor:
+        """Logits (1, l, V) of one image at the last scale of the history; `again` is what a further pass reads."""
+        one, predict = slice(image, image + 1), self.alone(image)
+        *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
+        return predict(len(self.history) - 1, *(each[one] for each in again)) if again else last
+
+
+class ExactInPasses(DrawInPasses):
+    """Draws the last map in passes. For an image with a near tie, also in what is kept, see `ExactDraw`."""
+
+    first: ExactDraw
+
+    def decide(
+        self, scale: int, one: Pass, logits: Tensor, masked: Tensor, given: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        first, config = len(given) == 1, self.config.at(scale)
+        if first:
+            self.first.history.append(given[0])
+        margin, noise = near_tie(config), gumbel_noise(self.seeds, one.step, *logits.shape[1:], stream=self.stream)
+        tokens, doubtful = draw_tokens(
+            tempered(logits, config.temperature), noise, top_k=config.top_k, top_p=config.top_p, margin=margin
+        )
+        sure = one.sure(logits, tokens, self.seeds, config, self.stream)
+        doubts = (doubtful & masked).any(dim=-1)
+        if one.left:  # two log p's, each of which changes by as much as the difference of two logits
+            ordered = sure.masked_fill(~masked, torch.inf).sort(dim=1).values
+            doubts |= ordered[:, one.left] - ordered[:, one.left - 1] < 2 * margin
+        for image in doubts.nonzero().flatten().tolist():
+            row = slice(image, image + 1)
+            alone = self.first.without_batch(image, () if first else given)
+            tokens[row], sure[row] = one.draw(alone, self.seeds[row], config, self.stream)
+        return tokens, sure
 
 
 class EachAlone(Quantizer):
