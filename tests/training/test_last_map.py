@@ -156,14 +156,11 @@ def test_the_model_says_that_it_was_trained_so_and_heldout_losses_stay(
     settings: dict = {"steps": 2, "optimiser": still, "model": transformer_config(drop_path=0.0), "class_dropout": 0.0}
     found = []
     for name, share in (("plain", 0.0), ("masked", 1.0)):
-        train_transformer(
-            stage2_config(
-                data, tokenizer_folder, tmp_path / name, **settings, masked_last=share, refine_steps=1 + (share > 0)
-            )
-        )
+        ways = {"masked_last": share, "refine_steps": 2 if share else 1}
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, **settings, **ways))
         found.append(lines(tmp_path / name))
         assert load_transformer(tmp_path / name).config.refinable == (share > 0)
-        assert load_config(tmp_path / name / "model").refine_steps == 1 + (share > 0)
+        assert load_config(tmp_path / name / "model").refine_steps == ways["refine_steps"]
     assert found[1][0]["loss"] != pytest.approx(found[0][0]["loss"], rel=1e-6)
     (plain,), (masked,) = ([line for line in run if "heldout_loss" in line] for run in found)
     assert masked["heldout_loss"] == pytest.approx(plain["heldout_loss"], rel=1e-6)
