@@ -187,7 +187,7 @@ def test_an_image_is_decided_without_the_batch_where_what_is_kept_is_a_near_tie(
     seeds, config = torch.tensor([1, 2, 3]), SamplingConfig(guidance=0.0, top_k=0, top_p=0.0, refine_steps=2)
     first = exact.ExactDraw(lambda image: lambda *given: logits, seeds, config, 0)
     quantizer = make_tokenizer().quantizer
-    draw = exact.ExactInPasses(first, lambda *given: logits, quantizer, seeds, config, 0, SamplingHook())
+    draw = exact.ExactInPasses(first, first, lambda *given: logits, quantizer, seeds, config, 0, SamplingHook())
     everything, map_ = torch.ones(3, 16, dtype=torch.bool), quantizer.zeros(3)
     for left, ties in ((15, [0, 2]), (1, [1, 2]), (0, [])):
         alone.clear()

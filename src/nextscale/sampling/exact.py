@@ -8,6 +8,7 @@ Shapes: B batch, C latent channels, (h, w) final grid, l = h_k w_k positions of 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,11 +42,11 @@ class ExactDraw:
         stream: int,
     ) -> None:
         self.alone, self.seeds, self.config, self.stream = alone, seeds, config, stream
-        self.history: list[Tensor] = []  # what was accumulated before each scale
+        self.history: dict[int, Tensor] = {}  # what was accumulated before each scale
 
     def __call__(self, scale: int, logits: Tensor, accumulated: Tensor) -> tuple[Tensor, None]:
         """(B, l, V) guided logits -> tokens (B, l)."""
-        self.history.append(accumulated)
+        self.history[scale] = accumulated
         config = self.config.at(scale)
         noise = gumbel_noise(self.seeds, scale, *logits.shape[1:], stream=self.stream)
         logits = tempered(logits, config.temperature)
@@ -58,21 +59,24 @@ class ExactDraw:
     def without_batch(self, image: int, again: tuple[Tensor, ...] = ()) -> Tensor:
         """Logits (1, l, V) of one image at the last scale of the history; `again` is what a further pass reads."""
         one, predict = slice(image, image + 1), self.alone(image)
-        *_, last = (predict(number, before[one]) for number, before in enumerate(self.history))
-        return predict(len(self.history) - 1, *(each[one] for each in again)) if again else last
+        *_, last = (predict(scale, before[one]) for scale, before in self.history.items())
+        return predict(max(self.history), *(each[one] for each in again)) if again else last
 
 
 class ExactInPasses(DrawInPasses):
     """Draws the last map in passes. For an image with a near tie, also in what is kept, see `ExactDraw`."""
 
-    first: ExactDraw
+    def __init__(self, exact: ExactDraw, *given: Any) -> None:
+        """`exact` gives logits without the batch; the others are those of `DrawInPasses`."""
+        super().__init__(*given)
+        self.exact = exact
 
     def decide(
         self, scale: int, one: Pass, logits: Tensor, masked: Tensor, given: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
         first, config = len(given) == 1, self.config.at(scale)
         if first:
-            self.first.history.append(given[0])
+            self.exact.history[scale] = given[0]
         margin, noise = near_tie(config), gumbel_noise(self.seeds, one.step, *logits.shape[1:], stream=self.stream)
         tokens, doubtful = draw_tokens(
             tempered(logits, config.temperature), noise, top_k=config.top_k, top_p=config.top_p, margin=margin
@@ -84,7 +88,7 @@ class ExactInPasses(DrawInPasses):
             doubts |= ordered[:, one.left] - ordered[:, one.left - 1] < 2 * margin
         for image in doubts.nonzero().flatten().tolist():
             row = slice(image, image + 1)
-            alone = self.first.without_batch(image, () if first else given)
+            alone = self.exact.without_batch(image, () if first else given)
             tokens[row], sure[row] = one.draw(alone, self.seeds[row], config, self.stream)
         return tokens, sure
 

@@ -92,8 +92,8 @@ def sample(
     if draw is None:
         given = seeds, config, stream
         draw = smooth_draw(*given, quantizer) if config.smooth else plain_draw(*given)
-        if config.refine_steps > 1:
-            draw = DrawInPasses(draw, predict, quantizer, *given, hook)
+    if config.refine_steps > 1 and not isinstance(draw, DrawInPasses):
+        draw = DrawInPasses(draw, predict, quantizer, seeds, config, stream, hook)
     for scale, size in enumerate(quantizer.schedule):
         with torch.no_grad():  # not around the yield: an abandoned generator would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
@@ -157,7 +157,8 @@ def sample_scales(
         draw = ExactDraw(lambda image: predictor(conditions[image : image + 1]), seeds, config, stream)
         quantizer, predict = EachAlone(quantizer), predictor(conditions)
         if config.refine_steps > 1:
-            draw = ExactInPasses(draw, predict, quantizer, seeds, config, stream, hook or SamplingHook())
+            given = draw, predict, quantizer, seeds, config, stream, hook or SamplingHook()
+            draw = ExactInPasses(draw, *given)
         return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook, draw=draw)
     if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, ClassLabels):
         return sample_at_once(model.graphs, predictor, quantizer, conditions, seeds=seeds, config=config, stream=stream)
