@@ -48,6 +48,8 @@ class ModelConfig:
     "Default probability of the likeliest tokens to draw from, all together; 0 is off."
     steps: int = 0
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
+    refine_steps: int = 1
+    "Default passes that draw the last map of a refinable model; 1 draws it at once."
     trained_steps: int = 0
     "Training steps before the export; 0 where that is not known."
 

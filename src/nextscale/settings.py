@@ -71,3 +71,5 @@ class ScaleFlags(SamplingFlags):
     "Scales that are guided, from the first; 0 is all. Fewer are faster."
     temperatures: tuple[float, ...] = ()
     "Temperature of each scale, such as 1.1,1,0.9; the last holds for those after it."
+    refine_steps: int | None = None
+    "Passes that draw the last map of a model trained with --masked-last, surest tokens first [default: the model's]"

@@ -12,6 +12,7 @@ from nextscale.bench.cost import (
     passes,
     roofline,
     sampling_steps,
+    stack_passes,
     training_flops,
 )
 from nextscale.families import family, kinds
@@ -20,7 +21,12 @@ from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import FAMILY_SCALES, make_tokenizer
 
 
-@pytest.mark.parametrize(("kind", "changes"), [(kind, {}) for kind in kinds()] + [("var", {"attention": "scale"})])
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [(kind, {}) for kind in kinds()]
+    + [("var", {"attention": "scale"}), ("var", {"refinable": True})]
+    + [("var", {"refinable": True, "attention": "scale"})],
+)
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
 def test_flops_are_those_that_torch_counts(kind: str, changes: dict, guidance: float) -> None:
     torch.manual_seed(0)
@@ -30,14 +36,15 @@ def test_flops_are_those_that_torch_counts(kind: str, changes: dict, guidance: f
     model = one.network(one.config(**settings, **changes))
     model.initialise(gamma=1.0)
     model.eval().to(torch.bfloat16)  # in which attention is products that torch counts
-    config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4)
+    passes = 3 if changes.get("refinable") else 1
+    config = SamplingConfig(guidance=guidance, top_k=0, top_p=0.0, steps=4, refine_steps=passes)
     with FlopCounterMode(display=False) as counter:
         for _ in one.sample(model, tokenizer, torch.tensor([1]), seeds=[0], config=config):
             pass
     counts = counter.get_flop_counts()["Global"]
     counted = sum(flops for operator, flops in counts.items() if "convolution" not in str(operator))  # phi aside
     nearest = 2 * 16 * 9 * 32 * 4 if kind == "dit" else 0  # its latents are quantised to be shown
-    ours = generation_flops(model.config, tokenizer.config, guided=guidance > 0, steps=4)
+    ours = generation_flops(model.config, tokenizer.config, guided=guidance > 0, steps=one.steps_of(config))
     assert ours.total - ours.decoder == pytest.approx(counted - nearest, rel=1e-6)
     assert ours.decoder == decoder_flops(tokenizer.config) > 0
     assert training_flops(model.config) > 0
@@ -47,6 +54,9 @@ def test_steps() -> None:
     steps = {kind: sampling_steps(family(kind).config(scales=FAMILY_SCALES[kind])) for kind in kinds()}
     assert steps == {"var": 4, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
+    var = family("var").config(scales=FAMILY_SCALES["var"], refinable=True)
+    assert [sampling_steps(var, passes) for passes in (0, 1, 3, 99)] == [4, 4, 6, 19]
+    assert family("var").yields(var) == 4, "the last map is shown once"
 
 
 @pytest.mark.parametrize("kind", kinds())
@@ -70,6 +80,15 @@ def test_scales_that_see_themselves_alone_read_no_more_keys() -> None:
     width, blocks = 192, 12 * 192**2 * 2
     wanted = [2 * (blocks + tokens * 2 * width * 2 * 2) + 4 * width * 10 for tokens in (1, 4)]
     assert [one.read for one in passes(config, item=2)] == wanted
+
+
+def test_further_passes_read_the_keys_of_coarser_scales() -> None:
+    config = family("var").config(depth=2, heads=3, scales=((1, 1), (2, 2)), codebook_size=10, refinable=True)
+    width, blocks = 192, 12 * 192**2 * 2
+    _, again = family("var").stacks(config, steps=3)
+    (last,) = stack_passes(again, sequences=2, item=2)
+    assert last.read == 2 * (blocks + 5 * 2 * width * 2 * 2) + 4 * width * 10 == passes(config, item=2)[-1].read
+    assert again.times == 2
 
 
 def test_the_larger_bound_holds() -> None:

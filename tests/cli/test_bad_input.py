@@ -46,6 +46,8 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--temperatures", "1,1", "--temperature", "2"], "give temperature, or temperatures per scale, not both"),
         (["--temperatures", "1,1,1,1,1"], "temperatures: settings of 5 scales, the model has 4"),
         (["--guided-scales", "-1"], "guided_scales must be at least 0"),
+        (["--refine-steps", "0"], "refine_steps must be at least 1, got 0; 1 is off"),
+        (["--refine-steps", "2"], "refine_steps 2: this model draws its last map at once"),
         (["--guided-scales", "5"], "guided_scales: settings of 5 scales, the model has 4"),
         (["--guidance", "nan"], "guidance must be a number"),
         (["--precision", "fp7"], "precision 'fp7' is not known"),

@@ -39,7 +39,7 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert [entry["seed"] for entry in entries] == [7, 8, 9, 10, 11]
     assert entries[0]["settings"] == {
         "guidance": 2.0, "guided_scales": 0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "temperatures": [],
-        "smooth": False, "steps": 0, "precision": "fp32",
+        "refine_steps": 1, "smooth": False, "steps": 0, "precision": "fp32",
     }  # fmt: skip
     for entry in entries:
         assert entry["sha256"] == sha256((out / entry["file"]).read_bytes()).hexdigest()
@@ -61,6 +61,24 @@ def test_generate_takes_settings_per_scale(model_folder: Path, tmp_path: Path) -
     for number, image in enumerate(made):
         with Image.open(tmp_path / "out" / f"{number:06d}.png") as stored:
             assert stored.tobytes() == image.tobytes()
+
+
+def test_the_last_map_is_drawn_in_passes_by_flag_or_by_the_default_of_the_model(tmp_path: Path, capsys) -> None:
+    pipeline = make_pipeline(refinable=True)
+    pipeline.save_pretrained(tmp_path / "plain")
+    words = ["convert", str(tmp_path / "plain"), "--refine-steps", "3", "--out", str(tmp_path / "refined")]
+    assert main(words) == 0
+    expected = [image.tobytes() for image in pipeline.generate(["red"], seeds=[0, 1], refine_steps=3).images]
+    for model, flags in (("plain", ["--refine-steps", "3"]), ("refined", [])):
+        arguments = ["generate", "--model", str(tmp_path / model), "--classes", "red", "--count", "2", *flags]
+        assert main([*arguments, "--precision", "fp32", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+        assert manifest(tmp_path / "out")[0]["settings"]["refine_steps"] == 3
+        for number, one in enumerate(expected):
+            with Image.open(tmp_path / "out" / f"{number:06d}.png") as stored:
+                assert stored.tobytes() == one
+    for model, steps in (("plain", 4), ("refined", 6)):
+        assert main(["info", str(tmp_path / model), "--json", str(tmp_path / "info.json")]) == 0
+        assert json.loads((tmp_path / "info.json").read_text())["steps"] == steps
 
 
 def test_generate_keeps_the_best_candidates(model_folder: Path, tmp_path: Path) -> None:

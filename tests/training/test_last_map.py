@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.checkpoint import load_transformer
+from nextscale.checkpoint import load_config, load_transformer
 from nextscale.families.var import FAMILY, VAR
-from nextscale.pyramid import TokenPyramid
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.sampling.next_scale import sample_scales
+from nextscale.sampling.step import SamplingConfig
 from nextscale.training.last_map import LastMapMasking
 from nextscale.training.stage2 import train_transformer
 from toys import make_tokenizer, make_transformer, transformer_config
@@ -154,9 +156,11 @@ def test_the_model_says_that_it_was_trained_so_and_heldout_losses_stay(
     settings: dict = {"steps": 2, "optimiser": still, "model": transformer_config(drop_path=0.0), "class_dropout": 0.0}
     found = []
     for name, share in (("plain", 0.0), ("masked", 1.0)):
-        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, **settings, masked_last=share))
+        ways = {"masked_last": share, "refine_steps": 2 if share else 1}
+        train_transformer(stage2_config(data, tokenizer_folder, tmp_path / name, **settings, **ways))
         found.append(lines(tmp_path / name))
         assert load_transformer(tmp_path / name).config.refinable == (share > 0)
+        assert load_config(tmp_path / name / "model").refine_steps == ways["refine_steps"]
     assert found[1][0]["loss"] != pytest.approx(found[0][0]["loss"], rel=1e-6)
     (plain,), (masked,) = ([line for line in run if "heldout_loss" in line] for run in found)
     assert masked["heldout_loss"] == pytest.approx(plain["heldout_loss"], rel=1e-6)
@@ -191,6 +195,49 @@ def test_shares_out_of_range_are_refused(share: float) -> None:
         stage2_config(Path("data"), Path("tokenizer"), Path("out"), masked_last=share)
 
 
+def test_a_default_of_several_passes_needs_a_model_that_is_trained_for_it() -> None:
+    given = Path("data"), Path("tokenizer"), Path("out")
+    assert stage2_config(*given, masked_last=0.5, refine_steps=3).refine_steps == 3
+    with pytest.raises(ValueError, match="refine_steps 3 need a model that is trained with masked_last"):
+        stage2_config(*given, refine_steps=3)
+    with pytest.raises(ValueError, match="refine_steps must be at least 1"):
+        stage2_config(*given, masked_last=0.5, refine_steps=0)
+
+
 def test_a_single_scale_has_nothing_to_start_from() -> None:
     with pytest.raises(ValueError, match="needs a coarser one before it"):
         transformer_config(scales=((4, 4),), refinable=True)
+
+
+def test_a_map_of_one_token_agrees_when_it_is_drawn_in_passes() -> None:
+    """Last maps hold one of four tokens everywhere: drawn at once, positions cannot know which one."""
+    scales = ((1, 1), (4, 4))
+    tokenizer, schedule = make_tokenizer(scales=scales), ScaleSchedule(scales)
+    torch.manual_seed(0)
+    torch.nn.init.normal_(tokenizer.quantizer.codebook)
+    model = VAR(transformer_config(scales=scales, depth=1, heads=1, classes=1, drop_path=0.0, refinable=True))
+    model.initialise()
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        packed = torch.cat([torch.zeros(32, 1).long(), torch.randint(4, (32, 1)).expand(-1, 16)], dim=1)
+        loss, _ = FAMILY.loss(
+            model, TokenPyramid(packed, schedule), torch.zeros(32).long(), tokenizer=tokenizer, config=model.config,
+            masking=LastMapMasking(1.0),
+        )  # fmt: skip
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    model.eval()
+
+    def agreement(count: int) -> float:
+        """Share of the pairs of positions with the same token."""
+        config = SamplingConfig(guidance=0.0, top_k=4, top_p=0.0, refine_steps=count)
+        steps = sample_scales(model, tokenizer.quantizer, torch.zeros(64).long(), seeds=range(64), config=config)
+        last = list(steps)[-1].tokens.flatten(1)
+        assert set(last[:, 0].tolist()) == set(range(4))
+        same = (last[:, :, None] == last[:, None, :]).float()
+        return float((same.sum() - 64 * 16) / (64 * 16 * 15))
+
+    at_once = agreement(1)
+    assert at_once < 0.45, "0.25 by chance"
+    assert agreement(4) > at_once + 0.2

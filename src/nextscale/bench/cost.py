@@ -63,9 +63,10 @@ def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) ->
 
 def parts_and_keys(stack: Stack) -> list[tuple[int, int]]:
     """Positions of each part of a sequence, and those that it attends to: all so far, or its own."""
-    sees_coarser = stack.config.sees_coarser
-    spans = stack.sequence.slices
-    return [(span.stop - span.start, span.stop if sees_coarser else span.stop - span.start) for span in spans]
+    sequence = stack.sequence
+    if not stack.config.sees_coarser:
+        return [(length, length) for length in sequence.lengths]
+    return [(length, stack.known + end) for length, end in zip(sequence.lengths, sequence.ends, strict=True)]
 
 
 def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
@@ -77,9 +78,8 @@ def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
     pairs = sum(length * known for length, known in parts_and_keys(stack) if known > 1)
     readers = 1 if stack.head_after_guidance else sequences
     condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
-    conditions = stack.times if stack.condition_each_time else 1
     return GenerationFlops(
-        blocks=float(sequences * (products * stack.times + condition * conditions)),
+        blocks=float(sequences * (products * stack.times + condition * stack.conditions)),
         attention=float(sequences * 4 * pairs * width * depth * stack.times),
         head=float(readers * 2 * width * stack.head_outputs * stack.head_positions * stack.times),
     )

@@ -135,7 +135,8 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
     """What a model is, and what one image and the training cost."""
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
     sampling = pipeline.sampling(guidance=guidance)
-    flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=sampling.steps)
+    steps = pipeline.family.steps_of(sampling)
+    flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
     bits = tokens * math.log2(tokenizer.codebook_size) if family.reads_tokens and family.predicts_tokens else None
     return {
@@ -146,7 +147,7 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
         "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens,
         "bits": bits,
-        "steps": sampling_steps(transformer, sampling.steps),
+        "steps": sampling_steps(transformer, steps),
         "sampling": asdict(sampling),
         "flops_per_image": flops.total,
         "transformer_flops_per_image": flops.total - flops.decoder,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,34 +23,37 @@ from nextscale.sampling.next_scale import SamplingHook
 
 
 class Stopwatch(SamplingHook):
-    """Times a generation: per scale the transformer, and the rest (draws, phi, accumulation)."""
+    """Times a generation: per scale the transformer, and the rest (draws, phi, accumulation).
+
+    Where the last map is drawn in passes, the draws between them count as the transformer's.
+    """
 
     watches = True
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.marks = [mark(device)]
+        self.began = mark(device)
+        self.predicted: dict[int, Any] = {}  # the last pass of a scale
+        self.finished: dict[int, Any] = {}
 
     @property
     def transformer(self) -> list[float]:
         """Seconds of the transformer at each scale."""
-        return self.laps()[::2]
+        starts = [self.began, *self.finished.values()]
+        return [seconds_between(start, end) for start, end in zip(starts, self.predicted.values(), strict=False)]
 
     @property
     def sampling(self) -> list[float]:
         """Seconds of the rest of each scale."""
-        return self.laps()[1::2]
-
-    def laps(self) -> list[float]:
-        """Seconds from each mark to the next."""
-        return [seconds_between(before, after) for before, after in pairwise(self.marks)]
+        both = zip(self.predicted.values(), self.finished.values(), strict=True)
+        return [seconds_between(start, end) for start, end in both]
 
     def logits(self, scale: int, logits: Tensor, accumulated: Tensor) -> Tensor:
-        self.marks.append(mark(self.device))
+        self.predicted[scale] = mark(self.device)
         return logits
 
     def accumulated(self, scale: int, accumulated: Tensor) -> Tensor:
-        self.marks.append(mark(self.device))
+        self.finished[scale] = mark(self.device)
         return accumulated
 
 
@@ -167,7 +169,8 @@ def measure_speed(
                 peaks[batch] = peak_memory(device)
             advance(number * len(batches) + place + 1)
     guided = bool(sampling.guidance)
-    flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided)
+    steps = pipeline.family.steps_of(sampling)
+    flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided, steps=steps)
     gemm = gemm_rate(device, dtype)
     cache_bytes = pipeline.family.cache_bytes(pipeline.transformer.config, dtype) // (1 if guided else 2)
     return [

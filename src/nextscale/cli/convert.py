@@ -34,6 +34,8 @@ class ConvertOptions(SetsSampling, ResultsFile):
     "Generation default to write: top-p, 0 is off [default: the model's]"
     steps: int | None = None
     "Generation default to write: steps of masked prediction and diffusion, 0 is the model's own [default: the model's]"
+    refine_steps: int | None = None
+    "Generation default to write: passes that draw the last map, 1 draws it at once [default: the model's]"
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:

@@ -37,7 +37,9 @@ def describe(model: str) -> dict[str, Any]:
     from nextscale.bench.cost import sampling_steps
     from nextscale.catalogue import find_model
     from nextscale.checkpoint import fingerprint
+    from nextscale.families import family
     from nextscale.nn.packed import count_parameters
+    from nextscale.sampling.step import SamplingConfig
     from nextscale.tokenizer.vqvae import VQVAE
 
     stored = find_model(model)
@@ -57,6 +59,7 @@ def describe(model: str) -> dict[str, Any]:
     if config.kind != "tokenizer":
         transformer = stored.transformer()
         values["transformer_parameters"] = count_parameters(transformer)
+        sampling = SamplingConfig(steps=config.steps, refine_steps=config.refine_steps)
         sizes = ("depth", "width", "heads")
         values |= {name: getattr(transformer.config, name) for name in sizes if hasattr(transformer.config, name)}
         values |= {
@@ -64,7 +67,7 @@ def describe(model: str) -> dict[str, Any]:
             "guidance": config.guidance,
             "top_k": config.top_k,
             "top_p": config.top_p,
-            "steps": sampling_steps(transformer.config, config.steps),
+            "steps": sampling_steps(transformer.config, family(config.kind).steps_of(sampling)),
         }
     return values
 

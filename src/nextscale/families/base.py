@@ -59,8 +59,10 @@ class Stack:
     "Whether guidance comes before the head, which then runs once instead of for both sequences."
     condition_flops: float = 0.0
     "FLOPs of embedding the condition, without the modulation."
-    condition_each_time: bool = False
-    "Whether condition and modulation are computed every time instead of once."
+    conditions: int = 1
+    "How often condition and modulation are computed for all of that."
+    known: int = 0
+    "Positions before the sequence, whose keys and values are there already."
 
 
 class Family(ABC):
@@ -159,6 +161,8 @@ class Family(ABC):
             raise ValueError("smooth mixtures of codes are next-scale prediction's; this is a model of another kind")
         if not self.editable:
             config.require_scales(0)
+        if not self.refines and config.refine_steps > 1:
+            raise ValueError("refine_steps are next-scale prediction's; this is a model of another kind")
         conditions = as_conditions(classes, model.config.unconditional)
         seeds = image_seeds(seeds, model.device)
         return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)
@@ -170,6 +174,10 @@ class Family(ABC):
     def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
         """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
         return ()
+
+    def steps_of(self, sampling: SamplingConfig) -> int:
+        """Of the settings of drawing, what `stacks` takes as `steps`."""
+        return sampling.steps
 
     def other_flops(self, config: Any) -> float:
         """FLOPs of an image outside of `stacks` and the tokenizer's decoder."""

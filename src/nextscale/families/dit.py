@@ -205,7 +205,7 @@ class DiTFamily(Family):
                 head_outputs=inputs,
                 head_after_guidance=False,
                 condition_flops=2.0 * (FREQUENCIES * width + width**2),
-                condition_each_time=True,
+                conditions=steps or config.sampling_steps,
             )
         ]
 

@@ -7,6 +7,7 @@ Shapes: B batch, L tokens of the sequence, l_1 tokens of the first scale, l_K of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from nextscale.families.config import TITLES
 from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.packed import is_quantized, unpack_linears
 from nextscale.nn.transformer import Condition, Transformer
-from nextscale.pyramid import TokenPyramid
+from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.passes import known_codes
+from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.residual import Quantizer, flatten_map
 
 
@@ -89,7 +91,19 @@ class VARFamily(Autoregressive):
         model.compile_transform(**options)
 
     def stacks(self, config: VARConfig, *, steps: int = 0) -> Sequence[Stack]:
-        return [whole_sequence(config)]
+        """All scales, and the last one again in each of its `steps` passes but the first."""
+        whole, last = whole_sequence(config), config.schedule.lengths[-1]
+        passes = min(steps, last)
+        if passes <= 1:
+            return [whole]
+        again = replace(
+            whole, sequence=ScaleSchedule([config.schedule.final]), times=passes - 1, embedded=last,
+            head_positions=last, conditions=0, known=config.schedule.length - last,
+        )  # fmt: skip
+        return [whole, again]
+
+    def steps_of(self, sampling: SamplingConfig) -> int:
+        return sampling.refine_steps
 
 
 FAMILY = VARFamily()

@@ -65,6 +65,11 @@ class KeyValueCache:
         self.end += length
         self.parts += 1
 
+    def rewind(self, length: int) -> None:
+        """Forget the last part, of `length` positions: the next one takes its place."""
+        self.end -= length
+        self.parts -= 1
+
     def select(self, images: slice) -> KeyValueCache:
         """The cache of some of the images; it writes into the same buffers."""
         chosen = copy.copy(self)

@@ -15,15 +15,19 @@ from nextscale.nn.graphs import Graphs
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, guidance_strengths, smooth_mixture, tempered
-from nextscale.sampling.exact import EachAlone, ExactDraw
+from nextscale.sampling.exact import EachAlone, ExactDraw, ExactInPasses
 from nextscale.sampling.noise import TOKENS, gumbel_noise, image_seeds
+from nextscale.sampling.passes import DrawInPasses, require_refinable
 from nextscale.sampling.step import SamplingConfig as SamplingConfig
 from nextscale.sampling.step import SamplingHook as SamplingHook
 from nextscale.sampling.step import ScaleSample as ScaleSample
 from nextscale.tokenizer.residual import Quantizer, add_scale, downsample, flatten_map
 
-Predict = Callable[[int, Tensor], Tensor]
-"""(scale, what coarser scales accumulated (B, C, h, w)) -> logits (B, h_k w_k, V) float32; scales come in order."""
+Predict = Callable[..., Tensor]
+"""(scale, what coarser scales accumulated (B, C, h, w)) -> logits (B, h_k w_k, V) float32; scales come in order.
+
+With `refine_steps`, the last scale comes again: with the codes of tokens that are known in what was accumulated, and
+where they are, (B, h_k w_k) bool."""
 
 Draw = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(scale, guided logits (B, h_k w_k, V), what coarser scales accumulated) -> tokens (B, h_k w_k), and embeddings
@@ -45,8 +49,11 @@ class Predictor:
         self.cache = model.new_cache(self.condition.batch)
 
     @torch.no_grad()
-    def __call__(self, scale: int, accumulated: Tensor) -> Tensor:
-        """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w)."""
+    def __call__(self, scale: int, accumulated: Tensor, known: Tensor | None = None) -> Tensor:
+        """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w).
+
+        With `known` (B, h_k w_k) bool the scale that came last is predicted again: `accumulated` has its codes there.
+        """
         if self.guidance.strength and not any(self.strengths[scale:]):
             self.guidance = Guidance(0.0)
             self.condition = self.condition.select(self.images)
@@ -54,7 +61,10 @@ class Predictor:
         latents = None
         if scale > 0:
             latents = self.guidance.doubled(flatten_map(downsample(accumulated, self.model.schedule[scale])))
-        x_BLC = self.model.embed(latents, self.condition, self.model.sequence.slice(scale))
+        marks = {} if known is None else {"known": self.guidance.doubled(known)}
+        if known is not None and self.cache is not None:
+            self.cache.rewind(known.shape[1])
+        x_BLC = self.model.embed(latents, self.condition, self.model.sequence.slice(scale), **marks)
         transform = self.model.run or self.model.transform
         read_BLC = transform(x_BLC, self.condition, cache=self.cache)
         return self.model.classify(self.guidance.merged(read_BLC, self.strengths[scale]))
@@ -82,6 +92,8 @@ def sample(
     if draw is None:
         given = seeds, config, stream
         draw = smooth_draw(*given, quantizer) if config.smooth else plain_draw(*given)
+    if config.refine_steps > 1 and not isinstance(draw, DrawInPasses):
+        draw = DrawInPasses(draw, predict, quantizer, seeds, config, stream, hook)
     for scale, size in enumerate(quantizer.schedule):
         with torch.no_grad():  # not around the yield: an abandoned generator would leave gradients switched off
             logits = hook.logits(scale, predict(scale, accumulated), accumulated)
@@ -128,9 +140,10 @@ def sample_scales(
 
     `classes` are conditions or ids (B,) int64; one seed per image. In float32 without a hook that replaces,
     neither tokens nor pixels depend on the batch (`sampling.exact`). Raises ValueError for settings of more scales than
-    the model has.
+    the model has, and for `refine_steps` that it was not trained for.
     """
     config.require_scales(len(model.schedule))
+    require_refinable(config, model.config)
     conditions = as_conditions(classes, model.config.unconditional)
     assert len(conditions) == len(seeds)
     seeds = image_seeds(seeds, model.device)
@@ -143,6 +156,9 @@ def sample_scales(
     if exact and len(conditions) > 1:
         draw = ExactDraw(lambda image: predictor(conditions[image : image + 1]), seeds, config, stream)
         quantizer, predict = EachAlone(quantizer), predictor(conditions)
+        if config.refine_steps > 1:
+            given = draw, predict, quantizer, seeds, config, stream, hook or SamplingHook()
+            draw = ExactInPasses(draw, *given)
         return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook, draw=draw)
     if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, ClassLabels):
         return sample_at_once(model.graphs, predictor, quantizer, conditions, seeds=seeds, config=config, stream=stream)

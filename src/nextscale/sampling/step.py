@@ -35,6 +35,8 @@ class SamplingConfig:
     "Soft mixtures of codes (official more_smooth): nicer pictures, not for metrics."
     steps: int = 0
     "Steps of masked prediction and diffusion; 0 is the model's own number. Other kinds have theirs."
+    refine_steps: int = 1
+    "Passes that draw the last map, the surest tokens first; 1 draws it at once. Refinable next-scale models' alone."
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", as_temperatures(self.temperatures))
@@ -48,6 +50,10 @@ class SamplingConfig:
             raise ValueError(f"top_k must be at least 0, got {self.top_k}; 0 is off")
         if self.steps < 0:
             raise ValueError(f"steps must be at least 0, got {self.steps}")
+        if self.refine_steps < 1:
+            raise ValueError(f"refine_steps must be at least 1, got {self.refine_steps}; 1 is off")
+        if self.smooth and self.refine_steps > 1:
+            raise ValueError("smooth mixtures are drawn at once: leave out smooth, or set refine_steps to 1")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if not -1e4 < self.guidance < 1e4:

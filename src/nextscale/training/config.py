@@ -261,6 +261,8 @@ class TransformerTraining(LoopConfig):
     "Top-k the trained model uses by default; 0 is off."
     top_p: float = 0.96
     "Top-p the trained model uses by default; 0 is off."
+    refine_steps: int = 1
+    "Passes that draw the last map by default, if trained for it (--masked-last); 1 draws it at once."
     tokenizer_fingerprint: str = ""
     "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
     model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
@@ -282,7 +284,10 @@ class TransformerTraining(LoopConfig):
             raise ValueError(f"scale_weights must be at least 0 and not all 0, got {','.join(map(str, weights))}")
         from nextscale.sampling.next_scale import SamplingConfig  # which imports torch
 
-        SamplingConfig(guidance=self.guidance, top_k=self.top_k, top_p=self.top_p)  # raises ValueError
+        names = ("guidance", "top_k", "top_p", "refine_steps")
+        SamplingConfig(**{name: getattr(self, name) for name in names})  # raises ValueError
+        if self.refine_steps > 1 and not self.masked_last:
+            raise ValueError(f"refine_steps {self.refine_steps} need a model that is trained with masked_last")
 
 
 def training_settings(kind: str) -> type[TransformerTraining]:

@@ -45,7 +45,7 @@ MAY_CHANGE = frozenset(
     {"data", "label_column", "image_column", "heldout", "tokenizer", "perceptual_weights", "out", "device"}  # places
     | {"heldout_images", "decoded_images", "sample_every", "log_every", "checkpoint_every", "keep", "export", "limit"}
     | {"compile", "accumulate", "checkpointing", "deterministic"}
-    | {"guidance", "top_k", "top_p"}  # defaults of the exported model
+    | {"guidance", "top_k", "top_p", "refine_steps"}  # defaults of the exported model
 )
 """Settings that may differ between a run and its continuation: they do not change what is learned, or identities say
 whether they do."""

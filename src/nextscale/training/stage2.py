@@ -260,7 +260,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
         config = self.config
-        sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p")}
+        sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "refine_steps")}
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
         dtype = DTYPES[config.export]
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
