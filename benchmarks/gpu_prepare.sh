@@ -12,7 +12,7 @@
 #
 # `data` also leaves pictures of the docs and the demo's transformers out of the checkout, so that all of it stays below
 # 64 MiB; `git sparse-checkout disable` brings them back. WEIGHTS names torchvision's file of MobileNetV2 where torch's
-# cache does not hold it.
+# cache does not hold it, TOKENIZERS a folder with trained tokenizers `growing` and `single` for gpu_quality.sh.
 set -eu
 cd "$(dirname "$0")/.."
 authors=${1:?"usage: sh benchmarks/gpu_prepare.sh FOLDER_OF_THE_AUTHORS_CLONE [data]"}
@@ -45,10 +45,12 @@ if [ "$data" = data ]; then
         rm -r .gpu/packages
     }
     cp "$weights" .gpu/mobilenet_v2.pth
+    rm -rf .gpu/tokenizers
+    [ -z "${TOKENIZERS:-}" ] || cp -r "$TOKENIZERS" .gpu/tokenizers
     git sparse-checkout set --no-cone '/*' '!/docs/images' '!/src/nextscale/assets/demo-raster' \
         '!/src/nextscale/assets/demo/transformer'
 else
-    rm -f .gpu/packages.tar.xz .gpu/mobilenet_v2.pth
+    rm -rf .gpu/packages.tar.xz .gpu/mobilenet_v2.pth .gpu/tokenizers
 fi
 du -sh .gpu/* | sort -h
 checkout=$(git ls-files -z --cached --others --exclude-standard | xargs -0 du -cb 2>/dev/null | awk '$2 == "total" { n += $1 } END { print n }')

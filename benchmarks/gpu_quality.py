@@ -2,12 +2,12 @@
 
     sh benchmarks/gpu_quality.sh OUT [--rehearse]
 
-Frames and tokenizers as in gpu_families.py. Then all of these train side by side: the `VARIANTS`, with the same images
-and parameters; each tokenizer's decoder alone, with perfect and with disturbed codes (transformers need not know);
-and the demo's transformer, at a constant rate, until it is time to measure. The baseline of both families is trained
-with more images where there is time for that. What fails is left out and said. OUT/reports.tar.gz holds a comparison
-for each model, at the end and on the way; models come back in parts, `cat models.tar.part-* | tar x`, each an archive
-of its own.
+Frames as in gpu_families.py; tokenizers too, where .gpu/tokenizers does not hold them. Then all of these train side by
+side: the `VARIANTS`, with the same images and parameters; each decoder alone, with perfect and with disturbed codes
+(transformers need not know); and the demo's transformer, at a constant rate, until it is time to measure. The
+baseline of both families is trained with more images where there is time for that. What fails is left out and said.
+OUT/reports.tar.gz holds a comparison for each model, at the end and on the way; models come back in parts, `cat
+models.tar.part-* | tar x`, each an archive of its own.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DECODERS = {
 """Settings of the decoders' trainings."""
 FOLLOWED = ("var", "raster")
 REHEARSED = ("var-masked", "raster", "single-disturbed", "demo")
-MEASURING, LEAST = 90, 45
+MEASURING, LEAST = 150, 60
 """Seconds kept for the comparisons, and what they get where the trainings are late."""
 PART = 15 * 2**20
 """Bytes of a part of the models."""
@@ -86,7 +86,7 @@ class Plan(FamiliesPlan):
 
     @property
     def coding(self) -> tuple[int, int]:
-        return (2, 4) if self.rehearse else (1000, 64)
+        return (2, 4) if self.rehearse else (1000, 16)
 
 
 def main(
@@ -97,6 +97,7 @@ def main(
     device: str = "",
     work: Annotated[Path, cyclopts.Parameter(help="Folder for data and runs.")] = ROOT / "build" / "gpu-quality",
     weights: Annotated[Path, cyclopts.Parameter(help="torchvision's MobileNetV2.")] = Path(".gpu/mobilenet_v2.pth"),
+    tokenizers: Annotated[Path, cyclopts.Parameter(help="Trained ones: growing, single.")] = Path(".gpu/tokenizers"),
     cores: Annotated[int, cyclopts.Parameter(help="Processes that render.")] = 12,
 ) -> None:
     """Render, train and compare within so many seconds."""
@@ -110,7 +111,10 @@ def main(
         all_of(submit(pool, small_data(plan)))
         plan.clock.say("pictures")
         frames = submit(pool, arrays(plan.work / "frames", plan.per_class, side=64, procgen=plan.procgen))
-        train_tokenizers(plan)
+        if tokenizers.exists() and not rehearse:
+            shutil.copytree(tokenizers, plan.work / "tokenizers", dirs_exist_ok=True)
+        else:
+            train_tokenizers(plan)
         plan.clock.say("tokenizers")
         all_of(frames)
     tokenise(plan)
@@ -154,7 +158,7 @@ def transformer(plan: Plan, name: str, settings: dict[str, str]) -> Run:
 
 def decoder(plan: Plan, name: str, coder: Run, settings: dict[str, str]) -> Run:
     """A training of a tokenizer's decoder, by the recipe of the tokenizers."""
-    data, batch = plan.work / "data", plan.coding[1]
+    data, batch = plan.work / "data", 4 if plan.rehearse else 64
     arguments = (
         "tokenizer", "--init-from", str(coder.out), "--decoder-only", "--data", str(data / "train"),
         "--heldout", str(data / "heldout"), "--batch-size", str(batch), "--learning-rate", scaled(2.2e-3, batch),
@@ -229,12 +233,12 @@ def comparisons(plan: Plan, runs: dict[str, Run]) -> list[Any]:
     images = {name: steps[name] * run.batch for name, run in runs.items()}
     write_json(plan.out / "reports" / "about.json", {"images": images, "data": "Procgen" if plan.procgen else "shapes"})
     ends = [name for name, run in runs.items() if run.arguments[0] != "tokenizer"]
-    waiting = [compare(plan, name, runs[name].out / "model", "0,1,2,3,4,5", sets=3) for name in ends]
+    waiting = [compare(plan, name, runs[name].out / "model", "1,2.5,4", sets=2) for name in ends]
     for kind, coder in (("var", "growing"), ("raster", "single"), ("demo", "growing")):
         for name in DECODERS:
             if kind in runs and f"{coder}-{name}" in runs:
                 model = joined(plan, runs[kind], runs[f"{coder}-{name}"], f"{kind}-{name}")
-                waiting.append(compare(plan, model.name, model, "1,2,3,4", sets=3))
+                waiting.append(compare(plan, model.name, model, "1,2.5,4", sets=2))
     for model in () if plan.rehearse else sorted((plan.work / "kept").glob("*-*")):
         waiting.append(compare(plan, model.name, model, "1,3", sets=1))
     return waiting
