@@ -5,7 +5,7 @@
 #     sh examples/fashion_mnist/compare.sh [DATA [RUNS [OPTIONS]]]
 #
 # DATA is what `examples/fashion_mnist/build.py` wrote. OPTIONS go to every command, such as `--device cuda`. Sizes are
-# variables of the environment, with their defaults below; a GPU has time for DEPTH=5 IMAGES=1200000.
+# variables of the environment, with their defaults below: on a GPU one may try DEPTH=5 IMAGES=1200000.
 # RUNS/compare holds the report, its plot and pictures; `nextscale compare --report RUNS/compare/report.json` shows it.
 set -eu
 data=${1:-data/fashion_mnist}
