@@ -5,7 +5,7 @@
 #     sh examples/fashion_mnist/compare.sh [DATA [RUNS [OPTIONS]]]
 #
 # DATA is what `examples/fashion_mnist/build.py` wrote. OPTIONS go to every command, such as `--device cuda`. Sizes are
-# variables of the environment, with their defaults below; a GPU has time for DEPTH=5 IMAGES=600000.
+# variables of the environment, with their defaults below: on a GPU one may try DEPTH=5 IMAGES=1200000.
 # RUNS/compare holds the report, its plot and pictures; `nextscale compare --report RUNS/compare/report.json` shows it.
 set -eu
 data=${1:-data/fashion_mnist}
@@ -18,7 +18,7 @@ shift "$(($# < 2 ? $# : 2))"
 : "${PERCEPTUAL:=0.2}"          # weight of its perceptual distance; 0 needs no weights of MobileNetV2
 : "${PERCEPTUAL_WEIGHTS:=}"     # their file; without it torchvision fetches them
 : "${TOKENIZER_PRECISION:=auto}" # fp32 is faster for this CNN on some CPUs
-: "${IMAGES:=180000}"           # images that each transformer sees
+: "${IMAGES:=300000}"           # images that each transformer sees: five epochs
 : "${DEPTH:=3}"                 # blocks; they are 64 times as wide
 : "${BATCH:=32}"                # images of a training step
 : "${RATE:=8e-3}"               # learning rate of the transformers at a batch of 256
