@@ -236,6 +236,17 @@ def test_classes_are_the_models_own(names: tuple[str, ...], config: NeonTraining
     assert load_config(tmp_path / "out").class_names == names
 
 
+def test_a_model_that_draws_its_last_map_in_passes(config: NeonTraining, tmp_path: Path) -> None:
+    pipeline = make_pipeline(refinable=True)
+    pipeline.config = replace(pipeline.config, refine_steps=2)
+    pipeline.save_pretrained(tmp_path / "passes")
+    report = train_neon(replace(config, model=str(tmp_path / "passes"), weights=(1,), guidances=(2,)))
+    assert report["sampling"]["refine_steps"] == load_config(tmp_path / "out").refine_steps == 2
+    assert read_json(tmp_path / "out" / "tuning" / "config.json")["masked_last"] == 0.5
+    settings = read_json(tmp_path / "out" / "choosing" / "unchanged" / "guidance-2" / "settings.json")
+    assert settings["sampling"]["refine_steps"] == 2
+
+
 def test_a_model_without_classes(config: NeonTraining, tmp_path: Path) -> None:
     make_pipeline(classes=0).save_pretrained(tmp_path / "free")
     train_neon(replace(config, model=str(tmp_path / "free"), weights=(1,), guidances=()))

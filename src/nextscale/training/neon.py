@@ -46,6 +46,8 @@ logger = logging.getLogger("nextscale.training")
 
 SHARD = 512
 """Samples that are written at once: what is lost at most where the drawing is stopped."""
+MASKED = 0.5
+"""Share of the samples whose last map a model that is drawn in several passes knows in part."""
 
 
 def train_neon(config: NeonTraining, *, resume: bool = False) -> dict[str, Any]:
@@ -164,16 +166,19 @@ def tune(config: NeonTraining) -> None:
 def tuning_of(config: NeonTraining) -> TransformerTraining:
     """The run that tunes: the ordinary loss, no averages, and a rate that rises linearly to the last step.
 
-    Nothing pulls weights to 0: what is reversed later is to be the samples' effect alone.
+    Nothing pulls weights to 0: what is reversed later is to be the samples' effect alone. A model that may draw its
+    last map in several passes is tuned for both ways.
     """
     stored, steps = find_model(config.model), config.tuned_steps
+    architecture = stored.transformer().config
     settings = training_settings(stored.config().kind)
     return settings(
         data=str(Path(config.out) / "tokens"),
         out=str(Path(config.out) / "tuning"),
         tokenizer=config.model,
         init_from=config.model,
-        model=stored.transformer().config,
+        model=architecture,
+        masked_last=MASKED if getattr(architecture, "refinable", False) else 0.0,
         heldout_share=0.0,
         steps=steps[-1],
         sample_every=steps[0],

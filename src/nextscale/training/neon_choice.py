@@ -76,7 +76,7 @@ def choose(config: NeonTraining, progress: Announce) -> dict[str, Any]:
         logger.info(words)
     found = {
         "model": config.model,
-        "sampling": {"guidance": about.guidance, "top_k": about.top_k, "top_p": about.top_p, "steps": about.steps},
+        "sampling": {name: getattr(about, name) for name in ("guidance", "top_k", "top_p", "steps", "refine_steps")},
         "samples": config.samples,
         "seed": config.seed,
         **{name: report[name] for name in SHARED},

@@ -39,7 +39,7 @@ class NeonTraining(DataColumns, Computing):
     "Weights w to try: the result is (1 + w) x the model - w x its tuned copy. 0, the model itself, is always tried."
     guidances: tuple[float, ...] = ()
     "Guidances to try with each; the model's own is always tried [default: 0.5, 1, 1.5 and 2 times the model's own]"
-    tuning_count: int = 1000
+    tuning_count: int = 2000
     "Images of each weight, guidance and length, and of the real ones they are compared with."
     features: str = "inception"
     "inception, or a torchvision classifier such as mobilenet_v2."
