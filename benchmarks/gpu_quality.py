@@ -53,7 +53,7 @@ DECODERS = {
 }
 """Settings of the decoders' trainings."""
 FOLLOWED = ("var", "raster")
-REHEARSED = ("var-masked", "raster", "single-disturbed", "demo")
+REHEARSED = ("var-masked", "growing-disturbed", "demo")
 MEASURING, LEAST = 150, 60
 """Seconds kept for the comparisons, and what they get where the trainings are late."""
 PART = 15 * 2**20
@@ -78,7 +78,7 @@ class Plan(FamiliesPlan):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return FOLLOWED
+        return FOLLOWED[:1] if self.rehearse else FOLLOWED
 
     @property
     def pictures(self) -> tuple[int, int]:

@@ -143,11 +143,11 @@ def test_ways_of_training_are_compared(tmp_path: Path) -> None:
     out = rehearse("gpu_quality.sh", tmp_path, "--seconds", "1800")
     with tarfile.open(out / "reports.tar.gz") as file:
         names = set(file.getnames())
-    assert {f"reports/{name}.json" for name in ("about", "var-masked", "raster", "raster-disturbed")} <= names
+    assert {f"reports/{name}.json" for name in ("about", "var-masked", "demo", "demo-disturbed")} <= names
     joined = b"".join(part.read_bytes() for part in sorted(out.glob("models.tar.part-*")))
     (tmp_path / "models.tar").write_bytes(joined)
     with tarfile.open(tmp_path / "models.tar") as file:
-        assert set(file.getnames()) == {f"{name}.tar.xz" for name in ("raster", "single-disturbed", "var-masked")}
+        assert set(file.getnames()) == {f"{name}.tar.xz" for name in ("demo", "growing-disturbed", "var-masked")}
         file.extractall(tmp_path, filter="data")
-    with tarfile.open(tmp_path / "raster.tar.xz") as file:
-        assert "raster/transformer/model.safetensors" in file.getnames()
+    with tarfile.open(tmp_path / "var-masked.tar.xz") as file:
+        assert "var-masked/transformer/model.safetensors" in file.getnames()
