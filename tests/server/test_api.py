@@ -19,7 +19,7 @@ from nextscale.server.queues import Admission
 from nextscale.server.schema import GenerationRequest
 from nextscale.server.settings import Keys, ServerSettings
 from talk import Client, picture, png, talk, talk_to
-from toys import make_baseline, toy_image
+from toys import make_baseline, make_pipeline, toy_image
 
 
 def test_generations_are_those_of_the_pipeline(pipeline: VARPipeline) -> None:
@@ -71,6 +71,20 @@ def test_settings_per_scale_are_refused_before_anything_is_queued(pipeline: VARP
     refused(pipeline, "temperatures: settings of 5 scales, the model has 4", temperatures=[1.0] * 5)
     message = "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
     refused(make_baseline("raster"), message, guided_scales=1)
+    refused(pipeline, "this model draws its last map at once", refine_steps=2)
+
+
+def test_the_last_map_comes_in_as_many_passes_as_a_request_says() -> None:
+    pipeline, warm = make_pipeline(refinable=True), {"top_p": 0.0, "top_k": 0, "temperatures": [20.0]}
+
+    async def conversation(client: Client) -> list[httpx.Response]:
+        bodies = [{"prompt": "green", "seed": 7, "refine_steps": steps, **warm} for steps in (1, 3)]
+        return [await client.post("/v1/images/generations", json=body) for body in bodies]
+
+    made = [picture(answer.json()["data"][0]).tobytes() for answer in talk(pipeline, conversation)]
+    for image, steps in zip(made, (1, 3), strict=True):
+        assert image == pipeline.generate("green", seeds=[7], refine_steps=steps, **warm).images[0].tobytes()
+    assert made[0] != made[1]
 
 
 def test_classes_by_id_and_none(pipeline: VARPipeline) -> None:

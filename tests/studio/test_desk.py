@@ -197,6 +197,7 @@ def test_only_models_with_scales_show_settings_of_them() -> None:
 
     plain = ["guidance", "top_k", "top_p"]
     assert shown(make_pipeline()) == [*plain, "guided_scales", "temperatures"]
+    assert shown(make_pipeline(refinable=True)) == [*plain, "guided_scales", "temperatures", "refine_steps"]
     assert shown(make_baseline("raster")) == plain
 
 

@@ -16,6 +16,7 @@ from nextscale.config import with_settings
 from nextscale.editing.config import EditConfig
 from nextscale.pipeline import AUTO
 from nextscale.pyramid import Size
+from nextscale.sampling.passes import require_refinable
 from nextscale.sampling.step import SAMPLING_SETTINGS, SamplingConfig
 from nextscale.server.forms import transparent_part, uploaded_image, uploaded_mask
 from nextscale.server.problems import Refused
@@ -85,6 +86,8 @@ class ModelCard:
     precision: str
     parameters: int
     edits: bool = True
+    refinable: bool = False
+    "Whether its last map may be drawn in several passes."
 
     @property
     def size(self) -> str:
@@ -156,6 +159,7 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
     """A job per seed."""
     sampling = with_settings(card.defaults, {name: getattr(wanted, name) for name in SAMPLING})
     sampling.require_scales(card.scales)
+    require_refinable(sampling, card)
     shown = previews(wanted, card.scales) if wanted.stream else frozenset()
     soften = label == AUTO and wanted.guidance is None
     return [

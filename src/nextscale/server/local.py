@@ -72,6 +72,7 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         precision=pipeline.precision,
         parameters=count_parameters(pipeline.tokenizer) + count_parameters(pipeline.transformer),
         edits=family.editable,
+        refinable=getattr(pipeline.transformer.config, "refinable", False),
     )
 
 

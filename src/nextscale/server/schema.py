@@ -54,6 +54,9 @@ class ImageRequest(BaseModel):
         Field(max_length=MOST_SCALES, description="Of each scale, such as 1.1,1,0.9; the last holds for later ones."),
         BeforeValidator(listed),
     ] = None
+    refine_steps: Annotated[
+        int | None, Field(ge=1, le=MOST_SCALES, description="Passes that draw the last map; 1 draws it at once.")
+    ] = None
     response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[

@@ -154,6 +154,11 @@ def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
             shown["guided_scales"] = gr.Slider(0, last, step=1, precision=0, label="Guided scales", info=hint)
             hint = "Of each scale, such as 1.1,1,0.9; the last holds for later ones."
             shown["temperatures"] = gr.Textbox(label="Temperatures", placeholder="1", info=hint)
+        if getattr(pipeline.transformer.config, "refinable", False):
+            hint, value = "1 draws it at once.", defaults.refine_steps
+            shown["refine_steps"] = gr.Slider(
+                1, 8, value=value, step=1, precision=0, label="Passes of the last map", info=hint
+            )
     return shown
 
 
