@@ -49,6 +49,8 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture, r
         (["--refine-steps", "0"], "refine_steps must be at least 1, got 0; 1 is off"),
         (["--refine-steps", "2"], "refine_steps 2: this model draws its last map at once"),
         (["--guided-scales", "5"], "guided_scales: settings of 5 scales, the model has 4"),
+        (["--spatial-guidance", "nan"], "spatial_guidance must be numbers"),
+        (["--spatial-guidance", "1,1,1,1"], "spatial_guidance: strengths of 4 scales after the first, the model has 3"),
         (["--guidance", "nan"], "guidance must be a number"),
         (["--precision", "fp7"], "precision 'fp7' is not known"),
         (["--device", "toaster"], "device 'toaster' is not known"),

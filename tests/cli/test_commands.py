@@ -39,7 +39,7 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert [entry["seed"] for entry in entries] == [7, 8, 9, 10, 11]
     assert entries[0]["settings"] == {
         "guidance": 2.0, "guided_scales": 0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "temperatures": [],
-        "refine_steps": 1, "smooth": False, "steps": 0, "precision": "fp32",
+        "spatial_guidance": [], "refine_steps": 1, "smooth": False, "steps": 0, "precision": "fp32",
     }  # fmt: skip
     for entry in entries:
         assert entry["sha256"] == sha256((out / entry["file"]).read_bytes()).hexdigest()
@@ -52,12 +52,14 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
 
 def test_generate_takes_settings_per_scale(model_folder: Path, tmp_path: Path) -> None:
     arguments = ["generate", "--model", str(model_folder), "--classes", "red", "--count", "2"]
-    flags = ["--guided-scales", "2", "--temperatures", "3,1,0.5"]
+    flags = ["--guided-scales", "2", "--temperatures", "3,1,0.5", "--spatial-guidance", "0.5"]
     assert main([*arguments, *flags, "--precision", "fp32", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     settings = manifest(tmp_path / "out")[0]["settings"]
     assert (settings["guided_scales"], settings["temperatures"]) == (2, [3.0, 1.0, 0.5])
+    assert settings["spatial_guidance"] == [0.5]
     pipeline = VARPipeline.from_pretrained(model_folder, device="cpu", dtype="fp32")
-    made = pipeline.generate(["red"], seeds=[0, 1], guided_scales=2, temperatures=[3, 1, 0.5]).images
+    own: dict = {"guided_scales": 2, "temperatures": [3, 1, 0.5], "spatial_guidance": 0.5}
+    made = pipeline.generate(["red"], seeds=[0, 1], **own).images
     for number, image in enumerate(made):
         with Image.open(tmp_path / "out" / f"{number:06d}.png") as stored:
             assert stored.tobytes() == image.tobytes()

@@ -79,8 +79,9 @@ def test_another_model_or_setting_is_refused(config: GenerationEvaluation) -> No
         replace(config, protocol="x")
     settled = replace(config, protocol="imagenet256").settled()
     assert (settled.count, settled.guidance, settled.top_k, settled.top_p) == (50_000, 1.5, 900, 0.96)
-    own = replace(config, guided_scales=2, temperatures=(2.0, 1.0))
+    own = replace(config, guided_scales=2, temperatures=(2.0, 1.0), spatial_guidance=(0.5,))
     assert own.sampling()["guided_scales"] == 2 and own.sampling()["temperatures"] == (2.0, 1.0)
+    assert own.sampling()["spatial_guidance"] == (0.5,)
     assert replace(own, protocol="imagenet256").settled() == settled
 
 

@@ -21,8 +21,8 @@ PANELS = {title: Group(title, sort_key=number) for number, title in enumerate(TI
 """Panels of a command's help, in order."""
 COMMON = {
     "Sampling": (
-        "guidance", "guided_scales", "top_k", "top_p", "temperature", "temperatures", "refine_steps", "smooth",
-        "candidates", "judge",
+        "guidance", "guided_scales", "spatial_guidance", "top_k", "top_p", "temperature", "temperatures",
+        "refine_steps", "smooth", "candidates", "judge",
     ),
     "Machine": ("precision", "device", "batch_size", "compile", "graphs", "parallel", "accumulate", "checkpointing"),
     "Files": ("config", "json", "report", "plot", "npz", "statistics"),

@@ -10,7 +10,7 @@ from nextscale.settings import Computing, DataColumns, ScaleFlags
 PROTOCOLS = {
     name: {
         "count": 50_000, "features": "inception", "guidance": 1.5, "guided_scales": 0, "top_k": 900, "top_p": 0.96,
-        "temperatures": (), "refine_steps": 1, "smooth": False,
+        "temperatures": (), "spatial_guidance": (), "refine_steps": 1, "smooth": False,
     }
     for name in ("imagenet256", "imagenet512")
 }  # fmt: skip

@@ -25,7 +25,8 @@ NEAR_TIE = 5e-4
 
 def near_tie(config: SamplingConfig) -> float:
     """Difference of scores below which a draw is decided without the batch; guidance magnifies rounding."""
-    return NEAR_TIE * max(1.0, (1 + 2 * abs(config.guidance)) / 4) / config.temperature
+    spatial = 1 + 2 * max(map(abs, config.spatial_guidance), default=0.0)
+    return NEAR_TIE * max(1.0, (1 + 2 * abs(config.guidance)) / 4) * spatial / config.temperature
 
 
 class ExactDraw:

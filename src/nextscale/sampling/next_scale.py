@@ -18,6 +18,7 @@ from nextscale.sampling.draw import Guidance, draw_next, guidance_ramp, guidance
 from nextscale.sampling.exact import EachAlone, ExactDraw, ExactInPasses
 from nextscale.sampling.noise import TOKENS, gumbel_noise, image_seeds
 from nextscale.sampling.passes import DrawInPasses, require_refinable
+from nextscale.sampling.spatial_guidance import SpatiallyGuided, spatial_strengths
 from nextscale.sampling.step import SamplingConfig as SamplingConfig
 from nextscale.sampling.step import SamplingHook as SamplingHook
 from nextscale.sampling.step import ScaleSample as ScaleSample
@@ -148,9 +149,11 @@ def sample_scales(
     assert len(conditions) == len(seeds)
     seeds = image_seeds(seeds, model.device)
     strengths = guidance_strengths(config, len(model.schedule))
+    spatial = spatial_strengths(config.spatial_guidance, len(model.schedule))
 
     def predictor(some: Conditions) -> Predict:
-        return Predictor(model, some, strengths)
+        predict = Predictor(model, some, strengths)
+        return SpatiallyGuided(predict, model.schedule, spatial) if any(spatial) else predict
 
     exact = (hook is None or hook.watches) and not config.smooth and model.dtype == torch.float32
     if exact and len(conditions) > 1:

@@ -6,7 +6,7 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -29,6 +29,8 @@ class SamplingConfig:
     "Keep the likeliest tokens that hold this probability together; 0 is off."
     temperature: float = 1.0
     "Divides the guided logits."
+    spatial_guidance: tuple[float, ...] = ()
+    "Away from what the scale before says: at the second scale, falling after it; or of each. Next-scale prediction's."
     temperatures: tuple[float, ...] = ()
     "Of each scale, instead of `temperature`; the last holds for those after it. Next-scale prediction's alone."
     smooth: bool = False
@@ -40,6 +42,7 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", as_temperatures(self.temperatures))
+        object.__setattr__(self, "spatial_guidance", as_strengths(self.spatial_guidance))
         if self.temperatures and self.temperature != 1:
             raise ValueError("give temperature, or temperatures per scale, not both")
         if self.guided_scales < 0:
@@ -68,6 +71,8 @@ class SamplingConfig:
 
     def require_scales(self, count: int) -> None:
         """Raises ValueError for settings of more scales than a model has; 0 is a model that does not go by scales."""
+        if not count and self.spatial_guidance:
+            raise ValueError("spatial_guidance is next-scale prediction's; this is a model of another kind")
         if not count and (self.guided_scales or self.temperatures):
             raise ValueError(
                 "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
@@ -75,18 +80,33 @@ class SamplingConfig:
         for name, asked in (("guided_scales", self.guided_scales), ("temperatures", len(self.temperatures))):
             if asked > count:
                 raise ValueError(f"{name}: settings of {asked} scales, the model has {count}")
+        asked, finer = len(self.spatial_guidance), max(0, count - 1)
+        if asked > finer:
+            raise ValueError(f"spatial_guidance: strengths of {asked} scales after the first, the model has {finer}")
 
 
 def as_temperatures(values: Any) -> tuple[float, ...]:
     """Any sequence of temperatures as a tuple, which can be hashed. Raises ValueError for one that is not above 0."""
     problem = f"temperatures must be numbers above 0, one per scale, such as (1.1, 1.0), got {values!r}"
+    return as_numbers(values, lambda number: 0 < number < math.inf, problem)
+
+
+def as_strengths(values: Any) -> tuple[float, ...]:
+    """A strength, or any sequence of some, as a tuple. Raises ValueError for one that is no number below 10,000."""
+    problem = f"spatial_guidance must be numbers such as 0.5 or (0.5, 0.2), got {values!r}"
+    alone = isinstance(values, (int, float))
+    return as_numbers([values] if alone else values, lambda number: -1e4 < number < 1e4, problem)
+
+
+def as_numbers(values: Any, fits: Callable[[float], bool], problem: str) -> tuple[float, ...]:
+    """Any sequence of numbers as a tuple. Raises ValueError with the problem where one does not fit."""
     if isinstance(values, str):
         raise ValueError(problem)
     try:
         numbers = tuple(float(value) for value in values)
     except (TypeError, ValueError) as error:
         raise ValueError(problem) from error
-    if not all(0 < number < math.inf for number in numbers):
+    if not all(fits(number) for number in numbers):
         raise ValueError(problem)
     return numbers
 
