@@ -71,6 +71,7 @@ def test_settings_per_scale_are_refused_before_anything_is_queued(pipeline: VARP
     refused(pipeline, "temperatures: settings of 5 scales, the model has 4", temperatures=[1.0] * 5)
     message = "guided_scales and temperatures are next-scale prediction's; this is a model of another kind"
     refused(make_baseline("raster"), message, guided_scales=1)
+    refused(pipeline, "spatial_guidance: strengths of 4 scales after the first", spatial_guidance=[1.0] * 4)
     refused(pipeline, "this model draws its last map at once", refine_steps=2)
 
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -168,12 +169,14 @@ def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeli
 
 
 def test_images_with_settings_per_scale(desk: Desk, pipeline: VARPipeline) -> None:
-    *_, last = generate_live(desk, "green", 1, 5, guided_scales=2, temperatures=listed("3, 1,0.5,"))
+    typed = {"temperatures": listed("3, 1,0.5,"), "spatial_guidance": listed("2")}
+    *_, last = generate_live(desk, "green", 1, 5, guided_scales=2, **typed)
     saved = Image.open((last.files or [])[0][0])
-    wanted = pipeline.generate("green", seeds=[5], guided_scales=2, temperatures=[3, 1, 0.5]).images[0]
+    own: dict[str, Any] = {"guided_scales": 2, "temperatures": [3, 1, 0.5]}
+    wanted = pipeline.generate("green", seeds=[5], spatial_guidance=2, **own).images[0]
     assert saved.tobytes() == wanted.tobytes() != pipeline.generate("green", seeds=[5]).images[0].tobytes()
     facts = json.loads(saved.text[SETTINGS_KEY])  # type: ignore[attr-defined]
-    assert (facts["guided_scales"], facts["temperatures"]) == (2, [3, 1, 0.5])
+    assert (facts["guided_scales"], facts["temperatures"], facts["spatial_guidance"]) == (2, [3, 1, 0.5], [2])
 
 
 @pytest.mark.parametrize(
@@ -195,9 +198,9 @@ def test_only_models_with_scales_show_settings_of_them() -> None:
         with gr.Blocks():
             return list(sampling_controls(pipeline))
 
-    plain = ["guidance", "top_k", "top_p"]
-    assert shown(make_pipeline()) == [*plain, "guided_scales", "temperatures"]
-    assert shown(make_pipeline(refinable=True)) == [*plain, "guided_scales", "temperatures", "refine_steps"]
+    plain, scales = ["guidance", "top_k", "top_p"], ["guided_scales", "temperatures", "spatial_guidance"]
+    assert shown(make_pipeline()) == [*plain, *scales]
+    assert shown(make_pipeline(refinable=True)) == [*plain, *scales, "refine_steps"]
     assert shown(make_baseline("raster")) == plain
 
 
@@ -229,7 +232,8 @@ def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> Non
     canvas = PaintedImage.of({"background": toy_image(1, 0, 16)})
     *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
     assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
-    before, after = around.pair or ()
+    assert around.pair
+    before, after = around.pair
     assert before.size == after.size == (24, 20)
     assert before.crop((8, 0, 24, 16)).tobytes() == canvas.image.tobytes(), "what was there is where it was put"
     *_, whole = edit_live(desk, canvas, WHOLE, "red", 1, 0, (0,) * 4, EditConfig(keep_scales=2))

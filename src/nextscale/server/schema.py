@@ -54,6 +54,11 @@ class ImageRequest(BaseModel):
         Field(max_length=MOST_SCALES, description="Of each scale, such as 1.1,1,0.9; the last holds for later ones."),
         BeforeValidator(listed),
     ] = None
+    spatial_guidance: Annotated[
+        list[Annotated[float, Field(gt=-1e4, lt=1e4, allow_inf_nan=False)]] | None,
+        Field(max_length=MOST_SCALES, description="Away from the coarser scale, such as 0.2; or of each scale."),
+        BeforeValidator(listed),
+    ] = None
     refine_steps: Annotated[
         int | None, Field(ge=1, le=MOST_SCALES, description="Passes that draw the last map; 1 draws it at once.")
     ] = None

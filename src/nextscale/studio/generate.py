@@ -103,8 +103,8 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
     def work(job: Job, name: str, count: float, typed: float, fresh: bool, *values: Any) -> Iterator[Update]:
         used = seed_of(typed, fresh)
         settings = dict(zip(sampling, values, strict=True))
-        if "temperatures" in settings:
-            settings["temperatures"] = listed(settings["temperatures"])
+        for setting in {"temperatures", "spatial_guidance"} & set(settings):
+            settings[setting] = listed(settings[setting])
         yield {seed: used}
         for frame in generate_live(desk, name, int(count), used, **settings):
             update: Update = {status: frame.status}
@@ -154,6 +154,8 @@ def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
             shown["guided_scales"] = gr.Slider(0, last, step=1, precision=0, label="Guided scales", info=hint)
             hint = "Of each scale, such as 1.1,1,0.9; the last holds for later ones."
             shown["temperatures"] = gr.Textbox(label="Temperatures", placeholder="1", info=hint)
+            hint = "Away from what the scale before says, such as 0.2."
+            shown["spatial_guidance"] = gr.Textbox(label="Spatial guidance", placeholder="0", info=hint)
         if getattr(pipeline.transformer.config, "refinable", False):
             hint, value = "1 draws it at once.", defaults.refine_steps
             shown["refine_steps"] = gr.Slider(
