@@ -13,7 +13,7 @@ def test_only_settings_that_are_set_replace_those_of_the_model() -> None:
 
 
 def test_settings_per_scale_have_neutral_values() -> None:
-    assert ScaleFlags().sampling() == {"guided_scales": 0, "temperatures": (), "spatial_guidance": ()}
+    assert ScaleFlags().sampling() == {"guided_scales": 0, "temperatures": ()}
     with pytest.raises(ValueError, match="temperatures must be numbers above 0"):
         ScaleFlags(temperatures=(0.0,)).sampling()
 

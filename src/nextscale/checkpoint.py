@@ -50,8 +50,15 @@ class ModelConfig:
     "Default steps of masked prediction and diffusion; 0 is the architecture's own number."
     refine_steps: int = 1
     "Default passes that draw the last map of a refinable model; 1 draws it at once."
+    spatial_guidance: tuple[float, ...] = ()
+    "Default strength of spatial guidance, or that of each scale; empty is off."
     trained_steps: int = 0
     "Training steps before the export; 0 where that is not known."
+
+    def sampling(self) -> dict[str, Any]:
+        """The defaults of the sampler, by their names in `SamplingConfig`."""
+        names = ("guidance", "top_k", "top_p", "steps", "refine_steps", "spatial_guidance")
+        return {name: getattr(self, name) for name in names}
 
 
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:

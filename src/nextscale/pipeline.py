@@ -191,8 +191,7 @@ class VARPipeline:
     ) -> SamplingConfig:
         """`config`, or the model's defaults, with the settings that are given and not None. Raises ValueError."""
         require_known(settings, SAMPLING_SETTINGS, parameters=PARAMETERS)
-        own = {name: getattr(self.config, name) for name in ("guidance", "top_k", "top_p", "steps", "refine_steps")}
-        return with_settings(config or SamplingConfig(**own), settings)
+        return with_settings(config or SamplingConfig(**self.config.sampling()), settings)
 
     def generate_steps(
         self,

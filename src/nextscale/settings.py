@@ -69,8 +69,8 @@ class ScaleFlags(SamplingFlags):
 
     guided_scales: int = 0
     "Scales that are guided, from the first; 0 is all. Fewer are faster."
-    spatial_guidance: tuple[float, ...] = ()
-    "Away from what the scale before says: at the second scale, falling after it; or per scale, such as 0.5,0.2."
+    spatial_guidance: tuple[float, ...] | None = None
+    "Away from what the scale before says: at the second scale, falling after it; or per scale [default: the model's]"
     temperatures: tuple[float, ...] = ()
     "Temperature of each scale, such as 1.1,1,0.9; the last holds for those after it."
     refine_steps: int | None = None

@@ -273,6 +273,20 @@ def test_convert_writes_generation_defaults(tmp_path: Path, capsys) -> None:
     assert json.loads((tmp_path / "info.json").read_text())["steps"] == 3
 
 
+def test_spatial_guidance_may_be_a_default_of_the_model(model_folder: Path, tmp_path: Path) -> None:
+    flags = ["--spatial-guidance", "2", "--guidance", "1"]
+    assert main(["convert", str(model_folder), *flags, "--out", str(tmp_path / "guided")]) == 0
+    before, after = (VARPipeline.from_pretrained(folder) for folder in (model_folder, tmp_path / "guided"))
+    wanted = before.generate("red", seeds=[1], spatial_guidance=2, guidance=1.0).images[0]
+    assert np.array_equal(after.generate("red", seeds=[1]).images[0], wanted)
+    off = [
+        pipeline.generate("red", seeds=[1], spatial_guidance=0, guidance=1.0).images[0] for pipeline in (before, after)
+    ]
+    assert np.array_equal(*off) and not np.array_equal(off[0], wanted)
+    assert main(["info", str(tmp_path / "guided"), "--json", str(tmp_path / "info.json")]) == 0
+    assert json.loads((tmp_path / "info.json").read_text())["spatial_guidance"] == [2.0]
+
+
 def test_convert_goes_both_ways(tmp_path: Path, capsys) -> None:
     pipeline = make_pipeline()
     pipeline.tokenizer = make_tokenizer(patch=1)

@@ -69,6 +69,8 @@ def describe(model: str) -> dict[str, Any]:
             "top_p": config.top_p,
             "steps": sampling_steps(transformer.config, family(config.kind).steps_of(sampling)),
         }
+        if config.spatial_guidance:
+            values["spatial_guidance"] = list(config.spatial_guidance)
     return values
 
 

@@ -143,9 +143,14 @@ def panel(setting: Setting, first: tuple[str, ...]) -> str:
 
 def written_as(hint: Any) -> type:
     """What a setting of this type is written as: bool, int, float, str, or tuple for several with commas."""
-    if get_origin(hint) is tuple:
+    if tuple_of(hint):
         return tuple
     return next((kind for kind in (bool, int, float) if kind in (hint, *get_args(hint))), str)
+
+
+def tuple_of(hint: Any) -> Any:
+    """The tuple that a setting of this type holds, perhaps beside None; None for one that holds no tuple."""
+    return next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple), None)
 
 
 def described(setting: Setting) -> str:
@@ -221,12 +226,12 @@ def convert(setting: Setting, value: Any, where: str) -> Any:
     try:
         if isinstance(value, str) and setting.hint in (int, float):
             return setting.hint(value)
-        if isinstance(value, (str, int, float)) and get_origin(setting.hint) is tuple:
+        if isinstance(value, (str, int, float)) and (several := tuple_of(setting.hint)):
             if setting.name.endswith("scales"):
                 from nextscale.pyramid import parse_schedule
 
                 return parse_schedule(str(value)).sizes
-            kind = get_args(setting.hint)[0]
+            kind = get_args(several)[0]
             return tuple(kind(part) for part in str(value).split(",") if part.strip())
     except ValueError as error:
         raise ValueError(f"{where}: {setting.name}: {error}") from error

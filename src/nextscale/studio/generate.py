@@ -155,7 +155,9 @@ def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
             hint = "Of each scale, such as 1.1,1,0.9; the last holds for later ones."
             shown["temperatures"] = gr.Textbox(label="Temperatures", placeholder="1", info=hint)
             hint = "Away from what the scale before says, such as 0.2."
-            shown["spatial_guidance"] = gr.Textbox(label="Spatial guidance", placeholder="0", info=hint)
+            shown["spatial_guidance"] = gr.Textbox(
+                ",".join(map(str, defaults.spatial_guidance)), label="Spatial guidance", placeholder="0", info=hint
+            )
         if getattr(pipeline.transformer.config, "refinable", False):
             hint, value = "1 draws it at once.", defaults.refine_steps
             shown["refine_steps"] = gr.Slider(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from nextscale.catalogue import StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, load_transformer, module_from_state, save_model
-from nextscale.config import read_json
+from nextscale.config import read_json, to_dict
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.sweep import sweep_generation
 from nextscale.families import family_of
@@ -76,7 +76,7 @@ def choose(config: NeonTraining, progress: Announce) -> dict[str, Any]:
         logger.info(words)
     found = {
         "model": config.model,
-        "sampling": {name: getattr(about, name) for name in ("guidance", "top_k", "top_p", "steps", "refine_steps")},
+        "sampling": {name: value for name, value in to_dict(about).items() if name in about.sampling()},
         "samples": config.samples,
         "seed": config.seed,
         **{name: report[name] for name in SHARED},
