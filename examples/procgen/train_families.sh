@@ -15,16 +15,7 @@ data=${1:-data/procgen-4000}
 runs=${2:-out/runs}
 weights=${3:-}
 
-tokenizer() {
-    nextscale train tokenizer --init-from demo --init-scales "$2" --data "$data/train" --heldout "$data/heldout" \
-        --steps 1000 --batch-size 16 --learning-rate "$3" --beta "$4" --l1 1 --l2 4 --perceptual 0.4 --perceptual-shift 4 \
-        --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 --seed 3 --export bf16 \
-        --out "$runs/tokenizers/$1" --resume
-    for split in train heldout; do
-        nextscale tokenize --tokenizer "$runs/tokenizers/$1" --data "$data/$split" \
-            --out "$runs/tokens/$1/$split" --resume
-    done
-}
+. "$(dirname "$0")/tokenizer.sh"
 depths() {
     nextscale scaling run --kind "$1" --depths "$3" --tokenizer "$runs/tokenizers/$2" \
         --data "$runs/tokens/$2/train" --heldout "$runs/tokens/$2/heldout" --images 64000 --batch-size 16 \

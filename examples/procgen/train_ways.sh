@@ -13,16 +13,7 @@ runs=${2:-out/runs}
 weights=${3:-}
 steps=$((${4:-64000} / 16))
 
-tokenizer() {
-    nextscale train tokenizer --init-from demo --init-scales "$2" --data "$data/train" --heldout "$data/heldout" \
-        --steps 1000 --batch-size 16 --learning-rate "$3" --beta "$4" --l1 1 --l2 4 --perceptual 0.4 --perceptual-shift 4 \
-        --perceptual-weights "$weights" --sample-every 500 --checkpoint-every 250 --seed 3 --export bf16 \
-        --out "$runs/tokenizers/$1" --resume
-    for split in train heldout; do
-        nextscale tokenize --tokenizer "$runs/tokenizers/$1" --data "$data/$split" \
-            --out "$runs/tokens/$1/$split" --resume
-    done
-}
+. "$(dirname "$0")/tokenizer.sh"
 decoder() {
     name=$1 from=$2
     shift 2
