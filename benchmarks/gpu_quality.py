@@ -24,7 +24,7 @@ from typing import Annotated, Any
 
 import cyclopts
 
-from gpu_families import FAMILIES, coders, scaled, small_data, tokenise, train_tokenizers
+from gpu_families import FAMILIES, FOLLOWED, coders, scaled, small_data, tokenise, train_tokenizers
 from gpu_families import Plan as FamiliesPlan
 from gpu_frames import arrays, submit
 from gpu_runs import ROOT, Clock, Run, all_of, finish, nextscale, random_features
@@ -52,7 +52,6 @@ DECODERS = {
     "disturbed": {"disturb": "0.5", "disturb-tokens": "0.5", "disturb-tokens-end": "0.2", "disturb-codes": "20"},
 }
 """Settings of the decoders' trainings."""
-FOLLOWED = ("var", "raster")
 REHEARSED = ("var-masked", "growing-disturbed", "demo")
 MEASURING, LEAST = 150, 60
 """Seconds kept for the comparisons, and what they get where the trainings are late."""
@@ -117,6 +116,7 @@ def main(
             train_tokenizers(plan)
         plan.clock.say("tokenizers")
         all_of(frames)
+        plan.clock.say("frames")
     tokenise(plan)
     plan.clock.say("tokens")
     runs = train_all(plan)
