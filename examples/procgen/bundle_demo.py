@@ -1,6 +1,6 @@
 """Make a trained run the bundled demo model.
 
-python examples/procgen/bundle_demo.py out/runs/procgen --decoder out/runs/procgen-decoder --guidance 1.5 --top-p 0.97
+python examples/procgen/bundle_demo.py out/runs/procgen --decoder out/runs/procgen-decoder --guidance 2 --top-p 0.95
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ def main(
     guidance: float,
     top_p: float,
     top_k: int = 0,
+    spatial_guidance: float = 0.0,
     decoder: Annotated[str, cyclopts.Parameter(help="Run that trained the tokenizer's decoder further.")] = "",
     out: Path = ASSETS,
 ) -> None:
     """Write the run's model in bf16 with these generation defaults."""
-    SamplingConfig(guidance=guidance, top_k=top_k, top_p=top_p)
+    defaults = {"guidance": guidance, "top_k": top_k, "top_p": top_p, "spatial_guidance": spatial_guidance}
+    SamplingConfig(**defaults)
     trained = find_model(run)
     tokenizer = find_model(decoder or run).tokenizer()
     if fingerprint(tokenizer) != fingerprint(trained.tokenizer()):
         raise SystemExit(f"{decoder}: its tokens are not those that {run} was trained on")
-    config = replace(trained.config(), guidance=guidance, top_k=top_k, top_p=top_p)
+    config = replace(trained.config(), **defaults)
     save_model(out, config, tokenizer=tokenizer, transformer=trained.transformer(), dtype=torch.bfloat16)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")
