@@ -63,10 +63,13 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
 def rescaled_state(start: VQVAE, wanted: VQVAE) -> dict[str, torch.Tensor]:
     """The weights of `start` for a tokenizer of another schedule.
 
-    Its shared convolutions phi are assigned by the relative place of their scales between the first and the last.
+    Its shared convolutions phi are assigned by the relative place of their scales between the first and the last; those
+    of a tokenizer without any stay as they were initialised.
     """
     state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith(PHI)}
     before, after = start.quantizer, wanted.quantizer
+    if not before.phi:
+        return state | {name: tensor for name, tensor in wanted.state_dict().items() if name.startswith(PHI)}
     sources = [min(index, len(before.phi) - 1) for index in range(len(after.phi))]  # where no scale uses one
     for scale, index in enumerate(after.phi_map):
         place = scale / (len(after.phi_map) - 1) if len(after.phi_map) > 1 else 1.0
