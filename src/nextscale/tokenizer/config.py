@@ -55,7 +55,7 @@ class VQVAEConfig:
     decoder_blocks: int = 3
     "Residual blocks per decoder level."
     patch: int = 1
-    "Space-to-depth factor of the stem (and pixel-shuffle tail); 2 saves most of a small CNN's work. The patch of a ViT."
+    "Space-to-depth factor of the stem (and pixel-shuffle tail); 2 saves most of a small CNN's work. A ViT's patch."
     attention: bool = True
     "Self-attention at the lowest resolution."
     dropout: float = 0.0
@@ -79,7 +79,7 @@ class VQVAEConfig:
     decoder_heads: int = 0
     "Attention heads of a ViT decoder [default: decoder width / 64]"
     feature_channels: int = 0
-    "Factorised codes of a CNN, which has this many channels, mapped linearly to the latents and back; a ViT's always are."
+    "Factorised codes: channels of a CNN that are mapped linearly to the latents and back; 0 is off. A ViT's always are."
     normalised_codes: bool = False
     "Latents and codes are vectors of length 1, compared by their cosine."
 

@@ -73,7 +73,9 @@ def rescaled_state(start: VQVAE, wanted: VQVAE) -> dict[str, torch.Tensor]:
     sources = [min(index, len(before.phi) - 1) for index in range(len(after.phi))]  # where no scale uses one
     for scale, index in enumerate(after.phi_map):
         place = scale / (len(after.phi_map) - 1) if len(after.phi_map) > 1 else 1.0
-        sources[index] = before.phi_map[round(place * (len(before.phi_map) - 1))]
+        source = before.phi_map[round(place * (len(before.phi_map) - 1))]
+        if index >= 0 and source >= 0:
+            sources[index] = source
     for index, source in enumerate(sources):
         state |= {f"{PHI}{index}.{name}": tensor for name, tensor in before.phi[source].state_dict().items()}
     return state
