@@ -36,7 +36,8 @@ VIT = ("width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_hea
 class VQVAEConfig:
     """Architecture of the tokenizer. The defaults are the official `vae_ch160v4096z32`.
 
-    A ViT has the defaults of ViT-VQGAN's Small; settings of a CNN mean nothing to it and keep their defaults.
+    A ViT has the defaults of ViT-VQGAN's Small, and factorised codes: linear maps lead from its width to the latents
+    and back. Settings of a CNN mean nothing to it and keep their defaults.
     Raises ValueError for settings that do not go together.
     """
 
@@ -79,7 +80,7 @@ class VQVAEConfig:
     decoder_heads: int = 0
     "Attention heads of a ViT decoder [default: decoder width / 64]"
     feature_channels: int = 0
-    "Factorised codes: channels of a CNN that are mapped linearly to the latents and back; 0 is off. A ViT's always are."
+    "Factorised codes: a CNN's channels before a linear map to the latents, and after one back; 0 is off."
     normalised_codes: bool = False
     "Latents and codes are vectors of length 1, compared by their cosine."
 
