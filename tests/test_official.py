@@ -126,5 +126,9 @@ def test_what_their_format_cannot_hold() -> None:
         transformer_to_official(make_transformer(attention="scale"))
     with pytest.raises(ValueError, match="masked_last: the official format has no place"):
         transformer_to_official(make_transformer(refinable=True))
+    vit = {"architecture": "vit", "width": 16, "depth": 1}
+    for changes in (vit, {"feature_channels": 9}, {"normalised_codes": True}, {"phi_map": (-1,) * 4}):
+        with pytest.raises(ValueError, match="only has CNNs with plain codes"):
+            tokenizer_to_official(make_tokenizer(**changes))
     with pytest.raises(ValueError, match="no space-to-depth stem"):
         tokenizer_to_official(make_tokenizer(patch=2))

@@ -75,7 +75,7 @@ def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype |
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(str(error)) from error
-    write_json(folder / CONFIG, to_dict(config))
+    write_json(folder / CONFIG, config.stored() if isinstance(config, VQVAEConfig) else to_dict(config))
     (folder / WEIGHTS).chmod((folder / CONFIG).stat().st_mode)  # safetensors makes it readable for the owner alone
 
 

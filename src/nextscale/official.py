@@ -179,6 +179,10 @@ def transformer_to_official(model: VAR) -> State:
 def tokenizer_to_official(model: VQVAE) -> State:
     """The authors' state dict of a tokenizer. Raises ValueError for what their format cannot hold."""
     config = model.config
+    if config.architecture != "cnn" or config.factorised or config.normalised_codes or min(config.phi_map) < 0:
+        raise ValueError(
+            "the official format only has CNNs with plain codes: no vit, no factorised or normalised codes"
+        )
     if config.patch != 1:
         raise ValueError(f"patch {config.patch}: the official tokenizer has no space-to-depth stem")
     levels = len(config.multipliers)

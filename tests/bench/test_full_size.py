@@ -31,7 +31,7 @@ def test_entrants_have_their_published_sizes() -> None:
     assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)
     assert sizes["dit-xl-2"] == pytest.approx(675e6, rel=0.01)
     assert [entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 7
-    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 7
+    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 9
 
 
 @pytest.mark.parametrize("kind", ["var", "raster", "rq", "maskgit", "dit"])

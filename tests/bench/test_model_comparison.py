@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from nextscale.bench.model_comparison import shared_classes
+from nextscale.bench.model_comparison import facts, shared_classes
 from nextscale.cli import main
-from toys import make_baseline, make_pipeline
+from toys import make_baseline, make_pipeline, make_tokenizer
 
 
 def test_two_kinds_side_by_side(
@@ -57,3 +57,13 @@ def test_models_side_by_side_share_classes_by_name() -> None:
     assert shared_classes(one, one) == [0, 1, 2]
     assert shared_classes(one, two) == [2, None, 0]
     assert shared_classes(one, make_pipeline(classes=0)) == []
+
+
+def test_a_vit_tokenizer_is_named() -> None:
+    pipeline = make_baseline("raster")
+    assert facts("x", pipeline, None)["title"] == "raster-order AR (VQGAN)"
+    pipeline.tokenizer = make_tokenizer(scales=((4, 4),), architecture="vit", patch=4, width=64, depth=1)
+    about = facts("x", pipeline, None)
+    assert about["title"] == "raster-order AR (VQGAN), ViT tokenizer"
+    matrices = 2 * 16 * (8 * 64 + 12 * 64**2 + 64 * 48) + 4 * 16**2 * 64  # from the codes, a block, to the pixels
+    assert about["flops_per_image"] - about["transformer_flops_per_image"] == matrices

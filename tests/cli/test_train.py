@@ -72,6 +72,23 @@ def test_a_tokenizer_continues_too(image_folder: Make, tmp_path: Path, capsys: p
     assert read_json(run / "config.json")["data"] == f"{moved}/"
 
 
+def test_a_vit_tokenizer_serves_raster_order(image_folder: Make, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data, coder, model = str(image_folder(side=32)), tmp_path / "coder", tmp_path / "model"
+    vit = ["--preset", "vit-small-32", "--scales", "8", "--phi-map=-1", "--width", "16", "--depth", "1"]
+    style = ["--adversarial", "0.1", "--adversarial-start", "0", "--discriminator", "stylegan2", "--r1-every", "2"]
+    style += ["--discriminator-channels", "4"]
+    tokenizer = [*TOKENIZER[:2], "--steps", "2", "--heldout-images", "4", *SMALL, "--data", data, "--out", str(coder)]
+    assert main([*tokenizer, *vit, "--decoder-depth", "2", *style]) == 0
+    stored = read_json(coder / "model" / "tokenizer" / "config.json")
+    assert (stored["architecture"], stored["width"], stored["decoder_depth"], stored["phi_map"]) == ("vit", 16, 2, [-1])
+    assert "r1" in (coder / "metrics.jsonl").read_text()
+    raster = ["train", "raster", *VAR[2:], "--steps", "2", "--data", data, "--tokenizer", str(coder)]
+    assert main([*raster, "--out", str(model)]) == 0
+    assert main(["generate", "--model", str(model), "--count", "1", "--out", str(tmp_path / "images")]) == 0
+    line = refused([*tokenizer[:-1], str(tmp_path / "other"), "--architecture", "vit", "--channels", "8"], capsys)
+    assert "--channels is no setting of architecture vit" in line
+
+
 def test_a_tokenizer_learns_from_disturbed_codes(image_folder: Make, tmp_path: Path) -> None:
     disturbed = ["--disturb", "0.5", "--disturb-codes", "8", "--disturb-tokens-end", "0.25", "--scale-dropout", "0.5"]
     paths = ["--data", str(image_folder()), "--out", str(tmp_path / "run")]

@@ -1,5 +1,7 @@
 """The multi-scale quantiser against a brute-force reference."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,18 +15,23 @@ from nextscale.tokenizer.quantizer import ResidualQuantizer, disturb_tokens, nea
 from toys import make_tokenizer
 
 
-def make(sizes: list, codes: int = 17, channels: int = 5) -> ResidualQuantizer:
+def make(sizes: list, codes: int = 17, channels: int = 5, **changes: Any) -> ResidualQuantizer:
     schedule = ScaleSchedule(sizes)
     torch.manual_seed(0)
-    quantizer = ResidualQuantizer(
-        schedule, codebook_size=codes, channels=channels, phi_map=shared_convolutions(len(schedule)), beta=0.25
-    )
+    settings: dict[str, Any] = {"phi_map": shared_convolutions(len(schedule)), "beta": 0.25}
+    quantizer = ResidualQuantizer(schedule, codebook_size=codes, channels=channels, **settings | changes)
     torch.nn.init.normal_(quantizer.codebook)
     return quantizer
 
 
 def brute_force(quantizer: ResidualQuantizer, features: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Algorithm 1 of the paper, one vector at a time: token maps and accumulated features per scale."""
+    """Algorithm 1 of the paper, one vector at a time: token maps and accumulated features per scale.
+
+    Normalised codes are compared by their cosine, and added at length 1.
+    """
+    codebook = quantizer.codebook
+    if quantizer.normalised:
+        codebook = codebook / codebook.norm(dim=1, keepdim=True)
     rest, total = features.clone(), torch.zeros_like(features)
     size = quantizer.schedule.final
     maps, sums = [], []
@@ -35,21 +42,39 @@ def brute_force(quantizer: ResidualQuantizer, features: torch.Tensor) -> tuple[l
         for b in range(len(features)):
             for y in range(h):
                 for x in range(w):
-                    distances = [(small[b, :, y, x] - code).square().sum().item() for code in quantizer.codebook]
+                    vector = small[b, :, y, x]
+                    if quantizer.normalised:
+                        distances = [-F.cosine_similarity(vector, code, dim=0).item() for code in quantizer.codebook]
+                    else:
+                        distances = [(vector - code).square().sum().item() for code in codebook]
                     tokens[b, y, x] = min(range(len(distances)), key=distances.__getitem__)
-                    embedded[b, :, y, x] = quantizer.codebook[tokens[b, y, x]]
+                    embedded[b, :, y, x] = codebook[tokens[b, y, x]]
         up = embedded if (h, w) == size else F.interpolate(embedded, size=size, mode="bicubic")
-        refined = 0.5 * up + 0.5 * quantizer.phi[quantizer.phi_map[scale]](up)
+        phi = quantizer.phi_map[scale]
+        refined = up if phi < 0 else 0.5 * up + 0.5 * quantizer.phi[phi](up)
         rest, total = rest - refined, total + refined
         maps.append(tokens)
         sums.append(total)
     return maps, sums
 
 
-@pytest.mark.parametrize("sizes", [[1, 2, 3], [(1, 2), (2, 4)], [2, 2, 2], [3], [(2, 1), (3, 3), (3, 3)]])
-def test_encode_and_decode_equal_brute_force(sizes: list) -> None:
-    quantizer = make(sizes)
+@pytest.mark.parametrize(
+    ("sizes", "changes"),
+    [
+        ([1, 2, 3], {}),
+        ([(1, 2), (2, 4)], {}),
+        ([2, 2, 2], {}),
+        ([3], {}),
+        ([(2, 1), (3, 3), (3, 3)], {}),
+        ([1, 2, 3], {"phi_map": (0, -1, 0)}),
+        ([1, 2, (2, 3)], {"normalised": True}),
+        ([(3, 2)], {"normalised": True, "phi_map": (-1,)}),
+    ],
+)
+def test_encode_and_decode_equal_brute_force(sizes: list, changes: dict) -> None:
+    quantizer = make(sizes, **changes)
     features = torch.randn(2, 5, *quantizer.schedule.final)
+    features = F.normalize(features, dim=1) if quantizer.normalised else features
     with torch.no_grad():
         maps, sums = brute_force(quantizer, features)
         tokens = quantizer.encode(features)
@@ -84,6 +109,36 @@ def test_training_loss_and_straight_through_gradient() -> None:
     commitment = sum(0.25 * 2 * (features.detach() - total) / features.numel() for total in sums) / 3
     torch.testing.assert_close(pulled, commitment.detach())
     assert codes.abs().sum() > 0
+
+
+def test_normalised_codes_of_one_scale_are_the_published_quantiser() -> None:
+    quantizer = make([3], normalised=True, phi_map=(-1,))
+    latents = torch.randn(2, 5, 3, 3, requires_grad=True)
+    unit = F.normalize(latents, dim=1)
+    result = quantizer(unit)
+    codes = F.normalize(quantizer.codebook, dim=1)[result.tokens[0]].permute(0, 3, 1, 2)
+    torch.testing.assert_close(result.features, codes)
+    torch.testing.assert_close(codes.norm(dim=1), torch.ones(2, 3, 3))
+    expected = 0.25 * (codes.detach() - unit).square().mean() + (codes - unit.detach()).square().mean()
+    torch.testing.assert_close(result.loss, expected)
+    wanted = torch.autograd.grad(expected, [latents, quantizer.codebook], retain_graph=True)
+    found = torch.autograd.grad(result.loss, [latents, quantizer.codebook], retain_graph=True)
+    torch.testing.assert_close(found, wanted)
+    (straight,) = torch.autograd.grad(result.features.pow(3).sum(), latents)
+    assert (straight * latents).sum(dim=1).abs().max() < 1e-5, "a unit vector cannot grow"
+    assert straight.abs().max() > 0.01
+
+
+def test_normalised_codes_start_and_restart_at_length_one() -> None:
+    quantizer = make([1, 2, 4], normalised=True)
+    features = F.normalize(torch.randn(8, 5, 4, 4), dim=1)
+    quantizer.start(features)
+    torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(17))
+    torch.testing.assert_close(quantizer.codes(), quantizer.codebook)
+    before, dead = quantizer.codebook.detach().clone(), torch.arange(17) % 3 == 0
+    quantizer.restart(dead, features)
+    torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(17))
+    assert torch.equal((quantizer.codebook == before).all(dim=1), ~dead)
 
 
 def test_official_convolution_map_of_ten_scales() -> None:

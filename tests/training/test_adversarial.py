@@ -16,7 +16,7 @@ from nextscale.training.adversarial import (
 )
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
 
-CPU = torch.device("cpu")
+CPU, SIZE = torch.device("cpu"), (16, 16)
 
 
 def test_hinge_losses() -> None:
@@ -63,7 +63,7 @@ def test_gradients_are_those_of_the_summed_loss(adaptive: bool) -> None:
     gradients = []
     for slow in (True, False):
         decoder, reconstructed, pixels, quantizer, latents = decoder_and_losses()
-        adversary = Adversary(config, OptimiserConfig(), CPU)
+        adversary = Adversary(config, OptimiserConfig(), CPU, SIZE)
         scores = adversary.module(reconstructed)
         if slow:
             weight = 1.0
@@ -87,13 +87,13 @@ def test_the_discriminator_learns_to_tell_noise_from_flat_images() -> None:
     torch.manual_seed(0)
     config = AdversarialConfig(adversarial=1.0, discriminator_channels=8, discriminator_levels=2)
     constant = OptimiserConfig(learning_rate=3e-3, warmup=0.0, weight_decay=0.0)
-    adversary = Adversary(config, constant, CPU)
+    adversary = Adversary(config, constant, CPU, SIZE)
     for _ in range(60):
         real, fake = torch.randn(8, 3, 16, 16), torch.rand(8, 3, 1, 1).expand(-1, -1, 16, 16) * 2 - 1
         figures = adversary.learn(adversary.wrapped(torch.cat(adversary.shown(real, fake))), 0, 1, 256)
     assert figures["score_real"] > figures["score_reconstructed"] + 0.5
     assert figures["discriminator"] < 0.8
-    other = Adversary(config, OptimiserConfig(), CPU)
+    other = Adversary(config, OptimiserConfig(), CPU, SIZE)
     other.updater.restore(adversary.updater.state())
     assert torch.equal(other.module.eval()(real), adversary.module.eval()(real))
 
@@ -151,7 +151,7 @@ def test_the_discriminator_joins_late() -> None:
 
 def test_the_discriminator_has_a_learning_rate_of_its_own() -> None:
     config = AdversarialConfig(adversarial=1.0, discriminator_rate=4.0, discriminator_levels=1)
-    adversary = Adversary(config, OptimiserConfig(learning_rate=1e-3, warmup=0.0), CPU)
+    adversary = Adversary(config, OptimiserConfig(learning_rate=1e-3, warmup=0.0), CPU, SIZE)
     images = torch.randn(2, 3, 16, 16)
     adversary.learn(adversary.wrapped(torch.cat([images, images])), 0, 1, 256)
     assert adversary.updater.optimiser.param_groups[0]["lr"] == pytest.approx(4e-3)

@@ -13,18 +13,25 @@ from nextscale.errors import TrainingStopped
 from nextscale.training import heldout
 from nextscale.training.config import AdversarialConfig
 from nextscale.training.stage1 import train_tokenizer
-from toys import tokenizer_config
+from nextscale.training.warm_start import rescaled_state
+from toys import make_tokenizer, tokenizer_config
 from training.small_runs import FAST, Make, interrupt_at, lines, stage1_config, stop_while, weights
 
 ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0.3, discriminator_channels=4, discriminator_levels=2)
 
 
-@pytest.mark.parametrize("adversary", [AdversarialConfig(), ADVERSARY])
+STYLE = replace(ADVERSARY, discriminator="stylegan2", r1_every=3)
+VIT = tokenizer_config(architecture="vit", patch=4, width=16, depth=1, normalised_codes=True)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"adversary": ADVERSARY}, {"adversary": STYLE, "model": VIT}], ids=["plain", "patch", "vit"]
+)
 def test_stage1_repeats_and_resumes_exactly(
-    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, adversary: AdversarialConfig
+    tmp_path: Path, image_folder: Make, monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:
     data = image_folder()
-    first, second, third = (stage1_config(data, tmp_path / name, adversary=adversary) for name in "abc")
+    first, second, third = (stage1_config(data, tmp_path / name, **changes) for name in "abc")
     train_tokenizer(first)
     train_tokenizer(second)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
@@ -37,6 +44,10 @@ def test_stage1_repeats_and_resumes_exactly(
     assert lines(tmp_path / "c") == lines(tmp_path / "a")
     a, c = (load_tokenizer(tmp_path / name).state_dict() for name in "ac")
     assert all(torch.equal(a[name], c[name]) for name in a)
+    penalties = [line["step"] for line in lines(tmp_path / "a") if "r1" in line]
+    assert penalties == ([6, 12] if changes.get("adversary") is STYLE else []), (
+        "of every third step, where it is logged"
+    )
 
 
 @pytest.mark.drawn
@@ -113,6 +124,17 @@ def test_a_tokenizer_takes_other_scales(tmp_path: Path, image_folder: Make, toke
         train_tokenizer(stage1_config(image_folder(), tmp_path / "5", init_scales=((5, 5),), **changes))
     with pytest.raises(ValueError, match="init_scales needs init_from"):
         stage1_config(tmp_path, tmp_path, init_scales=((4, 4),))
+
+
+def test_convolutions_phi_are_new_where_there_were_none() -> None:
+    single = make_tokenizer(scales=((4, 4),), phi_map=(-1,), normalised_codes=True)
+    several = make_tokenizer(seed=1, normalised_codes=True)
+    state = rescaled_state(single, several)
+    assert set(state) == set(several.state_dict())
+    for name, tensor in state.items():
+        source = several if name.startswith("quantizer.phi.") else single
+        assert torch.equal(tensor, source.state_dict()[name])
+    assert not [name for name in rescaled_state(several, single) if name.startswith("quantizer.phi.")]
 
 
 def test_codebook_starts_from_the_data_and_dead_codes_restart(tmp_path: Path, image_folder: Make) -> None:

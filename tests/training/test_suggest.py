@@ -34,6 +34,14 @@ def test_the_preset_follows_the_images_size(image_folder: Make, side: int, size:
     assert "--steps 2000" in suggestion.reason
 
 
+@pytest.mark.parametrize(("side", "size"), [(16, 32), (64, 64), (300, 128)])
+def test_a_vit_is_suggested_where_one_is_wanted(image_folder: Make, side: int, size: int) -> None:
+    suggestion = suggest_tokenizer(open_source(image_folder(per_class=3, side=side)), "cpu", "vit")
+    config = from_dict(TokenizerTraining, {"data": "d", "out": "o"} | suggestion.settings)
+    assert (config.model.architecture, config.model.image_size) == ("vit", (size, size))
+    assert suggestion.flags["preset"] == f"vit-small-{size}"
+
+
 class Many(ImageSource):
     """As many images as wanted, all the same."""
 

@@ -24,7 +24,7 @@ from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
 from nextscale.progress import Announce
-from nextscale.tokenizer.config import small_scales
+from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 GRIDS = (8, 16, 32, 64)
@@ -49,8 +49,8 @@ class Entrant:
 def entrants(size: int) -> list[Entrant]:
     """The models at `size` pixels, 256 or 512; of each the architecture that was published.
 
-    VAR-d16 and d30, raster order at both sizes, MaskGIT, RQ-Transformer and DiT-XL/2. Raises ValueError for other
-    sizes.
+    VAR-d16 and d30, raster order at both sizes, MaskGIT, RQ-Transformer and DiT-XL/2; at 256 also ViT-VQGAN's two
+    priors behind its base tokenizer. Raises ValueError for other sizes.
     """
     if size not in (256, 512):
         raise ValueError(f"sizes are 256 and 512, got {size}")
@@ -64,6 +64,9 @@ def entrants(size: int) -> list[Entrant]:
     single = ((size // 16, size // 16),)
     repeated = ((size // 32, size // 32),) * 4
     latent = ((size // 8, size // 8),)
+    priors = {name: config for name, config in family_presets("raster").items() if name.startswith("vit-vqgan")}
+    coder = tokenizer_presets()["vit-vqgan-base"]
+    published = [Entrant(name, "raster", size, config, coder) for name, config in priors.items() if size == 256]
     return [
         entrant("var-d16", pyramid),
         entrant("var-d30", pyramid),
@@ -72,6 +75,7 @@ def entrants(size: int) -> list[Entrant]:
         entrant("maskgit-d24", single),
         entrant("rq-d16", repeated, multipliers=(1, 1, 2, 2, 4, 4)),
         entrant("dit-xl-2", latent, latent_channels=4, multipliers=(1, 2, 4, 4), channels=128),
+        *published,
     ]
 
 

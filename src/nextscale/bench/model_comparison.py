@@ -139,10 +139,11 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
     flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=steps)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
     bits = tokens * math.log2(tokenizer.codebook_size) if family.reads_tokens and family.predicts_tokens else None
+    vit = family.reads_tokens and tokenizer.architecture == "vit"
     return {
         "model": model,
         "kind": family.kind,
-        "title": family.title,
+        "title": f"{family.title}, ViT tokenizer" if vit else family.title,
         "precision": pipeline.precision,
         "parameters": count_parameters(pipeline.transformer),
         "tokens": tokens,

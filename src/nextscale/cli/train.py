@@ -164,8 +164,9 @@ def suggest(kind: str, known: LoopConfig) -> Suggestion:
     from nextscale.training.suggest import suggest_tokenizer, suggest_transformer
 
     device = resolve_device(known.device).type
-    if not isinstance(known, TransformerTraining):
-        return suggest_tokenizer(open_source(known.data, **known.columns), device)
+    if isinstance(known, TokenizerTraining):
+        return suggest_tokenizer(open_source(known.data, **known.columns), device, known.model.architecture)
+    assert isinstance(known, TransformerTraining)
     tokenizer = find_tokenizer(known.tokenizer).config
     return suggest_transformer(len(open_indexed(known.data, known)), kind, tokenizer, device)
 
@@ -178,6 +179,7 @@ def choose_settings(start: Start, kind: type[Training]) -> Training:
     from nextscale.runtime import launched_processes
 
     known = start.settings(kind)
+    require_used(start, known)
     everything = {"model", "batch_size", "steps"} <= start.named
     if start.recorded is not None or start.preset is not None or everything:
         return known
@@ -187,6 +189,14 @@ def choose_settings(start: Start, kind: type[Training]) -> Training:
     if suggestion.flags and launched_processes().is_main:
         print(f"{suggestion.reason} (flags override)")
     return start.settings(kind, suggestion.settings)
+
+
+def require_used(start: Start, known: LoopConfig) -> None:
+    """Raises ValueError for a flag that the tokenizer's architecture does not have."""
+    if isinstance(known, TokenizerTraining) and start.given is not None:
+        for name in known.model.unused:
+            if getattr(start.given, name) is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is no setting of architecture {known.model.architecture}")
 
 
 def run_training(start: Start, config: LoopConfig) -> None:

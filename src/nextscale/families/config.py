@@ -200,6 +200,11 @@ def family_presets(kind: str) -> dict[str, Any]:
         case "raster":  # on 16 x 16, at VAR's sizes
             small["ablation-raster"] = PLAIN
             sizes = {f"raster-d{depth}": {"depth": depth} for depth in (12, 16, 20, 24, 30)}
+            # ViT-VQGAN's priors at their width and depth: plain GPTs over 1,024 tokens, whose heads here are 64 wide.
+            gpt = {"adaln": False, "qk_normalisation": False, "drop_path": 0.0}
+            gpt |= {"scales": ((32, 32),), "codebook_size": 8192}
+            sizes["vit-vqgan-base"] = gpt | {"depth": 24, "heads": 24}
+            sizes["vit-vqgan-large"] = gpt | {"depth": 36, "heads": 32}
         case "rq":
             small = {name: values | {"depth_blocks": 1} for name, values in small.items()}
             sizes = {f"rq-d{depth}": {"depth": depth} for depth in (12, 16, 20, 24)}

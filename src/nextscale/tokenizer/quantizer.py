@@ -77,40 +77,64 @@ class Quantized:
 
 
 class ResidualQuantizer(nn.Module, Quantizer):
-    """Codebook and phi convolutions."""
+    """Codebook and phi convolutions.
+
+    Normalised codes (ViT-VQGAN, section 3.2) are the rows of the codebook at length 1, and the features to quantise are
+    expected at length 1 as well (`VQVAE.features` gives them so). The nearest unit code of any vector is that of the
+    largest cosine, whatever the vector's length. With one scale and no phi that is ViT-VQGAN's quantiser. With more
+    scales the residual of unit vectors is shorter than 1: a token says its direction alone, and phi_k, by which the
+    code is added, has to learn how long such residuals are.
+    """
 
     def __init__(
-        self, schedule: ScaleSchedule, *, codebook_size: int, channels: int, phi_map: tuple[int, ...], beta: float
+        self,
+        schedule: ScaleSchedule,
+        *,
+        codebook_size: int,
+        channels: int,
+        phi_map: tuple[int, ...],
+        beta: float,
+        normalised: bool = False,
     ) -> None:
         super().__init__()
         self.schedule = schedule
         self.phi_map = phi_map
         self.beta = beta
+        self.normalised = normalised
         self.codebook = nn.Parameter(torch.empty(codebook_size, channels))
-        nn.init.uniform_(self.codebook, -1 / codebook_size, 1 / codebook_size)
+        if normalised:
+            nn.init.normal_(self.codebook)
+        else:
+            nn.init.uniform_(self.codebook, -1 / codebook_size, 1 / codebook_size)
         self.phi = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(max(phi_map) + 1))
 
+    def unit(self, vectors: Tensor) -> Tensor:
+        """Vectors (..., C) at length 1 if codes are normalised, else as they are."""
+        return F.normalize(vectors, dim=-1) if self.normalised else vectors
+
     def refine(self, scale: int, upsampled: Tensor) -> Tensor:
-        """phi_k(u) = u / 2 + conv(u) / 2, (B, C, h, w) -> same."""
+        """phi_k(u) = u / 2 + conv(u) / 2, (B, C, h, w) -> same; u itself at a scale without phi."""
+        if self.phi_map[scale] < 0:
+            return upsampled
         with exact_float32():
             return upsampled * 0.5 + self.phi[self.phi_map[scale]](upsampled) * 0.5
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """Codebook embeddings of a token map, (B, h_k, w_k) -> (B, C, h_k, w_k)."""
-        return F.embedding(tokens, self.codebook).permute(0, 3, 1, 2)
+        return self.unit(F.embedding(tokens, self.codebook)).permute(0, 3, 1, 2)
 
     @property
     def vocabulary(self) -> int:
         return len(self.codebook)
 
     def codes(self) -> Tensor:
-        return self.codebook
+        return self.unit(self.codebook)
 
     def choose(self, features: Tensor) -> Tensor:
         """Nearest codes of a map, (B, C, h_k, w_k) -> (B, h_k, w_k) int64."""
         batch, channels, height, width = features.shape
         vectors = features.permute(0, 2, 3, 1).reshape(-1, channels)
-        return nearest_codes(vectors, self.codebook).view(batch, height, width)
+        return nearest_codes(vectors, self.codes()).view(batch, height, width)
 
     def zeros(self, batch: int) -> Tensor:
         """The empty accumulation f_hat_0, (batch, C, h, w) float32."""
@@ -141,14 +165,14 @@ class ResidualQuantizer(nn.Module, Quantizer):
         vectors = torch.cat(self.residual_vectors(features, limit=4096))
         picks = torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)
         jitter = torch.randn_like(self.codebook) * vectors.std() * 0.01
-        self.codebook.copy_(vectors[picks] + jitter)
+        self.codebook.copy_(self.unit(vectors[picks] + jitter))
 
     @torch.no_grad()
     def restart(self, dead: Tensor, features: Tensor) -> None:
         """Move the codes in `dead` (V,) bool onto residual vectors of (B, C, h, w)."""
         vectors = torch.cat(self.residual_vectors(features, limit=4096))
         picks = torch.randint(len(vectors), (len(self.codebook),), device=vectors.device)
-        self.codebook[dead] = vectors[picks][dead]
+        self.codebook[dead] = self.unit(vectors[picks][dead])
 
     def residual_vectors(self, features: Tensor, *, limit: int) -> list[Tensor]:
         """Residual vectors that each scale quantises, up to `limit` random ones (n, C) per scale, from (B, C, h, w).
@@ -163,7 +187,7 @@ class ResidualQuantizer(nn.Module, Quantizer):
             rows = small.reshape(-1, small.shape[-1])
             rows = rows[torch.randperm(len(rows), device=rows.device)[:limit]]
             vectors.append(rows)
-            codes = rows[: max(1, len(self.codebook) // len(self.schedule))]
+            codes = self.unit(rows[: max(1, len(self.codebook) // len(self.schedule))])
             nearest = nearest_codes(small.reshape(-1, small.shape[-1]), codes)
             return F.embedding(nearest, codes).view_as(small).permute(0, 3, 1, 2)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nextscale.nn.conv import Decoder, Encoder, channels_last
 from nextscale.nn.graphs import GraphedModule, powers_of_two
+from nextscale.nn.vit import ViTDecoder, ViTEncoder
 from nextscale.pyramid import Size, TokenPyramid
 from nextscale.runtime import exact_float32
 from nextscale.tokenizer.config import VQVAEConfig
@@ -25,10 +27,27 @@ DECODED, DECODED_BYTES = 16, 2 * 2**30
 
 def decoded_within(room: int, config: VQVAEConfig, dtype: torch.dtype) -> int:
     """Images that the decoder works on within about `room` bytes: a power of two, 1 to 16."""
-    height, width = config.image_size
-    map_bytes = height * width // config.patch**2 * config.channels * config.multipliers[0] * dtype.itemsize
-    images = room // (6 * map_bytes)  # as many of the largest maps live at once
+    images = room // (6 * config.largest_map * dtype.itemsize)  # as many of the largest maps live at once
     return 1 << (max(1, min(DECODED, images)).bit_length() - 1)
+
+
+def encoder_and_decoder(config: VQVAEConfig) -> tuple[Encoder | ViTEncoder, Decoder | ViTDecoder]:
+    """Images -> features, and features -> images."""
+    if config.architecture == "vit":
+        encoder = ViTEncoder(config.width, config.depth, config.heads, patch=config.patch)
+        return encoder, ViTDecoder(config.decoder_width, config.decoder_depth, config.decoder_heads, patch=config.patch)
+    features, widths = features_of(config)[0], [config.channels * multiplier for multiplier in config.multipliers]
+    shared: Any = {"patch": config.patch, "attention": config.attention, "dropout": config.dropout}
+    encoder = Encoder([config.channels, *widths], config.encoder_blocks, features, **shared)
+    return encoder, Decoder(widths[::-1], config.decoder_blocks, features, **shared)
+
+
+def features_of(config: VQVAEConfig) -> tuple[int, int]:
+    """Channels that the encoder gives and that the decoder takes."""
+    if config.architecture == "vit":
+        return config.width, config.decoder_width
+    channels = config.feature_channels or config.latent_channels
+    return channels, channels
 
 
 class VQVAE(GraphedModule):
@@ -38,18 +57,18 @@ class VQVAE(GraphedModule):
         super().__init__()
         self.config = config
         self.schedule = config.schedule
-        latents, widths = config.latent_channels, [config.channels * multiplier for multiplier in config.multipliers]
-        shared: Any = {"patch": config.patch, "attention": config.attention, "dropout": config.dropout}
-        self.encoder = Encoder([config.channels, *widths], config.encoder_blocks, latents, **shared)
-        self.decoder = Decoder(widths[::-1], config.decoder_blocks, latents, **shared)
-        self.quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
-        self.post_quant_conv = nn.Conv2d(latents, latents, 3, padding=1)
+        latents, (given, taken) = config.latent_channels, features_of(config)
+        kernel: Any = {"kernel_size": 1} if config.factorised else {"kernel_size": 3, "padding": 1}
+        self.encoder, self.decoder = encoder_and_decoder(config)
+        self.quant_conv = nn.Conv2d(given, latents, **kernel)
+        self.post_quant_conv = nn.Conv2d(latents, taken, **kernel)
         self.quantizer = ResidualQuantizer(
             self.schedule,
             codebook_size=config.codebook_size,
             channels=latents,
             phi_map=config.phi_map,
             beta=config.beta,
+            normalised=config.normalised_codes,
         )
         channels_last(self)
 
@@ -66,11 +85,12 @@ class VQVAE(GraphedModule):
             self.graphs.clear()
 
     def features(self, images: Tensor) -> Tensor:
-        """Continuous latents f, (B, 3, H, W) in [-1, 1] -> (B, C, h, w)."""
+        """Continuous latents f, (B, 3, H, W) in [-1, 1] -> (B, C, h, w); unit vectors where codes are normalised."""
         height, width = self.config.image_size
         if images.ndim != 4 or images.shape[1] != 3 or tuple(images.shape[2:]) != (height, width):
             raise ValueError(f"images must be (batch, 3, {height}, {width}), got {tuple(images.shape)}")
-        return self.quant_conv(self.encoder(images))
+        latents = self.quant_conv(self.encoder(images))
+        return F.normalize(latents.float(), dim=1) if self.config.normalised_codes else latents
 
     def encode(self, images: Tensor) -> TokenPyramid:
         """Tokenise (B, 3, H, W) in [-1, 1]. Raises ValueError on another shape."""

@@ -1,7 +1,7 @@
 """The adversarial part of stage 1: a patch discriminator, hinge losses and the adaptive weight.
 
 After VQGAN (arXiv 2012.09841, eq. 4-7) with spectral normalisation (arXiv 1802.05957) in place of batch statistics
-and differentiable augmentation (arXiv 2006.10738) before the discriminator.
+and differentiable augmentation (arXiv 2006.10738) before the discriminator. StyleGAN2's is the other choice.
 Shapes: B batch, (H, W) pixels.
 """
 
@@ -16,11 +16,15 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from nextscale.nn.conv import channels_last
+from nextscale.pyramid import Size
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
 from nextscale.training.optimisation import Updater
 from nextscale.training.parallel import add_up, launched, wrap
+from nextscale.training.stylegan2 import StyleDiscriminator, gradient_penalty, logistic_loss, non_saturating_loss
 
 LARGEST_WEIGHT = 1e4
+UNCLIPPED = 1e9
+"""A gradient norm that is never reached."""
 
 
 class PatchDiscriminator(nn.Sequential):
@@ -109,11 +113,20 @@ def cut_out(images: Tensor) -> Tensor:
 class Adversary:
     """The discriminator in training: it scores reconstructions for the tokenizer's loss, and learns from them."""
 
-    def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device) -> None:
+    def __init__(self, config: AdversarialConfig, optimiser: OptimiserConfig, device: torch.device, size: Size) -> None:
+        """`size` is the images'. Raises ValueError where the discriminator cannot take it."""
         self.config = config
-        rate = optimiser.learning_rate * config.discriminator_rate
-        settings = replace(optimiser, learning_rate=rate, beta1=0.5, beta2=0.9)
-        discriminator = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels)
+        self.penalised = config.discriminator == "stylegan2" and config.r1 > 0
+        settings = replace(optimiser, learning_rate=optimiser.learning_rate * config.discriminator_rate)
+        if config.discriminator == "stylegan2":
+            discriminator: nn.Module = StyleDiscriminator(config.discriminator_channels, size)
+            self.discriminator_loss, self.generator_loss = logistic_loss, non_saturating_loss
+            # Unclipped: what a penalty that is weighed for many steps adds to the gradient is meant to be large.
+            settings = replace(settings, beta1=0.0, beta2=0.99, clip=UNCLIPPED)
+        else:
+            discriminator = PatchDiscriminator(config.discriminator_channels, config.discriminator_levels)
+            self.discriminator_loss, self.generator_loss = discriminator_loss, generator_loss
+            settings = replace(settings, beta1=0.5, beta2=0.9)
         self.module = channels_last(discriminator.to(device))
         self.updater = Updater(self.module, settings, lambda name, parameter: parameter.ndim < 2)
         self.wrapped = wrap(self.module, launched())
@@ -127,7 +140,7 @@ class Adversary:
         the discriminator's of `reconstructed`.
         """
         pixels, quantizer = losses
-        loss = generator_loss(scores)
+        loss = self.generator_loss(scores)
         (wanted,) = torch.autograd.grad(pixels, reconstructed, retain_graph=True)
         (adversarial,) = torch.autograd.grad(loss, reconstructed)
         weight = torch.ones((), device=wanted.device)
@@ -144,14 +157,35 @@ class Adversary:
         """Batches as the discriminator sees them: augmented, if the settings say so."""
         return augmented(batches) if self.config.discriminator_augment else list(batches)
 
-    def learn(self, scores: Tensor, step: int, steps: int, batch_size: int) -> dict[str, Tensor]:
+    def penalises(self, step: int) -> bool:
+        """Whether R1 is due at a step (0-based)."""
+        return self.penalised and (step + 1) % self.config.r1_every == 0
+
+    def judge(self, real: Tensor, fake: Tensor, step: int) -> tuple[Tensor, Tensor | None]:
+        """Scores of real images followed by those of as many reconstructions, and R1 with its weight where it is due.
+
+        Both are (B, 3, H, W); R1 wants float32, without autocast.
+        """
+        batches = self.shown(real, fake)
+        if self.config.discriminator == "patch":
+            return self.wrapped(torch.cat(batches)), None
+        due = self.penalises(step)
+        seen = batches[0].detach().requires_grad_(due)
+        scores = self.wrapped(seen), self.wrapped(batches[1])
+        penalty = gradient_penalty(scores[0], seen) * self.config.r1 * self.config.r1_every if due else None
+        return torch.cat(scores), penalty
+
+    def learn(
+        self, scores: Tensor, step: int, steps: int, batch_size: int, penalty: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """One update from the scores of a batch of real images followed by as many reconstructions; returns figures."""
         real, fake = scores.chunk(2)
-        loss = discriminator_loss(real, fake)
+        loss = self.discriminator_loss(real, fake)
         self.updater.schedule(step, steps, batch_size)
-        self.updater.backward(loss)
+        self.updater.backward(loss if penalty is None else loss + penalty)
         self.updater.step()
-        return {
+        figures = {} if penalty is None else {"r1": penalty.detach() / self.config.r1_every}
+        return figures | {
             "discriminator": loss.detach(),
             "score_real": real.detach().float().mean(),
             "score_reconstructed": fake.detach().float().mean(),

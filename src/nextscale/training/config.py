@@ -121,6 +121,8 @@ class AdversarialConfig:
 
     adversarial: float = 0.0
     "Weight of the adversarial loss, times the adaptive weight; 0 trains without a discriminator."
+    discriminator: str = "patch"
+    "patch (hinge loss, spectral normalisation) or stylegan2 (all of the image, logistic loss, R1 penalty)."
     adversarial_start: float = 0.22
     "Share of the steps before the discriminator is listened to."
     adversarial_lead: float = 0.05
@@ -134,12 +136,18 @@ class AdversarialConfig:
     discriminator_channels: int = 64
     "Channels of the discriminator's first level; each further level has twice as many."
     discriminator_levels: int = 3
-    "Levels of the discriminator, each of which halves the resolution."
+    "Levels of the patch discriminator, each of which halves the resolution; stylegan2 goes down to 4 pixels."
+    r1: float = 10.0
+    "Weight of stylegan2's penalty on the squared gradient at real images (half of it counts)."
+    r1_every: int = 16
+    "Steps from one penalty to the next, each weighed for all of them."
 
     def __post_init__(self) -> None:
-        require_at_least(self, 0, "adversarial", "adversarial_lead")
+        require_at_least(self, 0, "adversarial", "adversarial_lead", "r1")
         require_above_zero(self, "discriminator_rate")
-        require_at_least(self, 1, "discriminator_channels", "discriminator_levels")
+        require_at_least(self, 1, "discriminator_channels", "discriminator_levels", "r1_every")
+        if self.discriminator not in ("patch", "stylegan2"):
+            raise ValueError(f"discriminator {self.discriminator!r} is not known; expected patch or stylegan2")
         require_share(self, "adversarial_start")
 
     def joined(self, step: int, steps: int) -> bool:

@@ -86,7 +86,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         self.updaters = {"": Updater(self.model, config.optimiser, no_decay)}
         self.adversary = None
         if config.adversary.adversarial:
-            self.adversary = Adversary(config.adversary, config.optimiser, self.device)
+            self.adversary = Adversary(config.adversary, config.optimiser, self.device, config.model.image_size)
             self.updaters["adversary"] = self.adversary.updater
         self.usage = CodebookUsage(len(self.model.schedule), config.model.codebook_size, self.device)
         self.best_perplexity = torch.ones(len(self.model.schedule))
@@ -158,9 +158,10 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         else:
             updater.backward(total)
         if adversary is not None and config.adversary.learning(step, config.steps):
-            with autocast(self.device, self.dtype):
-                scores = adversary.wrapped(torch.cat(adversary.shown(pixels, reconstructed.detach().float())))
-            figures |= adversary.learn(scores, step, config.steps, config.batch_size)
+            dtype = torch.float32 if adversary.penalises(step) else self.dtype
+            with autocast(self.device, dtype):
+                scores, penalty = adversary.judge(pixels, reconstructed.detach().float(), step)
+            figures |= adversary.learn(scores, step, config.steps, config.batch_size, penalty)
         norm = updater.step()
         self.average.update(model)
         self.usage.add(quantized.tokens)
@@ -190,7 +191,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         if done <= 0.8 * self.config.steps and not self.config.decoder_only:
             restarted = self.restart_dead_codes(pixels)
             average = cast(VQVAE, self.average.module)
-            average.quantizer.codes().data[restarted] = model.quantizer.codes().data[restarted]
+            average.quantizer.codebook.data[restarted] = model.quantizer.codebook.data[restarted]
             figures = {"restarted": restarted.sum()}
         figures |= usage.summary()
         usage.reset()
@@ -202,7 +203,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         dead = totals < self.config.restart_below * totals.mean()
         with torch.no_grad(), autocast(self.device, self.dtype):
             features = self.model.features(pixels).float()
-        codes = self.model.quantizer.codes()
+        codes = self.model.quantizer.codebook
         self.model.quantizer.restart(dead, features)
         for value in self.updaters[""].optimiser.state[codes].values():
             if isinstance(value, Tensor) and value.shape == codes.shape:
@@ -266,4 +267,4 @@ def start_codebook(model: VQVAE, features: Tensor) -> None:
     """
     with torch.autocast(features.device.type, enabled=False):
         model.quantizer.start(features.float())
-    broadcast(model.quantizer.codes())
+    broadcast(model.quantizer.codebook)

@@ -24,6 +24,7 @@ FEW = 20_000
 EVENING = {"cpu": 1e15, "mps": 2e16, "cuda": 3e17}
 """FLOPs of about three hours: two cores at 90 GFLOP/s, a graphics chip at 2 TFLOP/s, a data centre's GPU at 30."""
 TOKENIZER_FLOPS = {"small-32": 5.1e9, "small-64": 5.2e9, "small-128": 20.8e9}
+TOKENIZER_FLOPS |= {"vit-small-32": 1.59e9, "vit-small-64": 1.61e9, "vit-small-128": 7.3e9}
 """FLOPs of training each preset on an image: a pass through encoder and decoder, and twice that backwards."""
 DEPTHS = (4, 6, 10, 16)
 
@@ -53,7 +54,7 @@ class Suggestion:
         return f"{self.about}: {' '.join(f'--{name} {value}' for name, value in named.items())}"
 
 
-def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
+def suggest_tokenizer(source: ImageSource, device: str, architecture: str = "cnn") -> Suggestion:
     """Preset by the images' size, codebook by their number, batch and steps by both and the FLOPs of an evening.
 
     `device` is "cpu", "cuda" or "mps". Where an evening is far too short for large images, smaller ones are suggested.
@@ -63,9 +64,10 @@ def suggest_tokenizer(source: ImageSource, device: str) -> Suggestion:
     count, evening = len(source), EVENING.get(device, EVENING["cuda"])
     batch = min(32, count)
     steps = rounded_up(300 * count / batch, 2_000, 20_000)
-    preset = "small-32" if side < 48 else "small-64" if side < 112 else "small-128"
-    if preset == "small-128" and evening / TOKENIZER_FLOPS[preset] < 0.25 * steps * batch:
-        preset = "small-64"
+    kind = "small" if architecture == "cnn" else f"{architecture}-small"
+    preset = f"{kind}-{32 if side < 48 else 64 if side < 112 else 128}"
+    if preset == f"{kind}-128" and evening / TOKENIZER_FLOPS[preset] < 0.25 * steps * batch:
+        preset = f"{kind}-64"
     config = tokenizer_presets()[preset]
     size = config.image_size[0]
     settings = {

@@ -63,14 +63,19 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
 def rescaled_state(start: VQVAE, wanted: VQVAE) -> dict[str, torch.Tensor]:
     """The weights of `start` for a tokenizer of another schedule.
 
-    Its shared convolutions phi are assigned by the relative place of their scales between the first and the last.
+    Its shared convolutions phi are assigned by the relative place of their scales between the first and the last; those
+    of a tokenizer without any stay as they were initialised.
     """
     state = {name: tensor for name, tensor in start.state_dict().items() if not name.startswith(PHI)}
     before, after = start.quantizer, wanted.quantizer
+    if not before.phi:
+        return state | {name: tensor for name, tensor in wanted.state_dict().items() if name.startswith(PHI)}
     sources = [min(index, len(before.phi) - 1) for index in range(len(after.phi))]  # where no scale uses one
     for scale, index in enumerate(after.phi_map):
         place = scale / (len(after.phi_map) - 1) if len(after.phi_map) > 1 else 1.0
-        sources[index] = before.phi_map[round(place * (len(before.phi_map) - 1))]
+        source = before.phi_map[round(place * (len(before.phi_map) - 1))]
+        if index >= 0 and source >= 0:
+            sources[index] = source
     for index, source in enumerate(sources):
         state |= {f"{PHI}{index}.{name}": tensor for name, tensor in before.phi[source].state_dict().items()}
     return state

@@ -1,0 +1,31 @@
+#!/bin/sh
+# The rows that train_families.sh leaves out, on the same Procgen images. Stop it at any moment and start it again: it
+# continues.
+#
+#     sh examples/procgen/train_last_rows.sh [DATA [RUNS [PERCEPTUAL_WEIGHTS [ROWS]]]]
+#
+# DATA is what `examples/procgen/build.py --per-class 4000` wrote, or more. ROWS are functions of this file, all of them
+# without it. RUNS/last holds the models.
+set -eu
+data=${1:-data/procgen-4000}
+runs=${2:-out/runs}
+weights=${3:-}
+
+. "$(dirname "$0")/tokenizer.sh"
+
+# ViT-VQGAN: raster order on the tokens of a ViT with factorised, normalised codes. Tokenizer and codebook are as large as
+# those of the CNN; it starts from nothing and sees 80,000 images. The model is the raster order of train_ways.sh: 10M
+# parameters, 64,000 images.
+vit_vqgan() {
+    nextscale train tokenizer --preset vit-small-64 --scales 8 --phi-map=-1 --codebook-size 1024 \
+        --data "$data/train" --heldout "$data/heldout" --steps 5000 --batch-size 16 --learning-rate RATE \
+        --l1 1 --l2 4 --perceptual 0.4 --perceptual-shift 4 --perceptual-weights "$weights" \
+        --sample-every 1000 --checkpoint-every 250 --seed 3 --export bf16 --out "$runs/tokenizers/vit" --resume
+    tokens vit
+    nextscale train raster --preset small --depth 5 --tokenizer "$runs/tokenizers/vit" \
+        --data "$runs/tokens/vit/train" --heldout "$runs/tokens/vit/heldout" \
+        --steps 4000 --batch-size 16 --learning-rate 8.5e-3 --ema 0.9995 --final 0.02 --flat 0.1 --compile \
+        --top-k 0 --top-p 0.95 --sample-every 2000 --export bf16 --out "$runs/last/vit-vqgan" --resume
+}
+
+for row in ${4:-vit_vqgan}; do "$row"; done
