@@ -43,6 +43,7 @@ def fresh() -> None:
         ("diffusers", ["generate", "--model", "DIT", "--count", "1"], 'needs diffusers: pip install "nextscale[eval]"'),
         ("gradio", ["studio"], 'the studio needs gradio: pip install "nextscale[studio]"'),
         ("matplotlib", ["studio"], 'the studio needs matplotlib: pip install "nextscale[studio]"'),
+        ("onnxruntime", ["export", "onnx"], 'onnxruntime: pip install "nextscale[onnx]"'),
         ("ray", ["serve"], 'the server needs ray: pip install "nextscale[serve]"'),
         ("prometheus_client", ["serve"], 'the server needs prometheus-client: pip install "nextscale[serve]"'),
     ],

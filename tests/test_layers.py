@@ -35,6 +35,7 @@ LAYERS = (
     ("bench",),
     ("training",),
     ("scaling",),
+    ("export",),
     ("server",),
     ("studio",),
     ("cli", "__main__"),

@@ -44,6 +44,12 @@ ABOUT = {
     "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
 }
 """What the bundled models generate."""
+TERMS: dict[str, str] = dict.fromkeys(
+    BUNDLED,
+    "Weights for demonstration and research. They have learned frames rendered from Procgen's assets, whose licences "
+    "are mixed.",
+)
+"""Licences of the bundled models' weights."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 

@@ -16,6 +16,9 @@ EXTRAS = {
     "multipart": ("python-multipart", "serve"),
     "prometheus_client": ("prometheus-client", "serve"),
     "pillow_heif": ("pillow-heif", "heic"),
+    "onnx": ("onnx", "onnx"),
+    "onnxscript": ("onnxscript", "onnx"),
+    "onnxruntime": ("onnxruntime", "onnx"),
 }
 """Packages that only some commands need, by the module imported: the package's name, and our extra that installs it."""
 

@@ -88,6 +88,8 @@ add(app, "bench", "Time generation stage by stage.", "bench:bench", MEASURING)
 
 add(app, "info", "Say what a model is made of.", "info:info", MODELS)
 add(app, "convert", "The authors' files to our folder, and back.", "convert:convert", MODELS)
+export = add_group("export", "Write a model for other runtimes.", MODELS)
+add(export, "onnx", "ONNX graphs and how to sample from them, such as in a browser.", "export:export_onnx_command")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -66,5 +66,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "bench": ("", "--model random:var-d16 --batch-sizes 1,4 --precision bf16", "--plot out/speed.png"),
     "info": ("", "out/runs/var --json out/var.json"),
+    "export onnx": ("", "--model out/runs/var --dtype int8 --out out/onnx-int8"),
     "convert": ("checkpoints/var_d16.pth --out var-d16", "out/runs/var --to official --out official-files"),
 }

@@ -48,7 +48,8 @@ def group_norm_silu(x: Tensor, norm: nn.GroupNorm) -> Tensor:
     if goes_to_kernels(x):
         return normalised_by_kernels(x, norm, silu=True)
     small = x.shape[2] * x.shape[3] < SPLIT or x.dtype != torch.float32 or x.device.type != "cpu"
-    if small or torch.is_grad_enabled() or not x.is_contiguous(memory_format=torch.channels_last):
+    plain = torch.is_grad_enabled() or torch.compiler.is_exporting()  # an exported graph has no loop over images
+    if small or plain or not x.is_contiguous(memory_format=torch.channels_last):
         return F.silu(norm(x), inplace=not torch.is_grad_enabled())
     output = torch.empty_like(x)
     for image_PC, result_PC in zip(pixels(x), pixels(output), strict=True):
