@@ -16,7 +16,7 @@ from nextscale.families.config import R3GANConfig as R3GANConfig
 from nextscale.families.one_step import OneStep
 from nextscale.nn.augment import augmented
 from nextscale.nn.r3gan import Discriminator, Generator
-from nextscale.nn.twice import inputs_only
+from nextscale.nn.twice import gradient_penalties
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE
 
@@ -54,13 +54,6 @@ class R3GAN(nn.Module):
 def relativistic_loss(wanted: Tensor, other: Tensor) -> Tensor:
     """softplus(-(wanted - other)) of the scores (B,) of pairs, its mean (eq. 1 with f(t) = -log(1 + e^-t))."""
     return F.softplus(other - wanted).mean()
-
-
-def gradient_penalties(scores: Tensor, images: Tensor) -> Tensor:
-    """Squared norm of each score's gradient in its own image, (B,) and (B, 3, H, W) -> (B,): R1, or R2 (eq. 2, 3)."""
-    with inputs_only():
-        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3))
 
 
 class R3GANFamily(OneStep):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.nn.twice import gradient_penalties
 from nextscale.pyramid import Size
 
 MOST_CHANNELS = 512
@@ -118,5 +119,4 @@ def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
 
     `images` (B, 3, H, W) require gradients, and `scores` (B, ...) are of them. It can be differentiated itself.
     """
-    (gradients,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    return gradients.square().sum(dim=(1, 2, 3)).mean() / 2
+    return gradient_penalties(scores, images).mean() / 2
