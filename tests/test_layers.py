@@ -31,7 +31,7 @@ LAYERS = (
     ("checkpoint", "official", "official_files", "text"),
     ("catalogue",),
     ("editing",),
-    ("results", "pipeline", "settings"),
+    ("results", "conditioned", "pipeline", "settings"),
     ("evaluation",),
     ("bench",),
     ("training",),

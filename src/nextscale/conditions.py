@@ -5,6 +5,7 @@ Shapes: B images, C width of a model, T tokens of a text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -130,3 +131,29 @@ def vectors_and_context(conditions: Conditions, model: Any) -> tuple[Tensor, tup
 def as_conditions(classes: Tensor | Conditions, unconditional: int) -> Conditions:
     """Conditions, or class ids (B,) as conditions."""
     return ClassLabels(classes, unconditional) if isinstance(classes, Tensor) else classes
+
+
+def reads_prompts(architecture: Any) -> bool:
+    """Whether a model is conditioned on prompts, not on classes."""
+    return getattr(architecture, "text", None) is not None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the images of a call may show, by number: classes by their ids, or prompts in the order given."""
+
+    numbers: list[int]
+    "Of what was asked for, one after the other."
+    prompts: tuple[str, ...] | None = None
+    "None for classes."
+    table: TextPrompts | None = None
+    "Conditions of all prompts."
+
+    def conditions(self, numbers: Sequence[int], device: torch.device) -> Tensor | TextPrompts:
+        """Class ids (B,), or the conditions of prompts."""
+        chosen = torch.tensor(list(numbers), dtype=torch.int64, device=device)
+        return chosen if self.table is None else self.table[chosen]
+
+
+ANY_CLASS = Choices([])
+"""Any class, by its id."""
