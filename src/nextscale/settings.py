@@ -29,6 +29,21 @@ class DataColumns(NamesColumns):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionColumns:
+    """Where captions are."""
+
+    caption_column: str = ""
+    "Captions: columns or .json keys (A,B), or txt for files; none: no captions [default: where they are found]"
+    caption_template: str = ""
+    "Captions made of class names instead, as in 'a {name}'."
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """As `open_source` and `open_tokens` take them."""
+        return {"caption_column": self.caption_column, "caption_template": self.caption_template}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Computing:
     """In which precision a model is computed, and where."""
 

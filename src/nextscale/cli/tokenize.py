@@ -10,11 +10,11 @@ from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import write_results
 from nextscale.config import require_at_least, require_seed
-from nextscale.settings import Computing, DataColumns
+from nextscale.settings import CaptionColumns, Computing, DataColumns
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizeOptions(DataColumns, Computing, ResultsFile):
+class TokenizeOptions(CaptionColumns, DataColumns, Computing, ResultsFile):
     """Settings of `nextscale tokenize`."""
 
     data: str
@@ -65,7 +65,7 @@ def tokenize(*, config: ConfigFile = "", given: Any = None) -> None:
     noted = recorded_precision(out) if options.resume and options.precision == "auto" else ""
     dtype = resolve_training_dtype(noted or options.precision, device)
     tokenizer = find_tokenizer(options.tokenizer).to(device)
-    source = open_source(options.data, **options.columns)
+    source = open_source(options.data, **options.columns, **options.captions)
     if processes.is_main:
         print(f"{options.data}: {describe(source)}")
     progress = Progress(len(source), title="tokenised", line_seconds=15, enabled=processes.is_main)

@@ -16,10 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from nextscale.data.captions import CAPTIONS, NO_CAPTIONS, lines_of, named_places, require_texts, texts_in
 from nextscale.data.columns import NO_LABELS, WITHOUT, may_be_label, require_no_doubt
 from nextscale.data.folders import PassedOver, is_image_name, require_classes, require_no_splits, unwanted
 
-FOLDER, CLS, JSON, LABEL = "folder", "cls", "json", "label"
+FOLDER, CLS, JSON, LABEL, TXT = "folder", "cls", "json", "label", "txt"
 PEEK = 200
 """Members read to find out an archive's layout."""
 
@@ -39,6 +40,8 @@ class Layout:
     "Where labels are: `folder`, a suffix in lower case, or a key of the .json file; empty for none."
     in_json: bool = False
     "Whether `label` is a key of the .json file."
+    captions: tuple[str, ...] = ()
+    "Where captions are: `txt`, or keys of the .json file."
     folders_asked: bool = True
     "False where the label `folder` is only a guess: the user did not ask for it, and nothing else holds labels."
 
@@ -47,6 +50,13 @@ class Layout:
         folder, base = posixpath.split(name)
         stem, _, suffix = base.partition(".") if self.first_dot else base.rpartition(".")
         return posixpath.join(folder, stem), suffix.lower()
+
+    @property
+    def captioned_by(self) -> str:
+        """Where captions are, for messages; empty without."""
+        keys = [name for name in self.captions if name != TXT]
+        files = [f".{TXT} files"] if TXT in self.captions else []
+        return " and ".join([*files, *([f"keys {', '.join(keys)} of .json files"] if keys else [])])
 
     @property
     def column(self) -> str:
@@ -115,7 +125,15 @@ def images_of(files: Iterable[str], layout: Layout) -> list[str]:
     return [suffix for suffix in files if suffix == layout.image] if layout.image else plain
 
 
-def layout_of(file: str, passed: PassedOver, *, where: str, image_column: str = "", label_column: str = "") -> Layout:
+def layout_of(
+    file: str,
+    passed: PassedOver,
+    *,
+    where: str,
+    image_column: str = "",
+    label_column: str = "",
+    caption_column: str = NO_CAPTIONS,
+) -> Layout:
     """The layout of an archive, from its first files. Raises ValueError where it is in doubt."""
     with opened(file) as archive:
         head = list(islice(contents(archive, passed, images=False), PEEK))
@@ -132,7 +150,9 @@ def layout_of(file: str, passed: PassedOver, *, where: str, image_column: str = 
             f"data {where}: its samples hold several images ({', '.join(images)}); "
             f"name one with --image-column {images[0]}"
         )
-    return replace(layout, **label_place(files, label_column, where, folders=any("/" in key for key, _ in found)))
+    layout = replace(layout, **label_place(files, label_column, where, folders=any("/" in key for key, _ in found)))
+    whole = [files for _, files in (found if len(head) < PEEK else found[:-1] or found)]
+    return replace(layout, captions=caption_places(whole, caption_column, where, label=layout.label))
 
 
 def label_place(files: dict[str, Member], asked: str, where: str, *, folders: bool) -> dict[str, Any]:
@@ -157,6 +177,45 @@ def label_place(files: dict[str, Member], asked: str, where: str, *, folders: bo
     doubtful = [name for name in (*described, *files) if may_be_label(name, None)]
     require_no_doubt(doubtful, "file or key", where)
     return {"label": FOLDER, "folders_asked": False} if folders else {}
+
+
+def caption_places(heads: list[dict[str, Member]], asked: str, where: str, *, label: str) -> tuple[str, ...]:
+    """Where captions are, from the files of some samples; empty for none. Raises ValueError where they are not there.
+
+    Without being asked, .txt files are taken where all samples have one.
+    """
+    if asked == NO_CAPTIONS:
+        return ()
+    if not asked:
+        return (TXT,) if label != TXT and all(TXT in files for files in heads) else ()
+    suffixes = {suffix: None for files in heads for suffix in files}
+    described = [parsed(*files[JSON], where) for files in heads if JSON in files]
+    keys = {key: None for one in described for key in one}
+    names = named_places(asked, (*suffixes, *keys))
+    names = tuple(TXT if name.lower().removeprefix(".") == TXT and TXT in suffixes else name for name in names)
+    for name in names:
+        if name not in keys and (name != TXT or TXT not in suffixes):
+            known = f" (keys {', '.join(keys)})" if keys else ""
+            raise ValueError(
+                f"data {where}: its samples have no captions in {name!r}; they hold {', '.join(suffixes)}{known}; "
+                f"captions are in .{TXT} files or keys of .json files (--caption-column)"
+            )
+    return names
+
+
+def captions_in(files: dict[str, Member], layout: Layout, read: Callable[[Any], bytes], where: str) -> tuple[str, ...]:
+    """Captions of a sample. Raises ValueError where a key holds something else, or a file is not UTF-8."""
+    cells: list[Any] = []
+    described = {}
+    if JSON in files and set(layout.captions) != {TXT}:
+        described = parsed(files[JSON][0], read(files[JSON][1]), where)
+    for place in layout.captions:
+        if place != TXT:
+            cells.append(require_texts(described.get(place), f"data {where}: {place!r} of {files.get(JSON, ('',))[0]}"))
+        elif TXT in files:
+            name, member = files[TXT]
+            cells.append(lines_of(read(member), f"data {where}: {name}"))
+    return texts_in(cells)
 
 
 def parsed(name: str, data: bytes, where: str) -> dict[str, Any]:
@@ -187,16 +246,20 @@ def streamed(files: list[str], layout: Layout) -> Iterator[dict[str, Any]]:
                 for suffix in images_of(members, layout)[:1]:
                     name, data = members[suffix]
                     label = label_of(members, layout, bytes, file)
-                    yield {"image": {"bytes": data, "path": name}, "label": label}
+                    row = {"image": {"bytes": data, "path": name}, "label": label}
+                    yield row | ({CAPTIONS: list(captions_in(members, layout, bytes, file))} if layout.captions else {})
 
 
-def indexed(files: list[Path], layout: Layout, passed: PassedOver) -> tuple[Any, list[Any], list[str]]:
-    """Places of the images in archives as a table of one column, the labels as they are written, and the names."""
+def indexed(
+    files: list[Path], layout: Layout, passed: PassedOver
+) -> tuple[Any, list[Any], list[tuple[str, ...]], list[str]]:
+    """Places of the images in archives as a table of one column; labels as they are written, captions, and names."""
     import datasets
     import pyarrow as arrow
 
     names: list[str] = []
     labels: list[Any] = []
+    captions: list[tuple[str, ...]] = []
     places: dict[str, list[Any]] = {"archive": [], "offset": [], "size": [], "time": []}
     for file in files:
         time = file.stat().st_mtime_ns
@@ -208,12 +271,14 @@ def indexed(files: list[Path], layout: Layout, passed: PassedOver) -> tuple[Any,
                     continue
                 name, header = members[found[0]]
                 names.append(name)
-                labels.append(label_of(members, layout, partial(content, archive), str(file)))
+                read = partial(content, archive)
+                labels.append(label_of(members, layout, read, str(file)))
+                captions.append(captions_in(members, layout, read, str(file)))
                 for column, value in zip(places, (str(file), header.offset_data, header.size, time), strict=True):
                     places[column].append(value)
     columns = {"bytes": arrow.nulls(len(names), arrow.binary()), "path": names} | places
     image = arrow.StructArray.from_arrays([arrow.array(value) for value in columns.values()], list(columns))
-    return datasets.Dataset(arrow.table({"image": image})), labels, names
+    return datasets.Dataset(arrow.table({"image": image})), labels, captions, names
 
 
 def folder_labels(names: list[str], archives: list[str], layout: Layout, where: str) -> list[str] | None:

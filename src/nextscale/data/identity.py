@@ -36,7 +36,7 @@ class DataIdentity:
     class_names: tuple[str, ...]
     "In the order of the class ids."
     fingerprint: str
-    "SHA-256 over file names below the common folder, sizes, labels and class names, or over tokens and the tokenizer."
+    "SHA-256 over file names below the common folder, sizes, labels, class names and captions; or over tokens instead."
 
 
 def data_identity(source: ImageSource | ImageStream | TokenCache) -> DataIdentity:
@@ -47,9 +47,9 @@ def data_identity(source: ImageSource | ImageStream | TokenCache) -> DataIdentit
     if isinstance(source, ImageStream):
         count, facts = 0, stream_facts(source)
     elif isinstance(source, TokenCache):
-        count, facts = len(source), token_facts(source)
+        count, facts = len(source), [*token_facts(source), *caption_facts(source)]
     else:
-        count, facts = len(source), [*image_facts(source), labels_hash(source.labels)]
+        count, facts = len(source), [*image_facts(source), labels_hash(source.labels), *caption_facts(source)]
     names = source.class_names
     return DataIdentity(count, tuple(names), digest(["classes", *names], facts))
 
@@ -114,6 +114,8 @@ def stream_facts(stream: ImageStream) -> Iterator[Any]:
     yield [stream.builder, stream.image_column, stream.label_column]
     if stream.layout is not None:
         yield [stream.layout.image, stream.layout.label, stream.layout.in_json, stream.layout.first_dot]
+    if stream.captioned_by:
+        yield ["captions", stream.captioned_by]
     yield [file for file in stream.files if "://" in file]
     yield from portable_files([file for file in stream.files if "://" not in file])
 
@@ -127,6 +129,12 @@ def token_facts(cache: TokenCache) -> Iterator[Any]:
     chosen = np.unique(np.linspace(0, max(0, len(cache) - 1), TOKEN_ROWS).astype(np.int64))
     tokens = np.asarray(cache.rows.with_format("numpy")[chosen]["tokens"]).astype("<u2")
     yield hashlib.sha256(tokens.tobytes()).hexdigest()
+
+
+def caption_facts(source: ImageSource | TokenCache) -> Iterator[Any]:
+    """All captions; nothing without, so that a set keeps its identity where captions are not asked for."""
+    if source.captions is not None:
+        yield ["captions", source.captions.fingerprint()]
 
 
 def is_files(rows: Any) -> bool:

@@ -30,12 +30,20 @@ logger = logging.getLogger("nextscale.data")
 
 NO_CLASS = -1
 """Label of an image without a class."""
-Sample = tuple[np.ndarray, int, int]
-"""Pixels (H, W, 3) uint8, label, and index of an image."""
 BATCHES_AHEAD = 3
 """Batches that are read before they are asked for."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image as it was cropped."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8
+    label: int  # NO_CLASS without classes
+    index: int  # position in the source
+    captions: tuple[str, ...] | None = None  # None where the source has none of any image
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class ImageBatch:
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     indices: Tensor  # (B,) int64, positions in the source
     epochs: Tensor  # (B,) int64
+    captions: list[tuple[str, ...]] | None = None  # (B,) all of each image; None where the source has none
     position: dict[str, Any] | None = None  # of a stream, behind this batch
 
 
@@ -93,7 +102,8 @@ class Reader:
             if self.failure:
                 raise ValueError(self.failure) from error
             return None
-        return crop(image), NO_CLASS if label is None else label, index
+        captions = None if self.source.captions is None else self.source.captions_of(index)
+        return Sample(crop(image), NO_CLASS if label is None else label, index, captions)
 
     def _count(self, index: int, error: str) -> None:
         """Count an unreadable image; one above the limit sets `failure`, which ends the counting."""
@@ -151,12 +161,14 @@ def collate(
     pinned: bool = False,
 ) -> ImageBatch:
     """A batch of samples; `pinned` pixels are copied to a CUDA device without waiting."""
-    images = stack_pixels([pixels for pixels, _, _ in samples])
+    images = stack_pixels([sample.pixels for sample in samples])
+    captions = [sample.captions for sample in samples if sample.captions is not None]
     return ImageBatch(
         images.pin_memory() if pinned else images,
-        torch.tensor([label for _, label, _ in samples], dtype=torch.int64),
-        torch.tensor([index for _, _, index in samples], dtype=torch.int64),
+        torch.tensor([sample.label for sample in samples], dtype=torch.int64),
+        torch.tensor([sample.index for sample in samples], dtype=torch.int64),
         torch.as_tensor(epochs, dtype=torch.int64),
+        captions or None,
         position,
     )
 

@@ -6,7 +6,7 @@ import glob
 import logging
 import re
 from collections.abc import Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,15 @@ from PIL import Image
 
 from nextscale.classes import few
 from nextscale.data.archives import CLS, FOLDER, folder_labels, indexed, layout_of
+from nextscale.data.captions import (
+    NO_CAPTIONS,
+    Captions,
+    caption_columns,
+    captions_of_classes,
+    captions_of_rows,
+    captions_of_table,
+    instead_of_template,
+)
 from nextscale.data.columns import (
     NO_LABELS,
     choose_columns,
@@ -57,6 +66,8 @@ class ImageSource:
     "Folder that paths in the image column start at."
     labelled_by: str = ""
     "Where the labels are, for messages."
+    captions: Captions | None = None
+    "None where no image has a caption, or they were not asked for."
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,6 +84,15 @@ class ImageSource:
         """Class id of an image; None without classes."""
         return None if self.labels is None else int(self.labels[index])
 
+    @property
+    def captioned_by(self) -> str:
+        """Where captions come from, for messages; empty without."""
+        return "" if self.captions is None else self.captions.origin
+
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Captions of an image; empty for none."""
+        return () if self.captions is None else self.captions[index]
+
     def read(self, index: int) -> tuple[Image.Image, int | None]:
         """RGB image and class id. Raises UnreadableImage naming the file."""
         row = self.rows[index]
@@ -88,43 +108,68 @@ class Described(Protocol):
     @property
     def class_names(self) -> tuple[str, ...]: ...
     @property
+    def captioned_by(self) -> str: ...
+    @property
     def labelled_by(self) -> str: ...
 
 
 def describe(source: Described) -> str:
-    """One line about a data set: the number of images and classes, where the labels are, and the first class names."""
+    """One line about a data set: the number of images and classes, where labels and captions are, the first names."""
     count = f"{len(source)} images" if isinstance(source, Sized) else "a stream of images"
+    captions = f"; captions from {source.captioned_by}" if source.captioned_by else ""
     if not source.class_names:
-        return f"{count} without classes"
+        return f"{count} without classes{captions}"
     number, by = len(source.class_names), f" by {source.labelled_by}" if source.labelled_by else ""
-    return f"{count} in {number} class{'es' * (number > 1)}{by}: {few(source.class_names, 8)}"
+    return f"{count} in {number} class{'es' * (number > 1)}{by}: {few(source.class_names, 8)}{captions}"
 
 
 def open_source(
-    spec: str | Path, *, split: str = "train", label_column: str = "", image_column: str = ""
+    spec: str | Path,
+    *,
+    split: str = "train",
+    label_column: str = "",
+    image_column: str = "",
+    caption_column: str = NO_CAPTIONS,
+    caption_template: str = "",
 ) -> ImageSource:
     """Open an image folder, parquet file or folder, WebDataset or hub id (`owner/name`).
 
     `label_column` and `image_column` name columns where these are in doubt; the label column `none` leaves labels out.
-    What is passed over is logged. Raises ValueError in one line that says what was found and what was expected.
+    `caption_column` names those of captions; empty takes captions where they are beyond doubt. With `caption_template`,
+    captions are class names instead. What is passed over is logged, and how many images have no caption. Raises
+    ValueError in one line that says what was found and what was expected.
     """
     path, passed = Path(spec), PassedOver()
     where = str(spec)
+    caption_column = instead_of_template(caption_column, caption_template)
     try:
         tables = table_files(path, split, passed)
         if tables is None and path.is_dir():
             source = _open_folder(path, passed, label_column, image_column)
         elif tables is None:
-            source = _open_hub(where, split, label_column, image_column)
+            source = _open_hub(where, split, label_column, image_column, caption_column)
         elif tables[0] == "webdataset":
-            source = _open_archives(tables[1], where, passed, label_column, image_column)
+            source = _open_archives(tables[1], where, passed, label_column, image_column, caption_column)
         else:
             rows = load_rows(where, "parquet", data_files=[glob.escape(str(file)) for file in tables[1]], split="train")
-            source = _from_rows(rows, where, label_column, image_column, tables[1][0].parent)
+            source = _from_rows(rows, where, label_column, image_column, caption_column, tables[1][0].parent)
     except OSError as error:
         raise ValueError(f"data {spec}: cannot be read ({error.strerror or error})") from error
     passed.log(spec)
+    if caption_template:
+        labels = np.full(len(source), -1) if source.labels is None else source.labels
+        captions = captions_of_classes(source.class_names, labels, caption_template, where)
+        source = replace(source, captions=captions)
+    warn_of_missing(source, where)
     return source
+
+
+def warn_of_missing(source: ImageSource, where: str) -> None:
+    """Log how many images have no caption, and the names of some."""
+    missing = [] if source.captions is None else source.captions.missing()
+    if missing:
+        names = few([source.name(index) for index in missing[:9]], 8)
+        logger.warning("data %s: %d of %d images have no caption (%s)", where, len(missing), len(source), names)
 
 
 def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_column: str) -> ImageSource:
@@ -160,26 +205,28 @@ def is_table(path: Path) -> bool:
 
 
 def _open_archives(
-    files: list[Path], where: str, passed: PassedOver, label_column: str, image_column: str
+    files: list[Path], where: str, passed: PassedOver, label_column: str, image_column: str, caption_column: str
 ) -> ImageSource:
-    layout = layout_of(str(files[0]), PassedOver(), where=where, image_column=image_column, label_column=label_column)
-    rows, labels, names = indexed(files, layout, passed)
+    columns = {"image_column": image_column, "label_column": label_column, "caption_column": caption_column}
+    layout = layout_of(str(files[0]), PassedOver(), where=where, **columns)
+    rows, labels, texts, names = indexed(files, layout, passed)
+    captions = captions_of_rows(texts, layout.captioned_by) if layout.captions else None
     if not names:
         raise ValueError(f"data {where}: holds no images")
     if layout.label == FOLDER:
         labels = folder_labels(names, [value["archive"] for value in rows["image"]], layout, where)
     if labels is None or not layout.label:
-        return ImageSource(rows, None, ())
+        return ImageSource(rows, None, (), captions=captions)
     ids, classes = read_labels(labels, where=where, column=layout.column, indices=layout.label == CLS, rows=names)
-    return ImageSource(rows, ids, classes.names, labelled_by=layout.column)
+    return ImageSource(rows, ids, classes.names, labelled_by=layout.column, captions=captions)
 
 
-def _open_hub(where: str, split: str, label_column: str, image_column: str) -> ImageSource:
+def _open_hub(where: str, split: str, label_column: str, image_column: str, caption_column: str) -> ImageSource:
     if Path(where).exists():
         raise ValueError(f"data {where}: not a data set; {EXPECTED}")
     if not is_hub_id(where):
         raise ValueError(f"data {where}: there is no such file or folder; {EXPECTED}")
-    return _from_rows(load_rows(where, where, split=split), where, label_column, image_column)
+    return _from_rows(load_rows(where, where, split=split), where, label_column, image_column, caption_column)
 
 
 def is_hub_id(spec: str) -> bool:
@@ -198,14 +245,18 @@ def load_rows(where: str, *arguments: Any, **options: Any) -> Any:
         raise ValueError(f"data {where}: cannot be loaded ({one_line(cause)}); {EXPECTED}") from error
 
 
-def _from_rows(rows: Any, where: str, label_column: str, image_column: str, folder: Path | None = None) -> ImageSource:
+def _from_rows(
+    rows: Any, where: str, label_column: str, image_column: str, caption_column: str, folder: Path | None = None
+) -> ImageSource:
     image, label = choose_columns(rows.features, image_column, label_column, where)
     if len(rows) == 0:
         raise ValueError(f"data {where}: holds no images")
     images = undecoded(rows.select_columns([image]), image)
+    texts = caption_columns(rows.features, caption_column, where, taken=(image, label))
+    captions = captions_of_table(rows, texts) if texts else None
     if not label:
-        return ImageSource(images, None, (), image, folder)
+        return ImageSource(images, None, (), image, folder, captions=captions)
     column, declared = f"column {label!r}", declared_names(rows.features[label])
     values = [label_in(value, label) for value in rows.with_format(None)[label]]
     ids, classes = read_labels(values, where=where, column=column, declared=declared, indices=label == CLS)
-    return ImageSource(images, ids, classes.names, image, folder, column)
+    return ImageSource(images, ids, classes.names, image, folder, column, captions)

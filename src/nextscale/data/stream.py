@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import logging
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,17 @@ from typing import Any
 import numpy as np
 
 from nextscale.data.archives import CLS, FOLDER, Layout, layout_of, streamed
+from nextscale.data.captions import (
+    CAPTIONS,
+    NO_CAPTIONS,
+    caption_columns,
+    captioned,
+    instead_of_template,
+    named_columns,
+    named_template,
+    require_class_names,
+    texts_in,
+)
 from nextscale.data.columns import (
     NO_LABELS,
     Classes,
@@ -60,10 +71,23 @@ class ImageStream:
     "Where the labels are, for messages."
     layout: Layout | None = None
     "How members of an archive form samples; None for parquet."
+    caption_columns: tuple[str, ...] = ()
+    "Columns of captions; empty without."
+    caption_template: str = ""
+    "What captions are made of class names by, instead."
 
     @property
     def class_names(self) -> tuple[str, ...]:
         return self.classes.names
+
+    @property
+    def captioned_by(self) -> str:
+        """Where captions come from, for messages; empty without."""
+        if self.caption_template:
+            return named_template(self.caption_template)
+        if self.layout is not None:
+            return self.layout.captioned_by
+        return named_columns(self.caption_columns) if self.caption_columns else ""
 
     def rows(self, *, seed: int, epoch: int, rank: int, world: int) -> Any:
         """A `datasets.IterableDataset` over one process's share of an epoch.
@@ -79,12 +103,12 @@ class ImageStream:
         return split_dataset_by_node(self.rows_of(files), rank, world)
 
     def rows_of(self, files: list[str]) -> Any:
-        """Rows of some files, with the encoded image and the label alone."""
+        """Rows of some files, with the encoded image, the label and captions alone."""
         import datasets
 
         if self.layout is not None:
             return datasets.IterableDataset.from_generator(streamed, gen_kwargs={"files": files, "layout": self.layout})
-        columns = [column for column in (self.image_column, self.label_column) if column]
+        columns = [column for column in (self.image_column, self.label_column, *self.caption_columns) if column]
         return undecoded(parquet_rows(files[0], files).select_columns(columns), self.image_column)
 
 
@@ -94,27 +118,47 @@ def parquet_rows(where: str, files: list[str]) -> Any:
 
 
 def open_stream(
-    spec: str, *, split: str = "train", classes: int = 0, label_column: str = "", image_column: str = ""
+    spec: str,
+    *,
+    split: str = "train",
+    classes: int = 0,
+    label_column: str = "",
+    image_column: str = "",
+    caption_column: str = NO_CAPTIONS,
+    caption_template: str = "",
 ) -> ImageStream:
-    """Find a stream's files, columns and classes.
+    """Find a stream's files, columns and classes, and its captions as `open_source` does.
 
     Classes are those that the label column declares, the numbers below `classes`, or, in parquet files on disk, the
-    labels that occur. Without labels, or with the `label_column` none, the stream is unconditional. Raises ValueError.
+    labels that occur. Without labels, or with the `label_column` none, the stream has no classes. Raises ValueError.
     """
     passed = PassedOver()
+    caption_column = instead_of_template(caption_column, caption_template)
     builder, files = stream_files(spec, split, passed)
     passed.log(spec)
     if builder == "webdataset":
         seen = PassedOver()
-        layout = layout_of(files[0], seen, where=spec, image_column=image_column, label_column=label_column)
+        columns = {"image_column": image_column, "label_column": label_column, "caption_column": caption_column}
+        layout = layout_of(files[0], seen, where=spec, **columns)
         seen.log(f"{spec}, in its first files")
         known = archive_classes(layout, spec, classes)
         label = "label" if layout.label else ""
-        return ImageStream(builder, tuple(files), "image", label, known, layout.column if label else "", layout)
+        by, texts = layout.column if label else "", (CAPTIONS,) if layout.captions else ()
+        stream = ImageStream(builder, tuple(files), "image", label, known, by, layout, texts, caption_template)
+        return with_classes(stream, spec)
     features = parquet_rows(spec, files[:1]).features
     image, label = choose_columns(features, image_column, label_column, spec)
     known = column_classes(features[label], label, files, spec, classes) if label else Classes()
-    return ImageStream(builder, tuple(files), image, label, known, f"column {label!r}" if label else "")
+    by, texts = f"column {label!r}" if label else "", caption_columns(features, caption_column, spec, (image, label))
+    stream = ImageStream(builder, tuple(files), image, label, known, by, None, texts, caption_template)
+    return with_classes(stream, spec)
+
+
+def with_classes(stream: ImageStream, where: str) -> ImageStream:
+    """The stream. Raises ValueError where a template has no classes to make captions of."""
+    if stream.caption_template:
+        require_class_names(stream.class_names, where)
+    return stream
 
 
 def archive_classes(layout: Layout, spec: str, count: int) -> Classes:
@@ -192,11 +236,26 @@ def hub_files(name: str, split: str) -> tuple[str, list[str]]:
     return "parquet" if files[0].endswith(".parquet") else "webdataset", files
 
 
+@dataclass
+class Missing:
+    """Images of a stream without a caption, counted and named as they come: their number is not known before."""
+
+    count: int = 0
+
+    def add(self, name: str) -> None:
+        """Count one more, and log it where the number has one digit that is not 0."""
+        self.count += 1
+        if not int(str(self.count)[1:] or 0):
+            logger.warning("%s has no caption (%d so far)", name, self.count)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StreamLoader(Loader):
     """Endless augmented training batches of one process from a stream."""
 
     stream: ImageStream
+    missing: Missing = field(default_factory=Missing)
+    "Images without a caption so far."
 
     def batches(self, start: Position | None = None) -> Generator[ImageBatch, None, None]:
         """Batches from a position on; each carries the position behind it."""
@@ -258,4 +317,17 @@ class StreamLoader(Loader):
         if stream.label_column:
             value = label_in(row[stream.label_column], stream.label_column)
             label = stream.classes.id(value, row=name, column=stream.labelled_by)
-        return self.augmented(read_image(data, name=name), epoch, number), label, number
+        pixels = self.augmented(read_image(data, name=name), epoch, number)
+        return Sample(pixels, label, number, self.captions(row, label, name))
+
+    def captions(self, row: dict[str, Any], label: int, name: str) -> tuple[str, ...] | None:
+        """The captions in a row, or made of its class; None where the stream has none."""
+        stream = self.stream
+        if stream.caption_template:
+            return (captioned(stream.class_names[label], stream.caption_template),)
+        if not stream.caption_columns:
+            return None
+        found = texts_in([row[column] for column in stream.caption_columns])
+        if not found:
+            self.missing.add(name)
+        return found

@@ -2,7 +2,7 @@
 
     TOKENS/config.json        TokenCacheConfig; written last: a folder that has it is complete
     TOKENS/unfinished.json    the same, until then
-    TOKENS/shard-00000/ ...   `datasets` folders: tokens (views x L, uint16), label, index
+    TOKENS/shard-00000/ ...   `datasets` folders: tokens (views x L, uint16), label, index; captions where there are any
 
 A shard appears only when complete, so that an interrupted run continues behind its last one.
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from nextscale.config import from_dict, read_json, require_at_least, require_seed, to_dict
+from nextscale.data.captions import CAPTIONS, NO_CAPTIONS, Captions, captions_of_classes, drawn_captions
 from nextscale.data.loader import batch_indices
 from nextscale.errors import one_line
 from nextscale.files import complete_folder, write_json
@@ -48,6 +49,8 @@ class TokenCacheConfig:
     scales: tuple[tuple[int, int], ...]
     codebook_size: int
     class_names: tuple[str, ...] = ()
+    captions: str = ""
+    "Fingerprint of the images' captions, which the shards hold; empty without."
     views: int = 1
     "Crops kept of each image; the first is the centre, further ones are random."
     enlarge: float = 1.125
@@ -66,11 +69,15 @@ class TokenCacheConfig:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """A batch to train on, with a random number per sample that decides class dropout."""
+    """A batch to train on, with a random number per sample that decides class dropout.
+
+    Which of an image's captions is drawn is a function of (seed, epoch, sample).
+    """
 
     tokens: TokenPyramid | Tensor  # images (B, 3, H, W) in [-1, 1] for models that read no tokens
     labels: Tensor  # (B,) int64, NO_CLASS without classes
     chance: Tensor  # (B,) float64 uniform in [0, 1), a function of (seed, epoch, sample)
+    captions: list[str] | None = None  # (B,) one of each image, empty for one without; None where the data has none
     position: dict[str, Any] | None = None  # of a stream, behind this batch
 
 
@@ -79,7 +86,8 @@ class TokenCache:
     """Memory-mapped tokens by index."""
 
     config: TokenCacheConfig
-    rows: Any  # datasets.Dataset
+    rows: Any  # datasets.Dataset of tokens, label and index
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,6 +103,14 @@ class TokenCache:
     @property
     def schedule(self) -> ScaleSchedule:
         return ScaleSchedule(self.config.scales)
+
+    @property
+    def captioned_by(self) -> str:
+        return "" if self.captions is None else self.captions.origin
+
+    def captions_of(self, index: int) -> tuple[str, ...]:
+        """Captions of an image; empty for none."""
+        return () if self.captions is None else self.captions[index]
 
     def batch(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[TokenPyramid, Tensor]:
         """Tokens and labels (B,) of some images, each in one view."""
@@ -115,10 +131,13 @@ def _holds_run(folder: Path) -> bool:
     return not (folder / UNFINISHED).is_file() and read_json(folder / CONFIG).get("kind") != "tokens"
 
 
-def open_tokens(folder: str | Path, *, tokenizer: str = "") -> TokenCache:
+def open_tokens(
+    folder: str | Path, *, tokenizer: str = "", caption_column: str = "", caption_template: str = ""
+) -> TokenCache:
     """Open a finished cache; `tokenizer` is the fingerprint of the one that must have made it, empty for any.
 
-    Raises ValueError when the cache is unfinished, damaged, or made by another tokenizer.
+    Its captions are those it holds, or with a template the class names; none with the `caption_column` none. Raises
+    ValueError when the cache is unfinished, damaged, made by another tokenizer, or has no classes for a template.
     """
     import datasets
 
@@ -138,7 +157,16 @@ def open_tokens(folder: str | Path, *, tokenizer: str = "") -> TokenCache:
         raise ValueError(f"tokens {folder}: cannot be read ({one_line(error)}); make them again") from error
     if len(rows) != config.images:
         raise ValueError(f"tokens {folder}: holds {len(rows)} of {config.images} images; make them again")
-    return TokenCache(config, rows.with_format("numpy"))
+    captions = None
+    if CAPTIONS in rows.column_names:  # not among the rows, whose reading would make each of them an array
+        captions = Captions(rows.data.column(CAPTIONS), "the token cache")
+        rows = rows.remove_columns(CAPTIONS)
+    rows = rows.with_format("numpy")
+    if caption_column == NO_CAPTIONS:
+        captions = None
+    elif caption_template:
+        captions = captions_of_classes(config.class_names, rows["label"][:], caption_template, str(folder))
+    return TokenCache(config, rows, captions)
 
 
 def _shards(folder: Path) -> list[Path]:
@@ -177,6 +205,11 @@ def claim(out: Path, config: TokenCacheConfig, *, resume: bool) -> bool:
     changed = [name for name in now if was[name] != now[name]]
     if {"source", "class_names"} & set(changed):
         raise ValueError(f"{out}: holds tokens of other images than {config.data} holds now; choose another --out")
+    if "captions" in changed:
+        raise ValueError(
+            f"{out}: holds tokens with other captions than {config.data} has now, or with none; choose another --out, "
+            "or name the captions it was made with (--caption-column, --caption-template)"
+        )
     if changed:
         name = changed[0]
         raise ValueError(
@@ -192,7 +225,10 @@ def shard_folder(out: Path, number: int) -> Path:
 
 
 def write_shard(shard: Path, rows: dict[str, Any], config: TokenCacheConfig) -> None:
-    """Write the columns `tokens`, `label` and `index` of a shard, which appears only when complete."""
+    """Write the columns `tokens`, `label` and `index` of a shard, which appears only when complete.
+
+    Also `captions`, where the config says that there are any.
+    """
     import datasets
 
     length = config.views * ScaleSchedule(config.scales).length
@@ -202,6 +238,7 @@ def write_shard(shard: Path, rows: dict[str, Any], config: TokenCacheConfig) -> 
             "label": datasets.Value("int32"),
             "index": datasets.Value("int64"),
         }
+        | ({CAPTIONS: datasets.Sequence(datasets.Value("string"))} if config.captions else {})
     )
     with complete_folder(shard) as partial:
         datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(partial))
@@ -221,6 +258,8 @@ class HasTokens(Protocol):
 
     @property
     def config(self) -> TokenCacheConfig: ...
+    @property
+    def captions(self) -> Captions | None: ...
     def __len__(self) -> int: ...
     def batch(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[TokenPyramid, Tensor]: ...
 
@@ -232,13 +271,15 @@ def cached_batches(
     step = start
     while True:
         indices, epochs = batch_indices(len(cache), batch_size, step, seed=seed, rank=rank, world=world)
-        chance, view_chance = sample_chances(seed, epochs, indices)
+        chance, view_chance, caption_chance = sample_chances(seed, epochs, indices)
+        found = cache.captions
+        captions = None if found is None else drawn_captions([found[i] for i in indices], caption_chance)
         tokens, labels = cache.batch(indices, (view_chance * cache.config.views).astype(np.int64))
-        yield TokenBatch(tokens, labels, torch.from_numpy(chance))
+        yield TokenBatch(tokens, labels, torch.from_numpy(chance), captions)
         step += 1
 
 
 def sample_chances(seed: int, epochs: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Two uniform numbers per sample, (2, B) in [0, 1): functions of (seed, epoch, sample) alone."""
+    """Three uniform numbers per sample, (3, B) in [0, 1): functions of (seed, epoch, sample) alone."""
     keys = zip(epochs.tolist(), indices.tolist(), strict=True)
-    return np.stack([np.random.default_rng([seed, epoch, index, 1]).random(2) for epoch, index in keys], axis=1)
+    return np.stack([np.random.default_rng([seed, epoch, index, 1]).random(3) for epoch, index in keys], axis=1)

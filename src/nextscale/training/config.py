@@ -9,7 +9,7 @@ from typing import Any
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
 from nextscale.families.config import ARCHITECTURES, VARConfig, family_presets, transformer_presets
-from nextscale.settings import Computing, NamesColumns
+from nextscale.settings import CaptionColumns, Computing, NamesColumns
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
 
@@ -65,6 +65,11 @@ class LoopConfig(NamesColumns, Computing):
     "Checkpoints kept."
     export: str = "fp32"
     "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16."
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """As `open_source` takes them: none."""
+        return {}
 
     def __post_init__(self) -> None:
         names = ("steps", "batch_size", "log_every", "sample_every", "checkpoint_every", "heldout_images", "keep")
@@ -230,7 +235,7 @@ class TokenizerTraining(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransformerTraining(LoopConfig):
+class TransformerTraining(CaptionColumns, LoopConfig):
     """Everything that reproduces a transformer run."""
 
     tokenizer: str

@@ -29,10 +29,11 @@ Samples = TokenCache | ImageSource | ImageStream
 def open_samples(config: LoopConfig, tokenizer: str = "") -> Samples:
     """The training data: images, or a token cache of the tokenizer with this fingerprint. Raises ValueError."""
     if tokenizer and is_token_cache(config.data):
-        return open_tokens(config.data, tokenizer=tokenizer)
+        return open_tokens(config.data, tokenizer=tokenizer, **config.captions)
+    columns = config.columns | config.captions
     if config.stream:
-        return open_stream(config.data, classes=config.stream_classes, **config.columns)
-    source = open_source(config.data, **config.columns)
+        return open_stream(config.data, classes=config.stream_classes, **columns)
+    source = open_source(config.data, **columns)
     require_readable(source, limit=config.limit)
     return source
 
@@ -77,10 +78,11 @@ def part(source: Indexed, chosen: np.ndarray) -> Indexed:
     """The images of a source that a mask (N,) names, in order."""
     indices = np.flatnonzero(chosen)
     rows: Any = source.rows.select(indices) if hasattr(source.rows, "select") else [source.rows[i] for i in indices]
+    captions = None if source.captions is None else source.captions.part(indices)
     if isinstance(source, ImageSource):
         labels = None if source.labels is None else np.asarray(source.labels)[indices]
-        return replace(source, rows=rows, labels=labels)
-    return replace(source, rows=rows)
+        return replace(source, rows=rows, labels=labels, captions=captions)
+    return replace(source, rows=rows, captions=captions)
 
 
 def spread(length: int, most: int) -> np.ndarray:

@@ -42,7 +42,8 @@ LOG = "metrics.jsonl"
 Loaded = TypeVar("Loaded")
 Settings = TypeVar("Settings", bound=LoopConfig)
 MAY_CHANGE = frozenset(
-    {"data", "label_column", "image_column", "heldout", "tokenizer", "perceptual_weights", "out", "device"}  # places
+    {"data", "label_column", "image_column", "caption_column", "caption_template", "heldout"}  # places
+    | {"tokenizer", "perceptual_weights", "out", "device"}  # places
     | {"heldout_images", "decoded_images", "sample_every", "log_every", "checkpoint_every", "keep", "export", "limit"}
     | {"compile", "accumulate", "checkpointing", "deterministic"}
     | {"guidance", "top_k", "top_p", "refine_steps"}  # defaults of the exported model

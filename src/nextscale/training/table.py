@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nextscale.data.captions import Captions
 from nextscale.data.tokens import TokenCache, TokenCacheConfig
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.training.transfer import to_device
@@ -27,6 +28,7 @@ class TokenTable:
     "(N * views, L) int16 on the device: the bits of uint16, which few operations take."
     labels: Tensor
     "(N,) int64 on the CPU."
+    captions: Captions | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +51,7 @@ def token_table(cache: TokenCache, device: torch.device) -> TokenTable:
         packed = np.asarray(rows["tokens"]).astype(np.uint16).view(np.int16).reshape(-1, views * length)
         tokens[span] = torch.from_numpy(packed).to(device)
         labels[span] = torch.from_numpy(np.asarray(rows["label"], dtype=np.int64))
-    return TokenTable(cache.config, tokens.view(-1, length), labels)
+    return TokenTable(cache.config, tokens.view(-1, length), labels, cache.captions)
 
 
 def table_or_cache(cache: TokenCache, device: torch.device) -> TokenCache | TokenTable:

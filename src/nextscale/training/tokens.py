@@ -14,11 +14,20 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.checkpoint import fingerprint
+from nextscale.data.captions import CAPTIONS, drawn_captions
 from nextscale.data.decode import center_crop, random_crop
 from nextscale.data.identity import data_identity
 from nextscale.data.loader import ImageBatch, Reader, iterate_images, require_readable
 from nextscale.data.source import ImageSource
-from nextscale.data.tokens import TokenBatch, TokenCacheConfig, claim, finish, sample_chances, shard_folder, write_shard
+from nextscale.data.tokens import (
+    TokenBatch,
+    TokenCacheConfig,
+    claim,
+    finish,
+    sample_chances,
+    shard_folder,
+    write_shard,
+)
 from nextscale.pictures import to_float
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import Processes, autocast, precision_name
@@ -58,6 +67,7 @@ def write_tokens(
         scales=tokenizer.config.scales,
         codebook_size=tokenizer.config.codebook_size,
         class_names=source.class_names,
+        captions="" if source.captions is None else source.captions.fingerprint(),
         source=data_identity(source).fingerprint,
         precision=precision_name(dtype),
     )
@@ -107,7 +117,11 @@ def _tokenize(
         if parts:
             tokens, labels, indices_read = map(np.concatenate, zip(*parts, strict=True))
             views.append(tokens)
-    return {"tokens": list(np.concatenate(views, axis=1)) if views else [], "label": labels, "index": indices_read}
+    packed = list(np.concatenate(views, axis=1)) if views else []
+    captions = (
+        {CAPTIONS: [list(reader.source.captions_of(i)) for i in indices_read.tolist()]} if config.captions else {}
+    )
+    return {"tokens": packed, "label": labels, "index": indices_read} | captions
 
 
 def _crop_view(
@@ -143,5 +157,6 @@ def encoded_batches(
             tokens = to_float(to_device(batch.images, device))
         else:
             tokens = encode(tokenizer, batch.images, dtype)
-        chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())[0]
-        yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), batch.position)
+        chance, _, caption_chance = sample_chances(seed, batch.epochs.numpy(), batch.indices.numpy())
+        captions = None if batch.captions is None else drawn_captions(batch.captions, caption_chance)
+        yield TokenBatch(tokens, batch.labels, torch.from_numpy(chance), captions, batch.position)
