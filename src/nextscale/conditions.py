@@ -122,7 +122,13 @@ class TextPrompts:
 
 
 def vectors_and_context(conditions: Conditions, model: Any) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Vectors and context of conditions, together where one encoder makes both."""
+    """Vectors and context of conditions, together where one encoder makes both.
+
+    Raises ValueError for classes where a model reads prompts, and the other way round.
+    """
+    if isinstance(conditions, TextPrompts) != reads_prompts(model.config):
+        told, other = ("prompts", "classes") if reads_prompts(model.config) else ("classes", "prompts")
+        raise ValueError(f"this model is conditioned on {told}, not on {other}")
     if isinstance(conditions, TextPrompts):
         return conditions.read(model)
     return conditions.vectors(model), conditions.context(model)
