@@ -24,6 +24,7 @@ from nextscale.config import (
 )
 from nextscale.families.config import transformer_presets, transformer_recipes
 from nextscale.families.var import VARConfig
+from nextscale.nn import TextConfig
 from nextscale.runtime import image_generator
 from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
@@ -70,6 +71,18 @@ def test_tokenizer_recipes_are_whole_settings(name: str) -> None:
 def test_essential_leaves_out_what_depth_derives() -> None:
     assert essential(VARConfig(depth=12)) == {"depth": 12}
     assert essential(VARConfig(depth=12, heads=3)) == {"depth": 12, "heads": 3}
+
+
+def test_a_text_is_written_only_where_there_is_one() -> None:
+    plain, texts = VARConfig(depth=2), VARConfig(depth=2, classes=0, text=TextConfig(tokens=8))
+    assert "text" not in to_dict(plain) and to_dict(texts)["text"]["tokens"] == 8
+    for config in (plain, texts):
+        assert from_dict(VARConfig, to_dict(config)) == config == from_dict(VARConfig, essential(config))
+    with pytest.raises(ValueError, match="a model of prompts has no classes, got 3"):
+        VARConfig(classes=3, text=TextConfig())
+    for wrong, message in (({"width": 96}, "multiple of 64"), ({"encoder": "t5"}, "give both or neither")):
+        with pytest.raises(ValueError, match=message):
+            TextConfig(**wrong)
 
 
 def test_nested_groups_round_trip() -> None:

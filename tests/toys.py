@@ -14,6 +14,7 @@ from PIL import Image
 from nextscale.checkpoint import ModelConfig
 from nextscale.families import family
 from nextscale.families.var import VAR, VARConfig
+from nextscale.nn import TextConfig
 from nextscale.pictures import to_float
 from nextscale.pipeline import VARPipeline
 from nextscale.scaling.fits import UNIT
@@ -23,6 +24,8 @@ SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
 FAMILY_SCALES = {"var": SCALES, "raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),)}
 """Maps that a toy of each kind that reads tokens predicts."""
 CLASS_NAMES = ("blue", "green", "red")
+TEXT = TextConfig(tokens=5, rows=64, width=64, blocks=1)
+"""How a toy model of prompts reads them."""
 
 
 def tokenizer_config(**changes: Any) -> VQVAEConfig:
@@ -34,7 +37,8 @@ def tokenizer_config(**changes: Any) -> VQVAEConfig:
 
 
 def transformer_config(**changes: Any) -> VARConfig:
-    settings: dict = {"depth": 2, "scales": SCALES, "codebook_size": 32, "latent_channels": 8, "classes": 3}
+    settings: dict = {"depth": 2, "scales": SCALES, "codebook_size": 32, "latent_channels": 8}
+    settings["classes"] = 0 if changes.get("text") else 3
     return VARConfig(**settings | changes)
 
 
@@ -56,7 +60,7 @@ def make_transformer(seed: int = 0, **changes: Any) -> VAR:
 
 
 def make_pipeline(seed: int = 0, **changes: Any) -> VARPipeline:
-    classes = changes.get("classes", 3)
+    classes = changes.get("classes", 0 if changes.get("text") else 3)
     names = CLASS_NAMES if classes == 3 else ()
     config = ModelConfig(class_names=names, guidance=2.0, top_k=8, top_p=0.9)
     return VARPipeline(make_tokenizer(seed), make_transformer(seed, **changes), config)

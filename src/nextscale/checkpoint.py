@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nextscale.config import from_dict, read_json, to_dict
+from nextscale.config import LEFT_OUT, from_dict, read_json, to_dict
 from nextscale.families import family
 from nextscale.families.config import ARCHITECTURES
 from nextscale.files import complete_folder, write_json
@@ -54,6 +54,8 @@ class ModelConfig:
     "Default strength of spatial guidance, or that of each scale; empty is off."
     truncation: float = 1.0
     "Default truncation of a model of one step; 1 is off."
+    prompts: tuple[str, ...] | None = field(default=None, metadata={LEFT_OUT: True})
+    "Prompts to try, of a model that reads them."
     trained_steps: int = 0
     "Training steps before the export; 0 where that is not known."
 

@@ -17,13 +17,22 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 """Names of the types that weights are stored and computed in."""
 logger = logging.getLogger("nextscale")
 
+LEFT_OUT = "left out where it is None"
+"""Mark in the metadata of a field: files of configs without it stay as they were before there was such a field."""
 TOP_SEED = 2**63 - 1
 """The largest seed that torch's generators take."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """A config as nested plain dictionaries, as JSON gives them back: tuples become lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+    def plain(value: Any) -> Any:
+        if not dataclasses.is_dataclass(value) or isinstance(value, type):
+            return str(value)
+        found = {field.name: (getattr(value, field.name), field.metadata) for field in dataclasses.fields(value)}
+        return {name: one for name, (one, about) in found.items() if one is not None or LEFT_OUT not in about}
+
+    return json.loads(json.dumps(config, default=plain))
 
 
 def essential(config: Any) -> dict[str, Any]:
@@ -37,7 +46,7 @@ def essential(config: Any) -> dict[str, Any]:
             continue
         try:
             if dataclasses.replace(config, **{field.name: default}) == config:
-                del values[field.name]
+                values.pop(field.name, None)
         except ValueError:
             pass  # the default is not valid with the other settings
     return values

@@ -93,6 +93,7 @@ def captioned(image: Image.Image, name: str) -> Image.Image:
     tile = Image.new("RGB", (image.width, image.height + LINE), "white")
     tile.paste(image, (0, 0))
     pen, font = ImageDraw.Draw(tile), ImageFont.load_default(size=LINE - 5)
+    name = " ".join(name[: image.width].split())  # one line, of no more characters than there may be room for
     while pen.textlength(name, font=font) > image.width and len(name) > 2:
         name = name.rstrip("…")[:-1] + "…"
     pen.text((image.width / 2, image.height + LINE / 2), name, fill="black", font=font, anchor="mm")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +15,9 @@ from torch import Tensor
 
 from nextscale.catalogue import OfficialModel, StoredModel, find_model
 from nextscale.checkpoint import ModelConfig, save_model
-from nextscale.classes import Classes, class_ids, repeated
+from nextscale.classes import Classes, repeated
+from nextscale.conditioned import Conditioned
+from nextscale.conditions import Choices
 from nextscale.config import require_known, with_settings
 from nextscale.data.decode import ImageLike, read_image
 from nextscale.editing.apply import Editor, EditStep, likely_classes
@@ -31,22 +32,21 @@ from nextscale.families.base import Family
 from nextscale.nn.graphs import use_graphs
 from nextscale.nn.packed import int8_range, is_quantized, prepare
 from nextscale.pictures import to_images, to_tensor
-from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.pyramid import ScaleSchedule
 from nextscale.results import Generation, GenerationStep, generation_of, joined
 from nextscale.runtime import precision_name, resolve_device, resolve_generation_dtype
-from nextscale.sampling.likelihood import class_log_likelihoods, teacher_inputs, token_log_probabilities
 from nextscale.sampling.noise import image_seeds
 from nextscale.sampling.rejection import Drawing, Rejection
 from nextscale.sampling.step import PARAMETERS, SAMPLING_SETTINGS, SamplingConfig, SamplingHook
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer
 
 
-class VARPipeline:
+class VARPipeline(Conditioned):
     """A tokenizer, a model of any family (`transformer`) and the model's defaults, ready to use.
 
     Images to be edited are files, bytes, PIL images or arrays, as `nextscale.data.decode.read_image` takes them. The
     settings of edits (`EditConfig`) and of drawing (`SamplingConfig`) are keyword arguments of every edit; they hold
-    over `editing` and `config` where these are given.
+    over `editing` and `config` where these are given. A model of prompts takes these wherever others take `classes`.
     """
 
     def __init__(self, tokenizer: Any, transformer: Any, config: ModelConfig) -> None:
@@ -152,35 +152,6 @@ class VARPipeline:
         """Images that are generated at once unless one says how many; see `Family.batch_size`."""
         return self.family.batch_size(self.transformer.config, self.transformer.dtype, self.device)
 
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes; numbers where the model has none."""
-        return self.config.class_names or tuple(str(index) for index in range(self.transformer.config.classes))
-
-    def class_or_none(self, label: int) -> int | None:
-        """A class id as `generate` takes it: None for the unconditional class."""
-        return None if label == self.transformer.config.unconditional else label
-
-    def class_ids(self, classes: Classes) -> list[int]:
-        """Ids of names, ids or None (unconditional). Raises ValueError with near matches."""
-        return class_ids(classes, self.class_names, self.transformer.config)
-
-    @torch.no_grad()
-    def logits(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
-        """Teacher-forcing logits of every token, (B, L, V) float32."""
-        labels = torch.tensor(repeated(self.class_ids(classes), pyramid.batch_size), device=self.device)
-        known = teacher_inputs(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
-        return self.transformer(known, labels)
-
-    def log_likelihood(self, pyramid: TokenPyramid, classes: Classes) -> Tensor:
-        """log p of every token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6)."""
-        labels = torch.tensor(repeated(self.class_ids(classes), pyramid.batch_size), device=self.device)
-        return token_log_probabilities(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device), labels)[0]
-
-    def class_log_likelihoods(self, pyramid: TokenPyramid) -> Tensor:
-        """log p of the tokens under every class, (B, classes) float64 in nats; its argmax classifies the images."""
-        return class_log_likelihoods(self.transformer, self.tokenizer.quantizer, pyramid.to(self.device))
-
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
         """Encode and decode, (B, 3, H, W) in [-1, 1] -> same. Raises ValueError for models of pixels."""
@@ -201,12 +172,13 @@ class VARPipeline:
         seeds: Sequence[int],
         config: SamplingConfig | None = None,
         hook: SamplingHook | None = None,
+        negative_prompt: str = "",
         **settings: float | int | bool | Sequence[float] | None,
     ) -> Iterator[GenerationStep]:
-        """One batch, one item per scale; image i has class `classes[i mod n]` and seed `seeds[i]`."""
-        labels = torch.tensor(repeated(self.class_ids(classes), len(seeds)), device=self.device)
+        """One batch, one item per scale; image i has class, or prompt, `classes[i mod n]` and seed `seeds[i]`."""
+        wanted = self.conditions(classes, len(seeds), negative_prompt)
         asked = {"seeds": image_seeds(seeds, self.device), "config": self.sampling(config, **settings), "hook": hook}
-        steps = self.family.sample(self.transformer, self.tokenizer, labels, **asked)
+        steps = self.family.sample(self.transformer, self.tokenizer, wanted, **asked)
         return (GenerationStep(step.scale, step.tokens, step.accumulated, self.tokenizer) for step in steps)
 
     def generate(
@@ -217,16 +189,19 @@ class VARPipeline:
         batch_size: int = 0,
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
+        negative_prompt: str = "",
         **settings: float | int | bool | Sequence[float] | None,
     ) -> Generation:
-        """Generate one image per seed: image i has class `classes[i mod n]`.
+        """Generate one image per seed: image i has class `classes[i mod n]`, or this prompt of a model of prompts.
 
-        Without seeds, one image per class with the seeds 0, 1, ... Settings are those of `SamplingConfig` (guidance,
+        Without seeds, one image per class with the seeds 0, 1, ... Guidance leads away from the unconditional class, or
+        from `negative_prompt`. Settings are those of `SamplingConfig` (guidance,
         top_k, top_p, temperature, ...); the model's defaults hold for the others. `batch_size` images are worked on
         at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each image are drawn and the
         best kept, with their scores. Raises ValueError for unknown classes and settings out of range.
         """
         how: Any = {"seeds": seeds, "batch_size": batch_size, "config": config, "rejection": rejection, **settings}
+        how["negative_prompt"] = negative_prompt
         return joined(list(self.generate_batches(classes, **how)))
 
     def generate_batches(
@@ -237,20 +212,21 @@ class VARPipeline:
         batch_size: int = 0,
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
+        negative_prompt: str = "",
         **settings: Any,
     ) -> Iterator[Generation]:
         """`generate` batch by batch, for many images: those of one batch are finished before the next one begins."""
-        ids = self.class_ids(classes)
-        seeds = range(len(ids)) if seeds is None else seeds
+        choices = self.choices(classes, negative_prompt)
+        seeds = range(len(choices.numbers)) if seeds is None else seeds
         settled = self.sampling(config, **settings)
-        wanted = list(zip(repeated(ids, len(seeds)), seeds, strict=True))
+        wanted = list(zip(repeated(choices.numbers, len(seeds)), seeds, strict=True))
         size = batch_size or self.default_batch_size
-        for drawing in Drawing.in_batches(self.transformer, wanted, size, rejection):
-            for labels, chosen in drawing.parts(size):
+        for drawing in Drawing.in_batches(self.transformer, wanted, size, rejection, choices):
+            for conditions, chosen in drawing.parts(size):
                 asked = {"seeds": chosen, "config": settled}
-                drawing.add(list(self.family.sample(self.transformer, self.tokenizer, labels, **asked)))
+                drawing.add(list(self.family.sample(self.transformer, self.tokenizer, conditions, **asked)))
             drawn = drawing.finish(self.tokenizer)
-            yield generation_of(to_images(self.tokenizer.decode_each(drawn.accumulated)), drawn)
+            yield generation_of(to_images(self.tokenizer.decode_each(drawn.accumulated)), drawn, choices)
 
     def editor(
         self,
@@ -282,28 +258,41 @@ class VARPipeline:
         classes: Classes = AUTO,
         seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
+        negative_prompt: str = "",
         **settings: Any,
     ) -> Iterator[EditStep]:
         """Variations of an edit, one per seed, a scale at a time, region after region.
 
         Guidance that is not set is the model's; for `auto`, times the squared share of the region made anew.
         """
-        wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
-        chosen = torch.tensor(wanted.labels, device=self.device)
+        wanted = self._wanted(classes, seeds, config, settings, editor.known_part(), negative_prompt)
+        chosen = wanted.choices.conditions(wanted.labels, self.device)
         return editor.steps(chosen, image_seeds(seeds, self.device), wanted.sampling, soften=wanted.soften)
 
     def _wanted(
-        self, classes: Classes, seeds: Sequence[int], config: SamplingConfig | None, settings: Any, known: Any
+        self,
+        classes: Classes,
+        seeds: Sequence[int],
+        config: SamplingConfig | None,
+        settings: Any,
+        known: Any,
+        negative_prompt: str = "",
     ) -> Wanted:
         """The variations asked for of an image of which a part is known (`Editor.known_part`)."""
         sampling, soften = self.sampling(config, **settings), softens(classes, config, settings)
-        return Wanted(repeated(self.edit_classes(classes, *known), len(seeds)), list(seeds), sampling, soften)
+        choices = self.edit_choices(classes, *known, negative_prompt=negative_prompt)
+        return Wanted(repeated(choices.numbers, len(seeds)), list(seeds), sampling, soften, choices)
 
-    def edit_classes(self, classes: Classes, image: Tensor, kept: Tensor) -> list[int]:
-        """Ids; `auto` is the class under which what is kept is likeliest, where there are few enough to try."""
+    def edit_choices(self, classes: Classes, image: Tensor, kept: Tensor, negative_prompt: str = "") -> Choices:
+        """`choices`; `auto` is the class under which what is kept is likeliest, where there are few enough to try.
+
+        Of a model of prompts it is the empty one.
+        """
+        if self.reads_prompts:
+            return self.choices(None if classes == AUTO else classes, negative_prompt)
         if classes != AUTO or AUTO in self.class_names:  # a class may have this name
-            return self.class_ids(classes)
-        return likely_classes(self.editing_model, self.tokenizer, image, kept).tolist()
+            return self.choices(classes, negative_prompt)
+        return Choices(likely_classes(self.editing_model, self.tokenizer, image, kept).tolist())
 
     def inpaint(
         self,
@@ -315,6 +304,7 @@ class VARPipeline:
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
+        negative_prompt: str = "",
         **settings: Any,
     ) -> Generation:
         """Regenerate what the mask covers, one variation per seed; `tokens` are those of the region around it.
@@ -329,7 +319,8 @@ class VARPipeline:
         editing, settings = edit_settings(editing, settings)
         self.sampling(config, **settings)  # complain before anything is read
         editor = self.editor(image, mask, editing=editing)
-        return self.variations(editor, classes=classes, seeds=seeds, config=config, rejection=rejection, **settings)
+        how = {"seeds": seeds, "config": config, "rejection": rejection, "negative_prompt": negative_prompt}
+        return self.variations(editor, classes=classes, **how, **settings)
 
     @torch.no_grad()
     def variations(
@@ -340,11 +331,13 @@ class VARPipeline:
         seeds: Sequence[int] = (0,),
         config: SamplingConfig | None = None,
         rejection: Rejection | None = None,
+        negative_prompt: str = "",
         **settings: Any,
     ) -> Generation:
         """Finished variations of an edit, as `inpaint` makes them."""
-        wanted = self._wanted(classes, seeds, config, settings, editor.known_part())
-        return generation_of(*draw_edits(editor, wanted, batch_size=self.default_batch_size, rejection=rejection))
+        wanted = self._wanted(classes, seeds, config, settings, editor.known_part(), negative_prompt)
+        drawn = draw_edits(editor, wanted, batch_size=self.default_batch_size, rejection=rejection)
+        return generation_of(*drawn, wanted.choices)
 
     def edit(
         self, image: ImageLike, mask: MaskLike | Sequence[Box] | None = None, *, classes: Any, **settings: Any
@@ -365,6 +358,7 @@ class VARPipeline:
         seeds: Sequence[int] = (0,),
         editing: EditConfig | None = None,
         config: SamplingConfig | None = None,
+        negative_prompt: str = "",
         **settings: Any,
     ) -> Generation:
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
@@ -376,9 +370,9 @@ class VARPipeline:
         picture = read_image(image)
         shown = resized(to_tensor([picture]).to(self.device), self.tokenizer.config.image_size)
         known = shown, torch.ones(1, 1, *self.schedule.final, device=self.device)
-        wanted = self._wanted(classes, seeds, config, settings, known)
+        wanted = self._wanted(classes, seeds, config, settings, known, negative_prompt)
         editor = outpainting(self.editing_model, self.tokenizer, picture, expansion, editing)
-        return generation_of(*draw_in_turn(editor, wanted))
+        return generation_of(*draw_in_turn(editor, wanted), wanted.choices)
 
     def upscale(
         self,

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from nextscale.classes import ClassLike as ClassLike
+from nextscale.conditions import Choices
 from nextscale.pictures import to_images
 from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.rejection import Drawn
@@ -27,11 +28,13 @@ class Generation:
     tokens: TokenPyramid
     "What the images were decoded from, on the CPU."
     classes: list[int]
-    "Class id of each image; the number of classes is the unconditional id."
+    "Class id of each image, the number of classes being the unconditional id; or which of the prompts given it has."
     seeds: list[int]
     "Seed of each image."
     scores: list[float] | None = None
     "Scores by the judge of rejection sampling; None without it."
+    prompts: list[str] | None = None
+    "Prompt of each image; None of a model of classes."
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,11 @@ def joined(parts: list[Generation]) -> Generation:
         [label for part in parts for label in part.classes],
         [seed for part in parts for seed in part.seeds],
         None if parts[0].scores is None else [score for part in parts for score in part.scores or ()],
+        None if parts[0].prompts is None else [prompt for part in parts for prompt in part.prompts or ()],
     )
 
 
-def generation_of(images: list[Image.Image], drawn: Drawn) -> Generation:
-    """A result: what was drawn, and its decoded images."""
-    return Generation(images, drawn.tokens.to("cpu"), drawn.labels, drawn.seeds, drawn.scores)
+def generation_of(images: list[Image.Image], drawn: Drawn, choices: Choices) -> Generation:
+    """A result: what was drawn of the choices that there were, and its decoded images."""
+    prompts = None if choices.prompts is None else [choices.prompts[number] for number in drawn.labels]
+    return Generation(images, drawn.tokens.to("cpu"), drawn.labels, drawn.seeds, drawn.scores, prompts)

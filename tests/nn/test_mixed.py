@@ -14,10 +14,11 @@ from nextscale.nn.block import AdaLNBlock
 from nextscale.nn.linear import Linear
 from nextscale.nn.packed import narrow_matrices
 from nextscale.nn.transformer import Transformer
-from toys import FAMILY_SCALES, make_baseline, make_pipeline, make_transformer, transformer_config
+from nextscale.text import text_prompts
+from toys import FAMILY_SCALES, TEXT, make_baseline, make_pipeline, make_transformer, transformer_config
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-VARIANTS = [{}, {"shared_adaln": True}, {"adaln": False}, {"qk_normalisation": False}]
+VARIANTS = [{}, {"shared_adaln": True}, {"adaln": False}, {"qk_normalisation": False}, {"text": TEXT}]
 
 
 @contextmanager
@@ -40,10 +41,18 @@ def differ(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).norm() / expected.norm())
 
 
+def conditions(model: Transformer, *numbers: int) -> Any:
+    """Classes, or prompts for a model of these; 3 is none."""
+    if model.config.text is None:
+        return torch.tensor(numbers, device=DEVICE)
+    names = "red", "a blue heart", "cat", ""
+    return text_prompts(model.config.text, [names[number] for number in numbers]).to(DEVICE)
+
+
 @torch.no_grad()
 def steps(model: Transformer) -> list[Tensor]:
     """What the head reads at every scale, for three images and arbitrary latents."""
-    condition, cache = model.condition(torch.tensor([0, 1, 3], device=DEVICE)), model.new_cache(3)
+    condition, cache = model.condition(conditions(model, 0, 1, 3)), model.new_cache(3)
     generator = torch.Generator().manual_seed(0)
     read = []
     for part, length in enumerate(model.sequence.lengths):
@@ -70,12 +79,13 @@ def test_steps_by_kernels_are_those_by_expressions(
 
 @pytest.mark.gpu
 @torch.no_grad()
-def test_steps_are_captured_in_a_graph_and_never_wait_for_the_device() -> None:
-    model = mixed(make_transformer(), torch.bfloat16)
-    condition, latents = model.condition(torch.tensor([0, 1], device=DEVICE)), torch.randn(2, 4, 8, device=DEVICE)
+@pytest.mark.parametrize("changes", [{}, {"text": TEXT}])
+def test_steps_are_captured_in_a_graph_and_never_wait_for_the_device(changes: dict) -> None:
+    model = mixed(make_transformer(**changes), torch.bfloat16)
+    wanted, latents = conditions(model, 0, 1), torch.randn(2, 4, 8, device=DEVICE)
 
     def both() -> Tensor:
-        cache = model.new_cache(2)
+        condition, cache = model.condition(wanted), model.new_cache(2)
         model.step(0, None, condition, cache)
         return model.classify(model.step(1, latents, condition, cache))
 
@@ -119,7 +129,7 @@ def test_whole_sequences_by_kernels_are_those_by_expressions(monkeypatch: pytest
 def test_narrow_matrices_change_little(changes: dict) -> None:
     """The inputs of products are rounded, sums are not."""
     model = make_transformer(**changes).to(DEVICE)
-    latents, classes = torch.randn(2, 29, 8, device=DEVICE), torch.tensor([0, 2], device=DEVICE)
+    latents, classes = torch.randn(2, 29, 8, device=DEVICE), conditions(model, 0, 2)
     narrow, rounded = mixed(copy.deepcopy(model), torch.bfloat16), copy.deepcopy(model).bfloat16()
     exact = model(latents, classes)
     assert 0 < differ(narrow(latents, classes), exact) < 0.9 * differ(rounded(latents, classes), exact)

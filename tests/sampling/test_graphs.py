@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from nextscale import VARPipeline
+from nextscale.conditions import Conditions
 from nextscale.families.var import VAR
 from nextscale.nn.graphs import Graphs, padded, padded_size
 from nextscale.sampling.next_scale import SamplingConfig, SamplingHook, ScaleSample, sample_scales
+from nextscale.text import text_prompts
 from nextscale.tokenizer.vqvae import VQVAE
-from toys import make_pipeline, make_tokenizer, make_transformer
+from toys import TEXT, make_pipeline, make_tokenizer, make_transformer
 
 CPU = torch.device("cpu")
 CONFIG = SamplingConfig(guidance=2.0, top_k=8, top_p=0.9)
@@ -36,7 +38,9 @@ def low_precision(**changes: Any) -> VAR:
     return make_transformer(**changes).to(torch.bfloat16)
 
 
-def steps_of(model: VAR, labels: Tensor, seeds: Sequence[int] | Tensor, **settings: Any) -> list[ScaleSample]:
+def steps_of(
+    model: VAR, labels: Tensor | Conditions, seeds: Sequence[int] | Tensor, **settings: Any
+) -> list[ScaleSample]:
     settings = {"config": CONFIG} | settings
     return list(sample_scales(model, make_tokenizer().quantizer, labels, seeds=torch.as_tensor(seeds), **settings))
 
@@ -70,6 +74,18 @@ def test_each_setting_has_a_graph() -> None:
             )
             list(steps)
     assert len({key for key, _ in graphs.calls}) == 10
+
+
+def test_prompts_go_into_a_graph_and_are_not_baked_in() -> None:
+    model, quantizer = low_precision(text=TEXT), make_tokenizer().quantizer
+    wanted = text_prompts(TEXT, ["a red heart", "cat", ""], negative="blue")
+    expected = steps_of(model, wanted[torch.tensor([0, 1, 2, 2])], [5, 9, 7, 7])
+    model.graphs = graphs = Counted()
+    found = steps_of(model, wanted, [5, 9, 7])
+    others = list(sample_scales(model, quantizer, text_prompts(TEXT, ["cat"]), seeds=torch.tensor([9]), config=CONFIG))
+    assert [count for _, count in graphs.calls] == [3, 1] and len({key[2:] for key, _ in graphs.calls}) == 1
+    assert all(torch.equal(one.tokens, other.tokens[:3]) for one, other in zip(found, expected, strict=True))
+    assert not torch.equal(others[-1].tokens[0], found[-1].tokens[1]), "the negative prompt matters"
 
 
 class Watching(SamplingHook):

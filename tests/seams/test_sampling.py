@@ -162,10 +162,10 @@ class Described(ClassLabels):
 def test_every_family_hands_tokens_to_its_blocks() -> None:
     wanted = Described(torch.tensor([0, 2]), 3)
     rq = make_baseline("rq", scales=((2, 2),) * 3).transformer
-    tokens, mask = rq.depth_condition(torch.zeros(2, 4, rq.config.width), wanted).context
+    tokens, mask = rq.depth_condition(torch.zeros(2, 4, rq.config.width), wanted).context[0]
     assert tokens[:, 0, 0].tolist() == [0.0] * 4 + [2.0] * 4 and mask.shape == (8, 2), "each image's at all its places"
     dit = make_baseline("dit").transformer
-    assert torch.equal(dit.condition(torch.tensor([1, 2]), wanted).context[0], wanted.context(dit)[0])
+    assert torch.equal(dit.condition(torch.tensor([1, 2]), wanted).context[0][0], wanted.context(dit)[0])
 
 
 # Quantizer: signs instead of a codebook.

@@ -197,7 +197,7 @@ def test_messages_are_a_line_of_bounded_length() -> None:
 WRONG_SHAPES: list[tuple[Any, str, str | None, str]] = [
     ({"prompt": "red", "n": "x" * 1_000_000}, "n: Input should be a valid integer", "n", "invalid_type"),
     ({"prompt": "red", "c" * 1_000_000: 1}, "is not a known parameter", "c" * 64, "unknown_parameter"),
-    ({"prompt": "p" * 1_000_000}, "prompt: String should have at most 1000 characters", "prompt", "invalid_value"),
+    ({"prompt": "p" * 1_000_000}, "prompt: String should have at most 32000 characters", "prompt", "invalid_value"),
     ({"prompt": "red", "guidence": 2}, "did you mean guidance, guided_scales?", "guidence", "unknown_parameter"),
     ({"prompt": "red", "Seed": 2}, "did you mean seed", "Seed", "unknown_parameter"),
     ({"prompt": "red", "qqq": 2}, "known are prompt, model, n", "qqq", "unknown_parameter"),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from nextscale.cli.generate import chosen_classes, chosen_rejection, load_pipeline
+from nextscale.cli.generate import chosen_rejection, load_pipeline
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import counted, named, write_results
+from nextscale.cli.wanted import PromptFlags, told, wanted
 from nextscale.config import require_at_least, require_seed
 from nextscale.editing.config import EditConfig
 from nextscale.settings import ScaleFlags
@@ -23,18 +24,20 @@ if TYPE_CHECKING:
     from nextscale.pipeline import VARPipeline
     from nextscale.results import Generation
 
+AUTO = "auto"
+"""As `--classes`: the class under which what is kept is likeliest."""
 ImageFile = Annotated[str, Parameter(help="Image file.")]
-MAIN = ("mask", "boxes", "expand", "classes", "count", "seed", "out", "model")
+MAIN = ("mask", "boxes", "expand", "classes", "prompt", "prompts", "negative_prompt", "count", "seed", "out", "model")
 """What the help of every edit shows first, as far as it has it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class EditOptions(ScaleFlags, EditConfig, ResultsFile):
+class EditOptions(PromptFlags, ScaleFlags, EditConfig, ResultsFile):
     """Settings that all edits share."""
 
     model: str = "demo"
     "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
-    classes: str = "auto"
+    classes: str = AUTO
     "Class names or ids with commas, none, or auto: the class under which what is kept is likeliest."
     out: str = "out/edit.png"
     "PNG file for the result; variations beyond one get numbers before the suffix."
@@ -152,9 +155,12 @@ def load(image: str, options: EditOptions) -> tuple[Image, VARPipeline]:
 def request(pipeline: VARPipeline, options: EditOptions) -> dict[str, Any]:
     """Classes, seeds and settings of an edit, as the pipeline takes them."""
     editing = EditConfig(**{field.name: getattr(options, field.name) for field in fields(EditConfig)})
-    classes: Any = options.classes if options.classes == "auto" else chosen_classes(pipeline, options.classes)
+    classes: Any = options.classes
+    if classes != AUTO or options.given():
+        classes = wanted(pipeline, options, classes, AUTO)
     seeds = range(options.seed, options.seed + options.count)
-    return {"classes": classes, "seeds": seeds, "editing": editing} | options.sampling()
+    asked = {"classes": classes, "seeds": seeds, "editing": editing, "negative_prompt": options.negative_prompt}
+    return asked | options.sampling()
 
 
 def parse_boxes(text: str) -> list[tuple[int, int, int, int]]:
@@ -182,8 +188,9 @@ def strips(pipeline: VARPipeline, editor: Editor, wanted: dict[str, Any], result
     chosen = {name: value for name, value in wanted.items() if name not in ("classes", "seeds")}
     size = pipeline.tokenizer.config.image_size
     shown = []
-    for label, seed in zip(result.classes, result.seeds, strict=True):
-        for step in pipeline.edit_steps(editor, classes=[pipeline.class_or_none(label)], seeds=[seed], **chosen):
+    shows = result.prompts or [pipeline.class_or_none(label) for label in result.classes]
+    for label, seed in zip(shows, result.seeds, strict=True):
+        for step in pipeline.edit_steps(editor, classes=[label], seeds=[seed], **chosen):
             part = step.editor
             if step.scale == 0:
                 hole = resized(part.region.cut(part.mask, fill=1.0)[None, None], size)
@@ -202,19 +209,20 @@ def write(result: Generation, options: EditOptions, pipeline: VARPipeline, facts
     """Save every variation, print where, and write the JSON asked for."""
     from nextscale.pictures import save_image, sheet
 
-    entries = []
-    for number, (image, label, seed) in enumerate(zip(result.images, result.classes, result.seeds, strict=True)):
+    entries, about, names = [], told(pipeline, result), [name or "" for name in pipeline.names_of(result)]
+    for number, (image, seed, shows) in enumerate(zip(result.images, result.seeds, about, strict=True)):
         path = Path(options.out) if options.count == 1 else numbered(options.out, f"{number:03d}")
         save_image(image, path)
-        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
+        shows.pop("class_id", None)
         score = {} if result.scores is None else {"score": result.scores[number]}
-        entries.append({"file": str(path), "class": name, "seed": seed} | score)
+        entries.append({"file": str(path)} | shows | {"seed": seed} | score)
     write_results(options.json, facts | {"model": options.model, "images": entries})
-    names = ", ".join(dict.fromkeys(str(entry["class"] or "no class") for entry in entries))
-    print(f"{counted(len(entries), 'image')} ({names}): {', '.join(entry['file'] for entry in entries)}")
+    nothing = "no prompt" if pipeline.reads_prompts else "no class"
+    shown = ", ".join(dict.fromkeys(name or nothing for name in names))
+    print(f"{counted(len(entries), 'image')} ({shown}): {', '.join(entry['file'] for entry in entries)}")
     if len(entries) > 1:
         path = numbered(options.out, "grid")
-        save_image(sheet(result.images, [entry["class"] or "" for entry in entries]), path)
+        save_image(sheet(result.images, names), path)
         print(f"side by side: {path}")
     made = {entry["file"] for entry in entries}
     others = [str(path) for path in earlier_variations(options.out) if str(path) not in made]

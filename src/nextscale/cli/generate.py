@@ -1,4 +1,4 @@
-"""`nextscale generate`: class-conditional images, a grid and a manifest."""
+"""`nextscale generate`: images of classes or prompts, a grid and a manifest."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
+from nextscale.cli.wanted import PromptFlags, told, wanted
 from nextscale.config import require_at_least, require_seed
 from nextscale.settings import ScaleFlags
 
@@ -25,7 +26,7 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(ScaleFlags, ResultsFile):
+class GenerateOptions(PromptFlags, ScaleFlags, ResultsFile):
     """Settings of `nextscale generate`."""
 
     model: str = "demo"
@@ -63,7 +64,7 @@ class GenerateOptions(ScaleFlags, ResultsFile):
         require_seed(self.seed, count=self.count)
 
 
-@accepts(GenerateOptions, first=("model", "classes", "count", "seed", "out"))
+@accepts(GenerateOptions, first=("model", "classes", "prompt", "prompts", "negative_prompt", "count", "seed", "out"))
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
@@ -82,18 +83,25 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
         sampling = pipeline.sampling(**options.sampling())
         rejection = chosen_rejection(pipeline, options.candidates, options.keep, options.judge)
         facts = manifest_facts(pipeline, options, sampling)
-        named = chosen_classes(pipeline, options.classes)
+        named = wanted(pipeline, options, options.classes, "all")
         seeds = range(options.seed, options.seed + options.count)
         entries: list[dict[str, Any]] = []
         shown: list[Image] = []
+        names: list[str] = []
         with closing(Progress(options.count, title="images", line_seconds=10)) as progress:
             for batch in pipeline.generate_batches(
-                named, seeds=seeds, batch_size=options.batch_size, config=sampling, rejection=rejection
+                named,
+                seeds=seeds,
+                batch_size=options.batch_size,
+                config=sampling,
+                rejection=rejection,
+                negative_prompt=options.negative_prompt,
             ):  # pictures are on disk before the next ones are made
                 entries += write_batch(pipeline, batch, len(entries), folder, facts)
                 shown += batch.images[: GRID_IMAGES - len(shown)]
+                names += [name or "" for name in pipeline.names_of(batch)]
                 progress.advance(len(entries) // options.keep)
-        sheet(shown, [entry["class"] or "" for entry in entries[: len(shown)]]).save(folder / GRID)
+        sheet(shown, names[: len(shown)]).save(folder / GRID)
         write_manifest(folder, entries)
     report(pipeline, options, entries, time.monotonic() - began)
 
@@ -106,19 +114,6 @@ def load_pipeline(model: str, device: str, precision: str) -> VARPipeline:
     pipeline = VARPipeline.from_pretrained(model, device=device, dtype=precision)
     retain_freed_memory()  # not before: what loading frees should go back
     return pipeline
-
-
-def chosen_classes(pipeline: VARPipeline, text: str) -> list[int | None]:
-    """Class ids, None for no class, from text: all, none, or names and ids with commas. Raises ValueError."""
-    count = pipeline.transformer.config.classes
-    if text == "all":
-        return list(range(count)) or [None]
-    if text == "none" and "none" not in pipeline.class_names:
-        return [None]
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
-        raise ValueError("--classes is empty; expected names or ids with commas, all, or none")
-    return [pipeline.class_or_none(label) for label in pipeline.class_ids(parts)]
 
 
 def chosen_rejection(pipeline: VARPipeline, candidates: int, keep: int, judge: str) -> Rejection | None:
@@ -134,6 +129,8 @@ def manifest_facts(pipeline: VARPipeline, options: GenerateOptions, sampling: Sa
     from nextscale.catalogue import ABOUT
 
     settings = asdict(sampling) | {"precision": pipeline.precision}
+    if options.negative_prompt:
+        settings |= {"negative_prompt": options.negative_prompt}
     if options.candidates > 1:
         settings |= {"candidates": options.candidates, "judge": options.judge}
     about = {"about": ABOUT[options.model]} if options.model in ABOUT else {}
@@ -145,11 +142,10 @@ def write_batch(
 ) -> list[dict[str, Any]]:
     """Save a batch's images; one manifest entry each."""
     entries = []
-    for row, (image, label, seed) in enumerate(zip(batch.images, batch.classes, batch.seeds, strict=True)):
+    for row, (image, shows, seed) in enumerate(zip(batch.images, told(pipeline, batch), batch.seeds, strict=True)):
         path = folder / f"{first + row:06d}.png"
         image.save(path)
-        name = pipeline.class_names[label] if label < len(pipeline.class_names) else None
-        entry = {"file": path.name, "class": name, "class_id": None if name is None else label, "seed": seed}
+        entry = {"file": path.name} | shows | {"seed": seed}
         score = {} if batch.scores is None else {"score": batch.scores[row]}
         entries.append(entry | score | facts | {"sha256": file_hash(path)})
     return entries

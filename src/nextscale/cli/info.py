@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import Json
 from nextscale.cli.outputs import write_results
 from nextscale.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from nextscale.checkpoint import ModelConfig
 
 MANY = 64
 """Lists longer than this are not printed whole; --json holds them all."""
@@ -64,8 +67,8 @@ def describe(model: str) -> dict[str, Any]:
         sampling = SamplingConfig(steps=config.steps, refine_steps=config.refine_steps)
         sizes = ("depth", "width", "heads")
         values |= {name: getattr(transformer.config, name) for name in sizes if hasattr(transformer.config, name)}
+        values |= takes(config, transformer.config)
         values |= {
-            "classes": list(config.class_names) or transformer.config.classes,
             "guidance": config.guidance,
             "top_k": config.top_k,
             "top_p": config.top_p,
@@ -76,6 +79,17 @@ def describe(model: str) -> dict[str, Any]:
         if config.spatial_guidance:
             values["spatial_guidance"] = list(config.spatial_guidance)
     return values
+
+
+def takes(config: ModelConfig, architecture: Any) -> dict[str, Any]:
+    """What a model's images are drawn from."""
+    from nextscale.conditions import reads_prompts
+
+    if not reads_prompts(architecture):
+        return {"classes": list(config.class_names) or architecture.classes}
+    text = architecture.text
+    reads = f"{text.tokens} tokens of {text.encoder}" if text.encoder else f"{text.tokens} words"
+    return {"takes": f"prompts, of which it reads {reads}", "examples": list(config.prompts or ())}
 
 
 def listed(values: list[Any]) -> str:

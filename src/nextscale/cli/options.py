@@ -26,9 +26,12 @@ COMMON = {
         "refine_steps", "truncation", "smooth", "candidates", "judge",
     ),
     "Machine": ("precision", "device", "batch_size", "compile", "graphs", "parallel", "accumulate", "checkpointing"),
-    "Files": ("config", "json", "report", "plot", "npz", "statistics"),
+    "Files": ("config", "json", "prompts", "report", "plot", "npz", "statistics"),
 }  # fmt: skip
 """Settings that many commands have, by panel."""
+
+REPEATED = ("prompt",)
+"""Settings of several texts, in which commas mean nothing: their flags are given several times."""
 
 
 def whole_number(hint: type, tokens: Sequence[Token]) -> int:
@@ -121,12 +124,12 @@ def flags(
     shown.sort(key=lambda setting: (PANELS[panel(setting, first)].sort_key, places.get(setting.name, 0)))
     fields = []
     for setting in shown:
-        group, kind = PANELS[panel(setting, first)], written_as(setting.hint)
+        group, kind = PANELS[panel(setting, first)], str if setting.name in REPEATED else written_as(setting.hint)
         metavar = "FILE" if setting.name in COMMON["Files"] else METAVARS[kind]
         parameter = Parameter(
             help=described(setting), show_default=False, group=group, metavar=metavar, converter=CONVERTERS.get(kind)
         )
-        hint = str if kind is tuple else kind
+        hint: Any = list[str] if setting.name in REPEATED else str if kind is tuple else kind
         fields.append((setting.name, Annotated[hint | None, parameter], dataclasses.field(default=None)))
     made = dataclasses.make_dataclass(f"{cls.__name__}Flags", fields, kw_only=True)
     made.__module__ = cls.__module__  # cyclopts opens no class that says it is the standard library's
@@ -224,6 +227,8 @@ def merge(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting]
 
 def convert(setting: Setting, value: Any, where: str) -> Any:
     """A value that is written as text: 1e-3 (which YAML reads as text), lists as 1,2,3, scales as 1x2,2x4."""
+    if setting.name in REPEATED:
+        return [value] if isinstance(value, str) else value
     try:
         if isinstance(value, str) and setting.hint in (int, float):
             return setting.hint(value)

@@ -31,6 +31,7 @@ DERIVED = (
     "tokenizer_fingerprint",
     "latent_scale",
     "refinable",
+    "text",
 )
 """Settings of a transformer that its tokenizer, its data and other settings decide."""
 NOT_OF_ONE_STEP = (

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nextscale.conditions import Conditions
 from nextscale.editing.canvas import Canvas, composite, filled
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS, KeepScales
@@ -75,9 +76,9 @@ class RegionEditor:
         return HookChain(*hooks) if hooks else None
 
     def samples(
-        self, classes: Tensor, seeds: Tensor, sampling: SamplingConfig, *, stream: int = TOKENS
+        self, classes: Tensor | Conditions, seeds: Tensor, sampling: SamplingConfig, *, stream: int = TOKENS
     ) -> Iterator[ScaleSample]:
-        """Sample variations of classes and seeds, (B,) each, a scale at a time."""
+        """Sample variations of conditions, or classes, and seeds, (B,) each, a scale at a time."""
         quantizer, hook = self.tokenizer.quantizer, self.hook()
         return sample_scales(self.model, quantizer, classes, seeds=seeds, config=sampling, stream=stream, hook=hook)
 
@@ -159,9 +160,9 @@ class Editor:
         return self.first.known_part()
 
     def steps(
-        self, classes: Tensor, seeds: Tensor, sampling: SamplingConfig, *, soften: bool = False
+        self, classes: Tensor | Conditions, seeds: Tensor, sampling: SamplingConfig, *, soften: bool = False
     ) -> Iterator[EditStep]:
-        """Variations of classes and seeds, (B,) each, a scale at a time, region after region with noise of its own.
+        """Variations of conditions, or classes, and seeds, a scale at a time, region after region with other noise.
 
         With `soften`, guidance is that of `RegionEditor.softened`.
         """

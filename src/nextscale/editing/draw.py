@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from nextscale.conditions import ANY_CLASS, Choices
 from nextscale.config import require_known, with_settings
 from nextscale.editing.apply import Editor, EditStep
 from nextscale.editing.config import EDIT_SETTINGS, EditConfig
@@ -50,6 +51,8 @@ class Wanted:
     sampling: SamplingConfig
     soften: bool
     "Whether guidance is that of `RegionEditor.softened`."
+    choices: Choices = ANY_CLASS
+    "What the labels are of."
 
     def __post_init__(self) -> None:
         if len(self.seeds) == 0:
@@ -79,9 +82,9 @@ def draw_edits(
         return draw_in_turn(editor, wanted, rejection=rejection)
     region = editor.first
     sampling = region.softened(wanted.sampling) if wanted.soften else wanted.sampling
-    drawing = Drawing(editor.model, wanted.pairs, rejection)
-    for classes, seeds in drawing.parts(batch_size):
-        drawing.add(list(region.samples(classes, seeds, sampling)))
+    drawing = Drawing(editor.model, wanted.pairs, rejection, wanted.choices)
+    for conditions, seeds in drawing.parts(batch_size):
+        drawing.add(list(region.samples(conditions, seeds, sampling)))
     drawn = drawing.finish(editor.tokenizer)
     last = len(editor.model.schedule) - 1
     step = EditStep(last, drawn.tokens[last], drawn.accumulated, region, editor.place(0), editor.canvas)
@@ -102,7 +105,7 @@ def draw_in_turn(
         drawn = [draw_one(editor, label, candidate, wanted) for candidate in candidates]
         best, sums = [0], torch.zeros(1)
         if rejection is not None:
-            sums = sum_of_scores([regions for _, regions in drawn], label, editor, rejection)
+            sums = sum_of_scores([regions for _, regions in drawn], label, editor, rejection, wanted.choices)
             best = rejection.ranked(sums)
         images += [drawn[row][0] for row in best]
         kept += [drawn[row][1][-1] for row in best]
@@ -130,11 +133,11 @@ def joined(regions: Sequence[DrawnRegion], editor: Editor) -> DrawnRegion:
 def draw_one(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Image.Image, list[DrawnRegion]]:
     """The edited image of one variation, and what was drawn in each region."""
     device = editor.model.device
-    classes, seeds = torch.tensor([label], device=device), image_seeds([seed], device)
+    conditions, seeds = wanted.choices.conditions([label], device), image_seeds([seed], device)
     maps: list[Tensor] = []
     regions: list[DrawnRegion] = []
     step = None
-    for step in editor.steps(classes, seeds, wanted.sampling, soften=wanted.soften):
+    for step in editor.steps(conditions, seeds, wanted.sampling, soften=wanted.soften):
         maps.append(step.tokens)
         if step.scale == len(editor.model.schedule) - 1:
             regions.append(DrawnRegion(TokenPyramid.from_maps(maps, editor.model.schedule), step.accumulated))
@@ -143,11 +146,13 @@ def draw_one(editor: Editor, label: int, seed: int, wanted: Wanted) -> tuple[Ima
     return step.images()[0], regions
 
 
-def sum_of_scores(drawn: Sequence[Sequence[DrawnRegion]], label: int, editor: Editor, rejection: Rejection) -> Tensor:
+def sum_of_scores(
+    drawn: Sequence[Sequence[DrawnRegion]], label: int, editor: Editor, rejection: Rejection, choices: Choices
+) -> Tensor:
     """The judge's score of each candidate, summed over its regions, (N,)."""
     scores = torch.zeros(len(drawn))
     for regions in zip(*drawn, strict=True):
         region = joined(regions, editor)
-        candidates = Candidates(region.tokens, region.accumulated, label, editor.model, editor.tokenizer)
+        candidates = Candidates(region.tokens, region.accumulated, label, editor.model, editor.tokenizer, choices)
         scores += rejection.judge(candidates).cpu()
     return scores

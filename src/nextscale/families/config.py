@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nextscale.config import from_dict, half_cosine, require_at_least, require_share
@@ -99,6 +99,8 @@ class RQConfig(TransformerConfig):
         """The depth transformer's: a sequence of D codes."""
         names = ("heads", "codebook_size", "latent_channels", "classes", "shared_adaln", "adaln", "qk_normalisation")
         shared = {name: getattr(self, name) for name in names}
+        if self.text is not None:  # the spatial states that it starts from have attended to the text
+            shared["text"] = replace(self.text, every=0)
         return TransformerConfig(depth=self.depth_blocks, scales=((1, 1),) * self.codes, drop_path=0.0, **shared)
 
 

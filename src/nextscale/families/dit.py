@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.conditions import Conditions, as_conditions
+from nextscale.conditions import Conditions, as_conditions, vectors_and_context
 from nextscale.errors import require
 from nextscale.families.base import Family, Figures, Stack
 from nextscale.families.config import TITLES
 from nextscale.families.config import DiTConfig as DiTConfig
 from nextscale.nn.block import ROWS
 from nextscale.nn.linear import Linear
+from nextscale.nn.text import TextEncoder
 from nextscale.nn.transformer import Backbone, Condition, draw_weights
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import image_generator
@@ -47,7 +48,8 @@ class DiT(Backbone):
         width, inputs = config.width, config.latent_channels * config.patch**2
         self.word_embedding = nn.Linear(inputs, width)
         self.positions = nn.Parameter(torch.empty(config.tokens, width))
-        self.class_embedding = nn.Embedding(config.classes + 1, width)
+        self.class_embedding = nn.Embedding(config.classes + 1, width) if config.text is None else None
+        self.text = None if config.text is None else TextEncoder(config.text, width)
         self.time_embedding = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.blocks = self.make_blocks()
         self.head_modulation = Linear(width, 2 * width)
@@ -68,11 +70,12 @@ class DiT(Backbone):
         """Modulation rows of times and conditions, or class ids, (B,)."""
         conditions = as_conditions(classes, self.config.unconditional)
         waves = frequencies(times).to(self.positions.dtype)
-        vectors_BC = self.time_embedding(waves) + conditions.vectors(self)
+        vectors_BC, context = vectors_and_context(conditions, self)
+        vectors_BC = self.time_embedding(waves) + vectors_BC
         assert self.head_modulation is not None
         head_rows = self.head_modulation(F.silu(vectors_BC)).unflatten(1, (2, -1)).float()
         rows = [block.rows(vectors_BC, None) for block in self.blocks]
-        return Condition(vectors_BC, rows, head_rows, conditions.context(self))
+        return Condition(vectors_BC, rows, head_rows, self.block_contexts(context))
 
     def forward(self, noisy: Tensor, times: Tensor, classes: Tensor | Conditions) -> Tensor:
         """Noise of noisy latents (B, c, h, w) at times (B,) of classes (B,), (B, c, h, w) float32."""

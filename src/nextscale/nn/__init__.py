@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from nextscale.config import require_at_least
+from nextscale.config import LEFT_OUT, require_at_least
 from nextscale.pyramid import ScaleSchedule
 
 HEAD_WIDTH = 64
 """Channels of an attention head, in every model (official code)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """How a model reads prompts: a small encoder of words that is trained along, or one of transformers before it."""
+
+    encoder: str = ""
+    "Frozen encoder of transformers whose features are read, a hub id or folder; empty reads words."
+    features: int = 0
+    "Channels of the frozen encoder's features; 0 without one."
+    tokens: int = 16
+    "Tokens of a prompt that are read."
+    rows: int = 8192
+    "Rows of the table of words and character trigrams; their hashes share them."
+    width: int = 192
+    "Channels of the tokens that blocks attend to."
+    blocks: int = 2
+    "Blocks of the encoder that is trained along."
+    every: int = 2
+    "Each such block of the transformer attends to the tokens, from the first on; 0: the pooled vector is all."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 1, "tokens", "rows", "width")
+        require_at_least(self, 0, "features", "blocks", "every")
+        if self.width % HEAD_WIDTH:
+            raise ValueError(f"text: width must be a multiple of {HEAD_WIDTH}, got {self.width}")
+        if bool(self.encoder) != bool(self.features):
+            raise ValueError("text: features are the channels of an encoder; give both or neither")
+
+    def attended_by(self, block: int) -> bool:
+        """Whether the transformer's block of this number attends to the tokens."""
+        return self.every > 0 and block % self.every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +67,8 @@ class TransformerConfig:
     "Layer normalisation modulated by the class; off, the class is the start token alone (for ablations)."
     qk_normalisation: bool = True
     "Unit queries and keys with a learned scale per head."
+    text: TextConfig | None = field(default=None, metadata={LEFT_OUT: True})
+    "How a model of prompts reads them; None for a model of classes."
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", ScaleSchedule(self.scales).sizes)
@@ -42,6 +76,8 @@ class TransformerConfig:
         require_at_least(self, 0, "classes", "heads")
         if self.shared_adaln and not self.adaln:
             raise ValueError("shared_adaln shares what a model without adaln does not have; choose one")
+        if self.text is not None and self.classes:
+            raise ValueError(f"a model of prompts has no classes, got {self.classes}; leave them out")
         if self.drop_path >= 1:
             raise ValueError(f"drop_path must be below 1, got {self.drop_path}")
         if self.heads == 0:
@@ -71,5 +107,5 @@ class TransformerConfig:
 
     @property
     def unconditional(self) -> int:
-        """Id of the unconditional class."""
+        """Id of the unconditional class; 0 in a model of prompts, where it is the empty prompt."""
         return self.classes

@@ -1,6 +1,6 @@
-"""Self-attention with a key-value cache and optional QK normalisation.
+"""Self-attention with a key-value cache and optional QK normalisation, and attention to the tokens of a text.
 
-Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D.
+Shapes: B batch, H heads, L queries, S keys, D head width (64), C = H * D, T tokens of a text, W their channels.
 """
 
 from __future__ import annotations
@@ -180,3 +180,40 @@ class SelfAttention(nn.Module):
             groups = groups or [(slice(0, length), slice(0, length), None)]
             mixed = attend_in_groups(query, key, value, groups, self.softmax_scale)
         return self.proj(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class CrossAttention(nn.Module):
+    """Attention of positions (B, L, C) to the tokens of a text (B, T, W), without QK normalisation (as in Infinity).
+
+    Its output is 0 at first. Keys and values are made once per image, whatever is computed at its positions.
+    """
+
+    def __init__(self, heads: int, text_width: int) -> None:
+        super().__init__()
+        width = heads * HEAD_WIDTH
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.query = Linear(width, width)
+        self.key_value = Linear(text_width, 2 * width)
+        self.proj = Linear(width, width)
+
+    def initialise(self) -> None:
+        """No output, so that a model of classes goes on as it was."""
+        nn.init.zeros_(self.proj.weight)
+
+    def keys_and_values(self, tokens_BTW: Tensor) -> tuple[Tensor, Tensor]:
+        """Of a text, each (B, H, T, D)."""
+        both = self.key_value(tokens_BTW.to(self.proj.bias.dtype)).unflatten(-1, (2, self.heads, HEAD_WIDTH))
+        key, value = both.permute(2, 0, 3, 1, 4).contiguous()
+        return key, value
+
+    def forward(self, x_BLC: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, mask_BT: Tensor) -> Tensor:
+        query = self.query(self.norm(x_BLC).to(self.proj.bias.dtype))
+        query = query.unflatten(-1, (self.heads, HEAD_WIDTH)).transpose(1, 2)
+        mask, scale = mask_BT[:, None, None], HEAD_WIDTH**-0.5
+        if x_BLC.is_cuda:
+            mixed = F.scaled_dot_product_attention(query, key_BHTD, value_BHTD, attn_mask=mask, scale=scale)
+        else:  # torch's fused kernel is slow for masks of a batch
+            scores_BHLT = (query * scale) @ key_BHTD.transpose(-2, -1)
+            mixed = scores_BHLT.masked_fill(~mask, -torch.inf).softmax(dim=-1).to(value_BHTD.dtype) @ value_BHTD
+        return self.proj(mixed.transpose(1, 2).flatten(2))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.nn import HEAD_WIDTH
-from nextscale.nn.attention import KeyValueCache, SelfAttention
+from nextscale.nn.attention import CrossAttention, KeyValueCache, SelfAttention
 from nextscale.nn.cpu import Group
 from nextscale.nn.cuda import uses_kernels
 from nextscale.nn.linear import Linear
@@ -96,13 +96,13 @@ class AdaLNBlock(nn.Module):
     """x += gamma1 attn(mod1(x)); x += gamma2 ffn(mod2(x)), with six modulation rows from the condition.
 
     A block with a projection of its `own` computes them. Others have a learned offset, which is added to the projection
-    that all blocks share, if there is one.
+    that all blocks share, if there is one. With a `text_width`, x += cross(x, text) stands between the two sums.
     """
 
-    forward_methods = ("rows",)
+    forward_methods = ("rows", "context")
     "Methods beside `forward` that read weights; sharded training gathers the weights before they run."
 
-    def __init__(self, heads: int, *, normalise: bool, drop_path: float, own: bool = True) -> None:
+    def __init__(self, heads: int, *, normalise: bool, drop_path: float, own: bool = True, text_width: int = 0) -> None:
         super().__init__()
         width = heads * HEAD_WIDTH
         self.attention = SelfAttention(heads, normalise=normalise)
@@ -110,6 +110,7 @@ class AdaLNBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.modulation = Linear(width, ROWS * width) if own else None
         self.offset = None if own else nn.Parameter(torch.empty(ROWS, width))
+        self.cross = CrossAttention(heads, text_width) if text_width else None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -123,6 +124,12 @@ class AdaLNBlock(nn.Module):
         assert self.modulation is not None
         return self.modulation(F.silu(class_BC)).unflatten(1, (ROWS, -1))
 
+    def context(self, tokens_BTW: Tensor, mask_BT: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` takes of tokens and their mask: keys, values and mask where it attends to them."""
+        if self.cross is None:
+            return tokens_BTW, mask_BT
+        return *self.cross.keys_and_values(tokens_BTW), mask_BT
+
     def forward(
         self,
         x_BLC: Tensor,
@@ -131,8 +138,9 @@ class AdaLNBlock(nn.Module):
         groups: Sequence[Group] = (),
         cache: KeyValueCache | None = None,
         layer: int = 0,
+        context: tuple[Tensor, ...] = (),
     ) -> Tensor:
-        return gated(*self.open(x_BLC, rows_B6C, groups=groups, cache=cache, layer=layer))
+        return gated(*self.open(x_BLC, rows_B6C, groups=groups, cache=cache, layer=layer, context=context))
 
     @property
     def may_stay_open(self) -> bool:
@@ -147,11 +155,17 @@ class AdaLNBlock(nn.Module):
         groups: Sequence[Group] = (),
         cache: KeyValueCache | None = None,
         layer: int = 0,
+        context: tuple[Tensor, ...] = (),
     ) -> OpenSum:
         """`forward` without its last sum, which the next block can carry out together with its normalisation."""
         dtype = x_BLC.dtype if isinstance(x_BLC, Tensor) else x_BLC[0].dtype
         gamma1, gamma2, scale1, scale2, shift1, shift2 = rows_B6C.to(dtype).unsqueeze(2).unbind(1)
         x_BLC, read_BLC = summed_and_modulated(x_BLC, scale1, shift1, self.dtype)
         mixed_BLC = self.drop_path(self.attention(read_BLC, groups=groups, cache=cache, layer=layer))
-        x_BLC, read_BLC = gated_modulate(x_BLC, mixed_BLC, gamma1, scale2, shift2, self.dtype)
+        if self.cross is None:
+            x_BLC, read_BLC = gated_modulate(x_BLC, mixed_BLC, gamma1, scale2, shift2, self.dtype)
+        else:
+            attended_BLC = gated(x_BLC, mixed_BLC, gamma1)
+            x_BLC = torch.add(attended_BLC, self.drop_path(self.cross(attended_BLC, *context)))
+            read_BLC = modulate(x_BLC, scale2, shift2, self.dtype)
         return x_BLC, self.drop_path(self.feed_forward(read_BLC)), gamma2

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nextscale.nn.attention import SelfAttention
+from nextscale.nn.attention import CrossAttention, SelfAttention
 from nextscale.nn.block import FeedForward
 from nextscale.nn.linear import Linear
 from nextscale.runtime import mkldnn_supports_bf16, multiplies_bf16
@@ -195,7 +195,8 @@ def narrow_matrices(model: nn.Module, device: torch.device, dtype: torch.dtype) 
     modulation and logits are in float32. So does autocast compute, which the models are trained with.
     """
     linears = [module for module in model.modules() if isinstance(module, Linear)]
-    branches = [module for module in model.modules() if isinstance(module, (SelfAttention, FeedForward))]
+    kinds = SelfAttention, CrossAttention, FeedForward
+    branches = [module for module in model.modules() if isinstance(module, kinds)]
     inner = [module for branch in branches for module in branch.modules() if isinstance(module, Linear)]
     narrow = {id(linear.weight) for linear in linears} | {id(linear.bias) for linear in inner}
     for parameter in model.parameters():
@@ -218,6 +219,8 @@ def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype
         for block in model.blocks:
             pack_linears(block.attention, QuantizedLinear)
             pack_linears(block.feed_forward, QuantizedLinear)
+            if block.cross is not None:
+                pack_linears(block.cross, QuantizedLinear)
     if device.type == "cuda" and any(isinstance(module, Linear) for module in model.modules()):
         narrow_matrices(model, device, dtype)
         return dtype

@@ -16,13 +16,14 @@ from torch.nn import functional as F
 from torch.nn.init import trunc_normal_
 from torch.utils.checkpoint import checkpoint
 
-from nextscale.conditions import Conditions, as_conditions
+from nextscale.conditions import Conditions, as_conditions, vectors_and_context
 from nextscale.nn import TransformerConfig
-from nextscale.nn.attention import KeyValueCache
+from nextscale.nn.attention import CrossAttention, KeyValueCache
 from nextscale.nn.block import ROWS, AdaLNBlock, OpenSum, gated, summed_and_modulated
 from nextscale.nn.cpu import Group
 from nextscale.nn.graphs import GraphedModule
 from nextscale.nn.linear import Linear
+from nextscale.nn.text import TextEncoder
 
 ATTENTION_GROUP = 128
 """Tokens from which scales get an attention product of their own in training."""
@@ -40,8 +41,8 @@ class Condition:
     "Modulation rows of each block, (B, 6, C), in the type of what blocks add up."
     head_rows_B2C: Tensor | None = None
     "Scale and shift of the head's AdaLN, (B, 2, C) float32; None without a head."
-    context: tuple[Tensor, Tensor] | None = None
-    "Tokens (B, T, C) and their mask (B, T) bool, for blocks that take them; None for classes."
+    context: Sequence[tuple[Tensor, ...]] | None = None
+    "What each block takes of a text, (B, ...) each: keys, values and mask, or tokens and mask; None for classes."
 
     @property
     def batch(self) -> int:
@@ -53,7 +54,7 @@ class Condition:
             change(self.start_BC),
             [change(each) for each in self.rows],
             None if self.head_rows_B2C is None else change(self.head_rows_B2C),
-            None if self.context is None else (change(self.context[0]), change(self.context[1])),
+            None if self.context is None else [tuple(map(change, each)) for each in self.context],
         )
 
     def select(self, images: slice) -> Condition:
@@ -82,9 +83,18 @@ class Backbone(GraphedModule):
         config = self.config
         rates = [config.drop_path * number / max(1, config.depth - 1) for number in range(config.depth)]
         own = config.adaln and not config.shared_adaln
+        texts = [
+            {"text_width": config.text.width} if config.text is not None and config.text.attended_by(number) else {}
+            for number in range(config.depth)
+        ]
         return nn.ModuleList(
-            block(config.heads, normalise=config.qk_normalisation, drop_path=rate, own=own) for rate in rates
+            block(config.heads, normalise=config.qk_normalisation, drop_path=rate, own=own, **text)
+            for rate, text in zip(rates, texts, strict=True)
         )
+
+    def block_contexts(self, context: tuple[Tensor, Tensor] | None) -> Sequence[tuple[Tensor, ...]] | None:
+        """What each block takes of the tokens of a text and their mask, made once per image."""
+        return None if context is None else [block.context(*context) for block in self.blocks]
 
     @property
     def device(self) -> torch.device:
@@ -109,11 +119,11 @@ class Backbone(GraphedModule):
         The one loop over blocks: for a whole sequence under the groups' masks, or for a part with a cache, to which its
         keys and values are added, or which sees itself alone. Without a head it gives the blocks' states.
         """
-        context: dict[str, Any] = {} if condition.context is None else {"context": condition.context}
         length = x_BLC.shape[1]
         fuses = not torch.is_grad_enabled() and all(block.may_stay_open for block in self.blocks)
         stream: Tensor | OpenSum = x_BLC
         for layer, (block, rows) in enumerate(zip(self.blocks, condition.rows, strict=True)):
+            context: dict[str, Any] = {} if condition.context is None else {"context": condition.context[layer]}
             if self.checkpointing and self.training:
                 stream = checkpoint(block, stream, rows, groups=groups, use_reentrant=False, **context)
             else:
@@ -152,7 +162,8 @@ class Transformer(Backbone):
         super().__init__(config)
         self.sequence = config.sequence
         width, schedule = config.width, self.sequence
-        self.class_embedding = nn.Embedding(config.classes + 1, width)
+        self.class_embedding = nn.Embedding(config.classes + 1, width) if config.text is None else None
+        self.text = None if config.text is None else TextEncoder(config.text, width)
         self.start_position = nn.Parameter(torch.empty(schedule.lengths[0], width))
         self.positions = nn.Parameter(torch.empty(schedule.length, width))
         self.level_embedding = nn.Embedding(len(schedule), width)
@@ -201,7 +212,7 @@ class Transformer(Backbone):
     def condition(self, classes: Tensor | Conditions) -> Condition:
         """Start token and modulation rows of conditions, or of class ids (B,), the unconditional one included."""
         conditions = as_conditions(classes, self.config.unconditional)
-        start_BC = conditions.vectors(self)
+        start_BC, context = vectors_and_context(conditions, self)
         shared = head_rows = None
         if self.shared_modulation is not None:
             shared = self.shared_modulation(F.silu(start_BC)).unflatten(1, (ROWS, -1))
@@ -212,7 +223,7 @@ class Transformer(Backbone):
         elif self.head_modulation is not None:
             head_rows = self.head_modulation(F.silu(start_BC)).unflatten(1, (2, -1))
         head_rows = None if head_rows is None else head_rows.float()
-        return Condition(start_BC, rows, head_rows, conditions.context(self))
+        return Condition(start_BC, rows, head_rows, self.block_contexts(context))
 
     def embed(self, latents: Tensor | None, condition: Condition, span: slice) -> Tensor:
         """Input tokens of the positions in `span`: start tokens for the first part, else projected latents."""
@@ -279,12 +290,15 @@ def draw_weights(model: nn.Module, width: int, *parameters: nn.Parameter) -> Non
             nn.init.zeros_(module.bias)
     for parameter in parameters:
         trunc_normal_(parameter, std=std)
+    for module in model.modules():
+        if isinstance(module, (TextEncoder, CrossAttention)):
+            module.initialise()
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:
     """Whether weight decay skips a parameter: vectors, biases, positions, levels, scales and offsets.
 
-    The class embedding does decay (official recipe).
+    The class embedding does decay (official recipe), and so do the rows of words.
     """
     skipped: tuple[Any, ...] = ("start_position", "positions", "level_embedding", "log_scale", "offset", "head_offset")
     return parameter.ndim < 2 or any(part in skipped for part in name.split("."))

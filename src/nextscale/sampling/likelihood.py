@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nextscale.conditions import Conditions, as_conditions
 from nextscale.pyramid import TokenPyramid
 from nextscale.tokenizer.residual import Quantizer
 
@@ -32,11 +33,11 @@ def require_likelihoods(model: Any) -> None:
 
 @torch.no_grad()
 def token_log_probabilities(
-    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor
+    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor | Conditions
 ) -> tuple[Tensor, Tensor]:
     """log p of each token given all coarser scales and the class, (B, L) float32 in nats (paper, eq. 6).
 
-    Also whether the token is the likeliest one, (B, L) bool. `classes` (B,) may hold the unconditional id.
+    Also whether the token is the likeliest one, (B, L) bool. `classes` are conditions, or ids (B,), any of them.
     """
     logits_BLV = model(teacher_inputs(model, quantizer, tokens), classes)
     return picked(logits_BLV, tokens), logits_BLV.argmax(dim=-1) == tokens.packed
@@ -50,11 +51,11 @@ def picked(logits_BLV: Tensor, tokens: TokenPyramid) -> Tensor:
 
 @torch.no_grad()
 def paired_log_probabilities(
-    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor
+    model: Any, quantizer: Quantizer, tokens: TokenPyramid, classes: Tensor | Conditions
 ) -> tuple[Tensor, Tensor]:
-    """log p of each token with its class and without any, both (B, L) float64 in nats on the CPU."""
+    """log p of each token with its class, or prompt, and without any, both (B, L) float64 in nats on the CPU."""
     twice = TokenPyramid(torch.cat([tokens.packed, tokens.packed]), tokens.schedule)
-    both = torch.cat([classes, torch.full_like(classes, model.config.unconditional)])
+    both = as_conditions(classes, model.config.unconditional).with_unconditional()
     each = token_log_probabilities(model, quantizer, twice, both)[0].cpu().double()
     conditional, unconditional = each.chunk(2)
     return conditional, unconditional

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nextscale.conditions import ClassLabels, Conditions, as_conditions
+from nextscale.conditions import ClassLabels, Conditions, TextPrompts, as_conditions
 from nextscale.nn.graphs import Graphs
 from nextscale.nn.transformer import Transformer
 from nextscale.pyramid import TokenPyramid
@@ -33,6 +33,9 @@ where they are, (B, h_k w_k) bool."""
 Draw = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor | None]]
 """(scale, guided logits (B, h_k w_k, V), what coarser scales accumulated) -> tokens (B, h_k w_k), and embeddings
 (B, h_k w_k, C) where they are not simply those of the tokens."""
+
+Captured = ClassLabels | TextPrompts
+"""Conditions that a CUDA graph takes as its inputs: nothing of them is baked in."""
 
 
 class Predictor:
@@ -163,7 +166,7 @@ def sample_scales(
             given = draw, predict, quantizer, seeds, config, stream, hook or SamplingHook()
             draw = ExactInPasses(draw, *given)
         return sample(predict, quantizer, seeds=seeds, config=config, stream=stream, hook=hook, draw=draw)
-    if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, ClassLabels):
+    if model.graphs is not None and hook is None and not config.smooth and isinstance(conditions, Captured):
         return sample_at_once(model.graphs, predictor, quantizer, conditions, seeds=seeds, config=config, stream=stream)
     return sample(predictor(conditions), quantizer, seeds=seeds, config=config, stream=stream, hook=hook)
 
@@ -172,7 +175,7 @@ def sample_at_once(
     graphs: Graphs,
     predictor: Callable[[Conditions], Predict],
     quantizer: Quantizer,
-    classes: ClassLabels,
+    conditions: Captured,
     *,
     seeds: Tensor,
     config: SamplingConfig,
@@ -180,13 +183,14 @@ def sample_at_once(
 ) -> Iterator[ScaleSample]:
     """`sample` as one graph of all scales, which are then there at once; `predictor` makes what predicts a batch."""
 
-    def all_scales(ids: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        predict = predictor(ClassLabels(ids, classes.unconditional))
+    def all_scales(seeds: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        predict = predictor(conditions.of(*tensors))
         steps = list(sample(predict, quantizer, seeds=seeds, config=config, stream=stream))
         packed = torch.cat([step.tokens.flatten(1) for step in steps], dim=1)
         return packed, torch.stack([step.accumulated for step in steps], dim=1)
 
-    packed, accumulated = graphs((sample_at_once, quantizer, config, stream), all_scales, classes.ids, seeds)
+    key = sample_at_once, quantizer, config, stream
+    packed, accumulated = graphs(key, all_scales, seeds, *conditions.tensors)
     pyramid = TokenPyramid(packed, quantizer.schedule)
     for scale, tokens in enumerate(pyramid):
         yield ScaleSample(scale, tokens, accumulated[:, scale])

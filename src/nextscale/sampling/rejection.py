@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.classes import imagenet_ids
+from nextscale.conditions import ANY_CLASS, Choices, Conditions, reads_prompts
 from nextscale.config import TOP_SEED
 from nextscale.environment import quiet_warnings
 from nextscale.nn.perceptual import classes_told, imagenet_normalised, load_backbone
@@ -46,6 +47,8 @@ class Candidates:
     label: int
     model: Any
     tokenizer: VQVAE
+    choices: Choices = ANY_CLASS
+    "What the label is one of."
 
     def images(self) -> Tensor:
         """(N, 3, H, W) in [-1, 1]."""
@@ -79,9 +82,13 @@ def candidates_log_probabilities(candidates: Candidates) -> tuple[Tensor, Tensor
     """log p of each token with the class and without, (N, L) each; the same whatever the batch was."""
     model, quantizer = candidates.model, candidates.tokenizer.quantizer
     tokens = candidates.tokens.to(model.device)
-    classes = torch.full((tokens.batch_size,), candidates.label, device=model.device)
-    parts = zip(tokens.packed.split(AT_ONCE), classes.split(AT_ONCE), strict=True)
-    pairs = [paired_log_probabilities(model, quantizer, TokenPyramid(p, tokens.schedule), c) for p, c in parts]
+    parts = [TokenPyramid(part, tokens.schedule) for part in tokens.packed.split(AT_ONCE)]
+    pairs = [
+        paired_log_probabilities(
+            model, quantizer, part, candidates.choices.conditions([candidates.label] * part.batch_size, model.device)
+        )
+        for part in parts
+    ]
     conditional, unconditional = zip(*pairs, strict=True)
     return torch.cat(conditional), torch.cat(unconditional)
 
@@ -114,7 +121,13 @@ class Rejection:
         return scores.cpu().argsort(descending=True, stable=True)[: self.keep].tolist()
 
     def best(
-        self, tokens: TokenPyramid, accumulated: Tensor, labels: list[int], model: Any, tokenizer: VQVAE
+        self,
+        tokens: TokenPyramid,
+        accumulated: Tensor,
+        labels: list[int],
+        model: Any,
+        tokenizer: VQVAE,
+        choices: Choices = ANY_CLASS,
     ) -> tuple[list[int], list[float]]:
         """Rows that are kept, each image's together and best first, and their scores.
 
@@ -126,7 +139,7 @@ class Rejection:
         for start in range(0, len(labels), self.candidates):
             rows = slice(start, start + self.candidates)
             features = accumulated[rows].to(model.device)
-            judged = self.judge(Candidates(tokens.select(rows), features, labels[start], model, tokenizer))
+            judged = self.judge(Candidates(tokens.select(rows), features, labels[start], model, tokenizer, choices))
             order = self.ranked(judged)
             kept += [start + row for row in order]
             scores += [float(judged[row]) for row in order]
@@ -145,8 +158,8 @@ class Drawn:
 
 
 def require_classes(model: Any, wanted: Sequence[tuple[int, int]]) -> None:
-    """Raises ValueError where a label is no class."""
-    if any(label == model.config.unconditional for label, _ in wanted):
+    """Raises ValueError where a label is no class, unless it is the number of a prompt."""
+    if not reads_prompts(model.config) and any(label == model.config.unconditional for label, _ in wanted):
         raise ValueError("rejection sampling judges how well an image shows its class; name classes")
 
 
@@ -156,10 +169,16 @@ class Drawing:
     Raises ValueError where there is no class to judge by.
     """
 
-    def __init__(self, model: Any, wanted: Sequence[tuple[int, int]], rejection: Rejection | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        wanted: Sequence[tuple[int, int]],
+        rejection: Rejection | None = None,
+        choices: Choices = ANY_CLASS,
+    ) -> None:
         if rejection is not None:
             require_classes(model, wanted)
-        self.model, self.rejection = model, rejection
+        self.model, self.rejection, self.choices = model, rejection, choices
         candidates = rejection or Rejection()
         self.wanted = [(label, one) for label, seed in wanted for one in candidates.seeds(seed)]
         self.packed: list[Tensor] = []
@@ -167,7 +186,12 @@ class Drawing:
 
     @classmethod
     def in_batches(
-        cls, model: Any, wanted: Sequence[tuple[int, int]], size: int, rejection: Rejection | None = None
+        cls,
+        model: Any,
+        wanted: Sequence[tuple[int, int]],
+        size: int,
+        rejection: Rejection | None = None,
+        choices: Choices = ANY_CLASS,
     ) -> Iterator[Drawing]:
         """A drawing for each batch of at most `size` candidates, or of one image that has more. Raises ValueError."""
         if len(wanted) == 0:
@@ -178,14 +202,14 @@ class Drawing:
             require_classes(model, wanted)  # of all images, before the first is drawn
         images = max(1, size // (rejection or Rejection()).candidates)
         for start in range(0, len(wanted), images):
-            yield cls(model, wanted[start : start + images], rejection)
+            yield cls(model, wanted[start : start + images], rejection, choices)
 
-    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Classes and seeds, (B,) each, of `size` candidates at a time; `add` takes what they become."""
+    def parts(self, size: int) -> Iterator[tuple[Tensor | Conditions, Tensor]]:
+        """Conditions, or classes, and seeds of `size` candidates at a time; `add` takes what they become."""
         for start in range(0, len(self.wanted), size):
             part = self.wanted[start : start + size]
-            classes = torch.tensor([label for label, _ in part], device=self.model.device)
-            yield classes, image_seeds([seed for _, seed in part], self.model.device)
+            conditions = self.choices.conditions([label for label, _ in part], self.model.device)
+            yield conditions, image_seeds([seed for _, seed in part], self.model.device)
 
     def add(self, steps: Sequence[ScaleSample]) -> None:
         """Keep a finished batch."""
@@ -198,7 +222,7 @@ class Drawing:
         labels, seeds = [label for label, _ in self.wanted], [seed for _, seed in self.wanted]
         if self.rejection is None:
             return Drawn(tokens, features, labels, seeds, None)
-        kept, scores = self.rejection.best(tokens, features, labels, self.model, tokenizer)
+        kept, scores = self.rejection.best(tokens, features, labels, self.model, tokenizer, self.choices)
         return Drawn(tokens.select(kept), features[kept], [labels[k] for k in kept], [seeds[k] for k in kept], scores)
 
 
@@ -217,6 +241,8 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def __call__(self, candidates: Candidates) -> Tensor:
+        if candidates.choices.prompts is not None:
+            raise ValueError("classifiers judge classes; for prompts use the judge likelihood or likelihood-ratio")
         images = candidates.images()
         logits = self.network.to(images.device)(imagenet_normalised(images))
         return logits.float().log_softmax(dim=1)[:, candidates.label]

@@ -161,7 +161,7 @@ class Images:
             self.admission.leave(len(jobs))
         request.scope[IMAGES] = len(stages)
         data = [
-            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=card.class_name(stage.label))
+            ImageData(b64_json=await written(stage, wanted), seed=job.seed, label=card.shows(stage.label))
             for job, stage in zip(jobs, stages, strict=True)
         ]
         size = size_of(stages[0])
@@ -198,7 +198,7 @@ class Images:
                     if stage.final:
                         self.count(kind, stage)
                         request.scope[IMAGES] = 1
-                        made = {"seed": job.seed, "label": card.class_name(stage.label)}
+                        made = {"seed": job.seed, "label": card.shows(stage.label)}
                         yield event(f"{kind}.completed", facts | made)
                     else:
                         yield event(f"{kind}.partial_image", facts | {"partial_image_index": previews})

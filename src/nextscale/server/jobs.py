@@ -25,6 +25,8 @@ from nextscale.server.settings import ServerSettings
 
 NO_CLASS = "none"
 """As a prompt: no class."""
+LONGEST_NAME = 1000
+"""Characters of a class's name."""
 SAMPLING = tuple(name for name in SAMPLING_SETTINGS if name in ImageRequest.model_fields)
 """Settings of drawing that a request may have."""
 DEFAULTS = tuple(name for name in SAMPLING if name in ModelData.model_fields)
@@ -46,8 +48,9 @@ class Job:
 
     seed: int
     label: int | str | None
-    "Class id, None for no class, or `auto` (edits)."
+    "Class id, None for no class, or `auto` (edits); a model of prompts has the prompt instead."
     sampling: SamplingConfig
+    negative_prompt: str = ""
     edit: Edit | None = None
     soften: bool = False
     "Whether guidance is multiplied by the squared share of the image that an edit makes anew."
@@ -57,7 +60,7 @@ class Job:
     @property
     def key(self) -> object:
         """Jobs of equal keys are worked on together. Edits are alone: their hooks let an image depend on its batch."""
-        return self.sampling if self.edit is None else self
+        return (self.sampling, self.negative_prompt) if self.edit is None else self
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,8 @@ class Stage:
     scale: int
     image: np.ndarray  # (H, W, 3) uint8
     final: bool
-    label: int | None
+    label: int | str | None
+    "Class id or prompt; None for neither."
     together: int
     "Images that were made in one batch."
 
@@ -92,6 +96,8 @@ class ModelCard:
     "Whether guidance steers its images."
     truncates: bool = False
     "Whether it is of one step and has truncation."
+    reads_prompts: bool = False
+    "Whether a request's prompt is text; else it names a class."
 
     @property
     def size(self) -> str:
@@ -99,9 +105,9 @@ class ModelCard:
         height, width = self.image_size
         return f"{width}x{height}"
 
-    def class_name(self, label: int | None) -> str | None:
-        """A class's name; None for no class."""
-        return None if label is None else self.class_names[label]
+    def shows(self, label: int | str | None) -> str | None:
+        """A class's name, or the prompt; None for neither."""
+        return self.class_names[label] if isinstance(label, int) else label
 
     def refuse(self, model: str) -> Refused:
         """The answer to a request for another model."""
@@ -122,7 +128,7 @@ class Backend(Protocol):
 def generation_jobs(wanted: GenerationRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
     """One job per image. Raises ValueError, and Refused for another model."""
     check(wanted, card, settings)
-    return jobs_of(wanted, card, class_id(wanted.prompt, card))
+    return jobs_of(wanted, card, wanted.prompt if card.reads_prompts else class_id(wanted.prompt, card))
 
 
 async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettings) -> list[Job]:
@@ -136,7 +142,7 @@ async def edit_jobs(wanted: EditRequest, card: ModelCard, settings: ServerSettin
     if wanted.keep_scales > card.scales:
         raise ValueError(f"keep_scales: the model has {card.scales} scales, got {wanted.keep_scales}")
     auto = wanted.prompt.strip().lower() == AUTO and wanted.prompt.strip() not in card.class_names
-    label = AUTO if auto else class_id(wanted.prompt, card)
+    label = AUTO if auto else wanted.prompt if card.reads_prompts else class_id(wanted.prompt, card)
     config = EditConfig(keep_scales=wanted.keep_scales, feather=wanted.feather)
     return jobs_of(wanted, card, label, Edit(image, mask, config))
 
@@ -166,11 +172,9 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
     require_refinable(sampling, card)
     sampling.require_dials(card.title, guides=card.guides, truncates=card.truncates)
     shown = previews(wanted, card.scales) if wanted.stream else frozenset()
-    soften = label == AUTO and wanted.guidance is None
-    return [
-        Job(seed=seed, label=label, sampling=sampling, edit=edit, soften=soften, previews=shown)
-        for seed in wanted.seeds()
-    ]
+    soften = edit is not None and label == AUTO and wanted.guidance is None
+    same = {"label": label, "sampling": sampling, "edit": edit, "soften": soften, "previews": shown}
+    return [Job(seed=seed, negative_prompt=wanted.negative_prompt, **same) for seed in wanted.seeds()]
 
 
 def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> None:
@@ -179,6 +183,8 @@ def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> No
         raise card.refuse(wanted.model)
     if wanted.size not in (None, "auto", card.size) and not isinstance(wanted, EditRequest):
         raise ValueError(f"size: the model makes images of {card.size}; leave it out, or say auto")
+    if wanted.negative_prompt and not card.reads_prompts:
+        raise ValueError("negative_prompt: the model draws classes, not prompts; leave it out")
     if wanted.output_format == "png" and wanted.output_compression not in (None, 100):
         raise ValueError("output_compression: png loses nothing; ask for output_format jpeg or webp")
     most = min(settings.max_images, settings.queue)
@@ -191,6 +197,8 @@ def check(wanted: ImageRequest, card: ModelCard, settings: ServerSettings) -> No
 def class_id(prompt: str, card: ModelCard) -> int | None:
     """A class by name or id. Raises ValueError with near matches."""
     name = prompt.strip()
+    if len(name) > LONGEST_NAME:
+        raise ValueError(f"prompt: the model draws classes, whose names are shorter than {len(name)} characters")
     if name in card.class_names:
         return card.class_names.index(name)
     if name.lower() == NO_CLASS:
@@ -216,4 +224,5 @@ def model_data(card: ModelCard) -> ModelData:
     """The model as GET /v1/models describes it."""
     same = {name: getattr(card, name) for name in ("title", "size", "scales", "precision", "parameters")}
     same |= {name: getattr(card.defaults, name) for name in DEFAULTS}
-    return ModelData(id=card.name, classes=list(card.class_names), **same)
+    takes = "prompts" if card.reads_prompts else "classes"
+    return ModelData(id=card.name, takes=takes, classes=list(card.class_names), **same)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import chain, pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,6 +76,7 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         guides=family.guides,
         truncates=family.truncates,
         refinable=getattr(pipeline.transformer.config, "refinable", False),
+        reads_prompts=pipeline.reads_prompts,
     )
 
 
@@ -98,19 +100,23 @@ def run_jobs(pipeline: VARPipeline, jobs: Sequence[Job], wanted: Callable[[int],
             return
 
 
-def generated(pipeline: VARPipeline, jobs: Sequence[Job]) -> tuple[Iterator[Step], list[int | None]]:
-    """The steps of new images, and their classes."""
-    labels = [job.label if isinstance(job.label, int) else None for job in jobs]
-    return pipeline.generate_steps(labels, seeds=[job.seed for job in jobs], config=jobs[0].sampling), labels
+def generated(pipeline: VARPipeline, jobs: Sequence[Job]) -> tuple[Iterator[Step], list[int | str | None]]:
+    """The steps of new images, and their classes or prompts."""
+    labels = [None if job.label == "" else job.label for job in jobs]
+    how: dict[str, Any] = {"config": jobs[0].sampling, "negative_prompt": jobs[0].negative_prompt}
+    return pipeline.generate_steps(labels, seeds=[job.seed for job in jobs], **how), labels
 
 
-def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> tuple[Iterator[Step], list[int | None]]:
-    """The steps of an image of which a part is made anew, and its class."""
+def edited(pipeline: VARPipeline, job: Job, edit: Edit) -> tuple[Iterator[Step], list[int | str | None]]:
+    """The steps of an image of which a part is made anew, and its class or prompt."""
     editor = pipeline.editor(Image.fromarray(edit.image), edit.mask, editing=edit.config)
-    ids = torch.tensor(pipeline.edit_classes(job.label, *editor.known_part())[:1], device=pipeline.device)
-    seeds = image_seeds([job.seed], pipeline.device)
-    steps = editor.steps(ids, seeds, job.sampling, soften=job.soften)
-    return steps, [pipeline.class_or_none(int(ids[0]))]
+    choices = pipeline.edit_choices(job.label, *editor.known_part(), negative_prompt=job.negative_prompt)
+    number, seeds = choices.numbers[0], image_seeds([job.seed], pipeline.device)
+    conditions = choices.conditions([number], pipeline.device)
+    steps = editor.steps(conditions, seeds, job.sampling, soften=job.soften)
+    if choices.prompts is not None:
+        return steps, [choices.prompts[number] or None]
+    return steps, [pipeline.class_or_none(number)]
 
 
 def is_first(step: Step) -> bool:

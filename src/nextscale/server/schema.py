@@ -11,9 +11,11 @@ from pydantic_core import PydanticCustomError
 
 TOP_SEED = 2**53 - 1
 """Largest seed: all readers of JSON agree on integers up to it."""
-NAMES = ("prompt", "model", "user", "safety_identifier")
+NAMES = ("prompt", "negative_prompt", "model", "user", "safety_identifier")
 """Texts whose case counts."""
 
+LONGEST = 32_000
+"""Characters of a prompt, as in OpenAI's API."""
 MOST_SCALES = 64
 """Bound on what is said of scales; a model has fewer."""
 UNSUPPORTED = "unsupported_value"
@@ -38,7 +40,9 @@ class ImageRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Annotated[str, Field(max_length=1000, description="Class name or id; none for no class.")]
+    prompt: Annotated[
+        str, Field(max_length=LONGEST, description="Text; of a model of classes a name or id, or none for no class.")
+    ]
     model: Annotated[str | None, Field(max_length=300, description="As GET /v1/models names it.")] = None
     n: Annotated[int, Field(ge=1, le=1000, description="Images; image i has seed + i.")] = 1
     size: Annotated[str | None, Field(max_length=20, description="auto, or the model's WIDTHxHEIGHT.")] = None
@@ -66,6 +70,9 @@ class ImageRequest(BaseModel):
         float | None,
         Field(ge=0, lt=1e4, allow_inf_nan=False, description="Of models of one step: below 1, less variety."),
     ] = None
+    negative_prompt: Annotated[
+        str, Field(max_length=LONGEST, description="Of a model of prompts: text that guidance leads away from.")
+    ] = ""
     response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[
@@ -112,7 +119,7 @@ class EditRequest(ImageRequest):
     image: UploadFile
     mask: UploadFile | None = None
     prompt: Annotated[
-        str, Field(max_length=1000, description="Class name or id, none, or auto: what the kept part looks like.")
+        str, Field(max_length=LONGEST, description="Text, or a class; auto: the class that the kept part looks like.")
     ] = "auto"
     keep_scales: Annotated[
         int, Field(ge=0, le=MOST_SCALES, description="First scales taken over from the original.")
@@ -126,7 +133,7 @@ class ImageData(BaseModel):
 
     b64_json: str
     seed: int
-    label: str | None = Field(description="The class's name; null for none.")
+    label: str | None = Field(description="The class's name, or the prompt; null for none.")
 
 
 class ImagesAnswer(BaseModel):
@@ -148,6 +155,7 @@ class ModelData(BaseModel):
     title: str
     size: str
     scales: int
+    takes: Literal["classes", "prompts"]
     classes: list[str]
     guidance: float
     top_k: int

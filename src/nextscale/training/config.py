@@ -267,6 +267,14 @@ class TransformerTraining(CaptionColumns, LoopConfig):
     "Tokenizer: a model, run or tokenizer folder, or demo."
     init_from: str = ""
     "Model to start from; its architecture is kept, and of its classes those of the same name."
+    condition: str = "class"
+    "What images are drawn from: class, or text (prompts; trained on captions)."
+    text_encoder: str = ""
+    "For text: encoder of transformers, a hub id or folder, which stays as it is; without one, words are learned."
+    text_tokens: int = 16
+    "For text: words of a prompt that are read, or tokens of the text encoder."
+    word_dropout: float = 0.1
+    "For text: share of a caption's words that are left out, so that others learn to stand alone; never all."
     parallel: str = "ddp"
     "How processes share the work: ddp (each holds the model) or fsdp (each holds a part of it)."
     accumulate: int = 0
@@ -276,7 +284,7 @@ class TransformerTraining(CaptionColumns, LoopConfig):
     gamma: float = 1e-3
     "Initial scale of the rows that let AdaLN's branches through."
     class_dropout: float = 0.1
-    "Share of samples trained without their class, which guidance needs."
+    "Share of samples trained without their class, or caption, which guidance needs."
     label_smoothing: float = 0.0
     "Label smoothing of the cross-entropy."
     scale_weights: tuple[float, ...] = ()
@@ -298,6 +306,11 @@ class TransformerTraining(CaptionColumns, LoopConfig):
     model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
 
+    @property
+    def captions(self) -> dict[str, str]:
+        """As `open_source` takes them: none for a model of classes."""
+        return super().captions if self.condition == "text" else {"caption_column": "none"}
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 0, "accumulate")
@@ -306,7 +319,12 @@ class TransformerTraining(CaptionColumns, LoopConfig):
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate splits a batch of {self.batch_size} into {self.accumulate}; use less")
         require_at_least(self, 0, "gamma")
-        require_share(self, "class_dropout", "label_smoothing", "self_correct")
+        require_share(self, "class_dropout", "word_dropout", "label_smoothing", "self_correct")
+        require_at_least(self, 1, "text_tokens")
+        if self.condition not in ("class", "text"):
+            raise ValueError(f"condition {self.condition!r} is not known; expected class or text")
+        if self.text_encoder and self.condition != "text":
+            raise ValueError("text_encoder is for models of prompts: add --condition text, or leave it out")
         if not 0 <= self.masked_last <= 1:
             raise ValueError(f"masked_last must be between 0 and 1, got {self.masked_last}")
         weights = self.scale_weights

@@ -24,6 +24,7 @@ from nextscale.pictures import psnr, to_float
 from nextscale.progress import Advance, Announce, silent
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import autocast
+from nextscale.text import text_prompts
 from nextscale.tokenizer.quantizer import CodebookUsage
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining
@@ -93,26 +94,24 @@ def class_places(named: Sequence[str], known: Sequence[str], data: str) -> Tenso
 
 @torch.no_grad()
 def measure_transformer(
-    figures_of: Callable[[Any, Tensor], Figures],
-    batches: Iterable[tuple[Any, Tensor]],
+    figures_of: Callable[[Any, Any], Figures],
+    batches: Iterable[tuple[Any, Tensor | Sequence[str]]],
     config: TransformerTraining,
     places: Tensor | None,
     *,
     advance: Advance = lambda done: None,
 ) -> dict[str, Any]:
-    """Mean figures of `heldout_batches`, with their class and without.
+    """Mean figures of `heldout_batches`, with their class or caption and without.
 
-    `figures_of` gives those of tokens or images and class ids. `places` are the model's ids of the images' classes,
-    None where they are the same.
+    `figures_of` gives those of tokens or images and class ids, or prompts. `places` are the model's ids of the images'
+    classes, None where they are the same.
     """
     torch.manual_seed(config.seed)  # masks and noise of kinds that draw them
     figures: dict[str, list[Figures]] = {"heldout": [], "heldout_unconditional": []}
     sizes: list[int] = []
     for inputs, labels in batches:
-        unconditional = torch.full_like(labels, config.model.unconditional)
-        ids = labels if places is None else places[labels]
-        for name, classes in zip(figures, (torch.where(labels < 0, unconditional, ids), unconditional), strict=True):
-            figures[name].append(figures_of(inputs, classes))
+        for name, wanted in zip(figures, with_and_without(labels, config.model, places), strict=True):
+            figures[name].append(figures_of(inputs, wanted))
         sizes.append(len(labels))
         advance(sum(sizes))
     if not sizes:
@@ -122,6 +121,15 @@ def measure_transformer(
         for kind, batches in figures.items()
         for name, value in mean_figures(batches, sizes).items()
     }
+
+
+def with_and_without(labels: Tensor | Sequence[str], architecture: Any, places: Tensor | None) -> tuple[Any, Any]:
+    """Class ids of labels, or conditions of captions; and those of none."""
+    if not isinstance(labels, Tensor):
+        return text_prompts(architecture.text, labels), text_prompts(architecture.text, [""] * len(labels))
+    unconditional = torch.full_like(labels, architecture.unconditional)
+    ids = labels if places is None else places[labels]
+    return torch.where(labels < 0, unconditional, ids), unconditional
 
 
 def mean_figures(figures: Sequence[Figures], weights: Sequence[int]) -> Figures:
@@ -144,13 +152,13 @@ def prediction_line(values: dict[str, Any]) -> str:
     )
 
 
-def heldout_line(values: dict[str, Any]) -> str:
-    """A measurement of stage 2 in a line."""
+def heldout_line(values: dict[str, Any], condition: str = "class") -> str:
+    """A measurement of stage 2 in a line; `condition` is what the model reads."""
     prefix = "heldout_unconditional_"
     unconditional = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     conditional = {name.removeprefix("heldout_"): values[name] for name in values if not name.startswith(prefix)}
     losses = {"loss": unconditional["loss"]} if "loss" in unconditional else unconditional
-    return f"{prediction_line(conditional)}  without class: {prediction_line(losses)}"
+    return f"{prediction_line(conditional)}  without {condition}: {prediction_line(losses)}"
 
 
 def nothing_readable(config: LoopConfig) -> ValueError:
@@ -174,11 +182,23 @@ def heldout_batches(
     size: tuple[int, int],
     indices: np.ndarray,
     dtype: torch.dtype,
-) -> Iterator[tuple[Any, Tensor]]:
-    """Some images as tokens and labels, in batches; without a tokenizer, the images (B, 3, H, W) in [-1, 1]."""
+    *,
+    captions: bool = False,
+) -> Iterator[tuple[Any, Tensor | list[str]]]:
+    """Some images as tokens and labels, in batches; without a tokenizer, the images (B, 3, H, W) in [-1, 1].
+
+    With `captions`, the first of each image in the place of its label, empty where it has none.
+    """
+
+    def told(labels: Tensor, chosen: np.ndarray) -> Tensor | list[str]:
+        return [(source.captions_of(i) or ("",))[0] for i in chosen.tolist()] if captions else labels
+
     if isinstance(source, TokenCache):
         for start in range(0, len(indices), 64):
-            yield source.batch(indices[start : start + 64])
+            chosen = indices[start : start + 64]
+            tokens, labels = source.batch(chosen)
+            yield tokens, told(labels, chosen)
         return
     for batch in iterate_images(source, size, batch_size=BATCH, indices=indices.tolist()):
-        yield to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype), batch.labels
+        inputs = to_float(batch.images) if tokenizer is None else encode(tokenizer, batch.images, dtype)
+        yield inputs, told(batch.labels, batch.indices.numpy())

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from nextscale.catalogue import find_model, find_tokenizer
 from nextscale.checkpoint import ModelConfig, fingerprint, module_from_state, save_model
+from nextscale.conditions import TextPrompts, reads_prompts
 from nextscale.config import from_dict
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
@@ -46,11 +48,18 @@ from nextscale.training.last_map import LastMapMasking
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, averaging_decay, frozen, gradient_scaler, training_share
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.prompts import (
+    example_prompts,
+    require_captions,
+    some_prompts,
+    text_of,
+    training_prompts,
+)
 from nextscale.training.self_correction import SelfCorrection
 from nextscale.training.table import table_or_cache
 from nextscale.training.tokens import encoded_batches
 from nextscale.training.transfer import to_device
-from nextscale.training.warm_start import started_config, warm_start
+from nextscale.training.warm_start import start_prompts, started_config, warm_start
 
 logger = logging.getLogger("nextscale.training")
 
@@ -91,9 +100,13 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.source = open_samples(config, identity)
         self.samples, self.heldout = samples_apart(self.source, config, identity)
         self.measured = self.heldout
-        self.names = self.source.class_names
+        self.names = self.source.class_names if config.condition == "class" else ()
+        self.examples: tuple[str, ...] = ()
+        if config.condition == "text":
+            require_captions(self.source, config.data)
+            self.examples = example_prompts(self.heldout or self.source)
         self.places = None
-        if self.heldout is not None:
+        if self.heldout is not None and config.condition == "class":
             self.places = class_places(self.heldout.class_names, self.names, config.heldout)
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
         architecture, start = self.settle_architecture()
@@ -112,7 +125,9 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             if not hasattr(self.model, "checkpointing"):
                 raise ValueError(f"checkpointing is not for {self.family.title}; leave it off")
             self.model.checkpointing = True
-        if start is not None:
+        if start is not None and reads_prompts(architecture):
+            logger.info("starts from %s: %s", config.init_from, start_prompts(self.model, start[0]))
+        elif start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
         self.average = Average(self.model, config.optimiser.ema, part=self.family.generates(self.model))
@@ -138,6 +153,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             if not self.family.refines:
                 raise ValueError(f"masked_last is not for {self.family.title}; leave it out")
             wanted = replace(wanted, refinable=True)
+        text = text_of(config)
+        if text is not None:
+            if not hasattr(wanted, "text"):
+                raise ValueError(f"condition text is not for {self.family.title}; leave it out")
+            wanted = replace(wanted, classes=0, text=text)
         shared = {} if tokenizer is None else {name: getattr(tokenizer.config, name) for name in FROM_TOKENIZER}
         if config.init_from and self.before is not None and self.run.checkpoints(sharded=self.sharded):
             self.needs_checkpoint = True
@@ -191,10 +211,9 @@ class TransformerStage(TrainingStage[TransformerTraining]):
     def step(self, step: int, batch: TokenBatch) -> StepResult:
         """Each player in turn: the gradients of its loss over all parts of the batch, then its update."""
         config = self.config
-        unconditional = config.model.unconditional
-        classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=unconditional)
+        classes = self.conditions(batch)
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
-        inputs, classes = on_device(batch.tokens, self.device), to_device(classes, self.device)
+        inputs = on_device(batch.tokens, self.device)
         parts = split_batch(inputs, classes, count)
         more = self.training_only
         if self.family.objective is not None:
@@ -213,10 +232,21 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         first, *others = norms
         figures |= {name: norms[name] for name in others}
         saved = {"tokens": inputs.packed} if isinstance(inputs, TokenPyramid) else {"images": inputs}
-        return StepResult(figures, norms[first], torch.stack(losses).sum(), saved | {"classes": classes})
+        told = {"classes": classes} if isinstance(classes, Tensor) else {"prompts": classes.tokens}
+        return StepResult(figures, norms[first], torch.stack(losses).sum(), saved | told)
+
+    def conditions(self, batch: TokenBatch) -> Tensor | TextPrompts:
+        """What the images of a batch are trained with, on the device: classes or captions, some of them left out."""
+        config, unconditional = self.config, self.config.model.unconditional
+        if config.condition == "class":
+            classes = drop_classes(batch.labels, batch.chance, rate=config.class_dropout, unconditional=unconditional)
+            return to_device(classes, self.device)
+        captions = batch.captions or [""] * len(batch.labels)
+        self.examples = self.examples or some_prompts(captions)
+        return training_prompts(config, captions, batch.chance, self.device)
 
     def gradients(
-        self, player: str, parts: list[tuple[Any, Tensor]], more: Mapping[str, Any]
+        self, player: str, parts: list[tuple[Any, Any]], more: Mapping[str, Any]
     ) -> tuple[Figures, Tensor]:
         """Accumulate the gradients of a player's loss, part by part; returns figures of the batch, and its loss."""
         sizes, seen, updater = [len(classes) for _, classes in parts], [], self.updaters[player]
@@ -234,7 +264,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         return (seen[0] if len(seen) == 1 else mean_figures(seen, sizes)), torch.stack(losses).sum()
 
     def loss(
-        self, model: nn.Module, inputs: Any, classes: Tensor, player: str, more: Mapping[str, Any] | None = None
+        self, model: nn.Module, inputs: Any, classes: Any, player: str, more: Mapping[str, Any] | None = None
     ) -> tuple[Tensor, Figures]:
         """What a player minimises on tokens or images, and figures; `more` goes to the family's loss as well."""
         config = self.config
@@ -253,7 +283,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         return module_from_state(self.family.network, self.config.model, state) if self.processes.is_main else None
 
     def measure(self, model: nn.Module, done: int, announce: Announce) -> tuple[dict[str, Any], str]:
-        def figures_of(inputs: Any, classes: Tensor) -> Figures:
+        def figures_of(inputs: Any, classes: Any) -> Figures:
             known = inputs.to(self.device), classes.to(self.device)
             with autocast(self.device, self.dtype):
                 figures = [self.loss(model, *known, player)[1] for player in self.updaters]
@@ -262,10 +292,11 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         assert self.heldout is not None
         model.eval()
         chosen = spread(len(self.heldout), self.config.heldout_images)
-        batches = heldout_batches(self.heldout, self.tokenizer, self.size, chosen, self.dtype)
+        texts = {"captions": self.config.condition == "text"}
+        batches = heldout_batches(self.heldout, self.tokenizer, self.size, chosen, self.dtype, **texts)
         advance = announce("measuring", len(chosen))
         figures = measure_transformer(figures_of, batches, self.config, self.places, advance=advance)
-        line = heldout_line(figures)
+        line = heldout_line(figures, self.config.condition)
         if self.family.truncates and len(chosen) >= FEWEST:
             seen, said = self.watch_variety(model, done)
             return figures | seen, f"{line}  {said}"
@@ -287,8 +318,9 @@ class TransformerStage(TrainingStage[TransformerTraining]):
     def pipeline_of(self, model: nn.Module, done: int) -> VARPipeline:
         """What the run has learned so far, with the generation defaults of its settings."""
         names = ("guidance", "top_k", "top_p", "refine_steps")
-        sampling = {name: getattr(self.config, name) for name in names}
-        about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
+        sampling: dict[str, Any] = {name: getattr(self.config, name) for name in names}
+        sampling |= {"class_names": self.names, "prompts": self.examples or None}
+        about = ModelConfig(kind=self.command, trained_steps=done, **sampling)
         return VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
@@ -296,7 +328,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         pipeline, dtype = self.pipeline_of(model, done), DTYPES[self.config.export]
         about = pipeline.config
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
-        drawn = pipeline.generate_batches(range(min(16, len(self.names))) or None, seeds=range(SAMPLES))
+        wanted: Any = self.examples or range(min(16, len(self.names))) or None
+        drawn = pipeline.generate_batches(wanted, seeds=range(SAMPLES))
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)
         while len(images) < SAMPLES and not stop():
@@ -357,10 +390,13 @@ def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:
     return next(parts for parts in range(max(1, share // least), 0, -1) if share % parts == 0)
 
 
-def split_batch(tokens: TokenPyramid | Tensor, classes: Tensor, parts: int) -> list[tuple[Any, Tensor]]:
-    """A batch of tokens or images in nearly equal parts, each with its classes."""
+def split_batch(tokens: TokenPyramid | Tensor, classes: Any, parts: int) -> list[tuple[Any, Any]]:
+    """A batch of tokens or images in nearly equal parts, each with its classes or prompts."""
     if isinstance(tokens, Tensor):
         inputs = tokens.chunk(parts)
+        sizes = [len(images) for images in inputs]
     else:
         inputs = [TokenPyramid(packed, tokens.schedule) for packed in tokens.packed.chunk(parts)]
-    return list(zip(inputs, classes.chunk(parts), strict=True))
+        sizes = [part.batch_size for part in inputs]
+    spans = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
+    return [(part, classes[span]) for part, span in zip(inputs, spans, strict=True)]

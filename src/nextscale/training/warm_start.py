@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from nextscale.conditions import reads_prompts
 from nextscale.families import family_of
 from nextscale.families.config import OneStepConfig, VARConfig
 from nextscale.tokenizer.vqvae import VQVAE
@@ -20,7 +21,7 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
     """The architecture `start` with another number of classes; `tokenizer` has the settings that are the tokenizer's.
 
     A next-scale model may go on with each scale attending to itself alone, or become refinable, where that is wanted:
-    its weights fit.
+    its weights fit. A model of classes may become one of prompts, which has no classes.
     Raises ValueError where it is not of the kind that is wanted, or not for this tokenizer's tokens.
     """
     if type(start) is not type(wanted):
@@ -35,10 +36,34 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
     if isinstance(start, OneStepConfig) and bool(start.classes) != bool(classes):
         raise ValueError(f"init_from {source}: knows {start.classes} classes, the data has {classes}: all or none")
     changes: dict[str, Any] = {"classes": classes}
+    if reads_prompts(start) and not reads_prompts(wanted):
+        raise ValueError(f"init_from {source}: is a model of prompts, whose words are no classes; add --condition text")
+    if reads_prompts(wanted):
+        changes = {"classes": 0, "text": start.text or wanted.text}
     if isinstance(wanted, VARConfig):
         changes |= {} if wanted.sees_coarser else {"attention": wanted.attention}
         changes |= {"refinable": True} if wanted.refinable else {}
     return replace(start, **changes)
+
+
+@torch.no_grad()
+def start_prompts(model: Any, start: Any) -> str:
+    """Copy the weights of `start` into a model of prompts; returns what was taken over and what starts anew.
+
+    Of a model of classes, what reads prompts starts anew and silent: the model begins as `start` without a class.
+    """
+    old = start.state_dict()
+    if reads_prompts(start.config):
+        model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in old.items()})
+        return "all of its weights are taken over, those of its text encoder too"
+    known = {name: tensor.to(torch.float32) for name, tensor in old.items() if not name.endswith(CLASS_TABLE)}
+    state = model.state_dict() | known
+    for name in [name for name in old if name.endswith(CLASS_TABLE)]:
+        part = name.removesuffix(CLASS_TABLE)
+        state[f"{part}text.pooled.weight"] = torch.zeros_like(state[f"{part}text.pooled.weight"])
+        state[f"{part}text.pooled.bias"] = old[name][start.config.unconditional].to(torch.float32)
+    model.load_state_dict(state)
+    return "all but its classes is taken over; the text encoder and attention to it start anew, as if without a class"
 
 
 @torch.no_grad()
