@@ -14,11 +14,11 @@ weights=${3:-}
 . "$(dirname "$0")/tokenizer.sh"
 
 # ViT-VQGAN: raster order on the tokens of a ViT with factorised, normalised codes. Tokenizer and codebook are as large as
-# those of the CNN; it starts from nothing and sees 80,000 images. The model is the raster order of train_ways.sh: 10M
+# those of the CNN; it starts from nothing and sees 112,000 images. The model is the raster order of train_ways.sh: 10M
 # parameters, 64,000 images.
 vit_vqgan() {
     nextscale train tokenizer --preset vit-small-64 --scales 8 --phi-map=-1 --codebook-size 1024 \
-        --data "$data/train" --heldout "$data/heldout" --steps 5000 --batch-size 16 --learning-rate RATE \
+        --data "$data/train" --heldout "$data/heldout" --steps 7000 --batch-size 16 --learning-rate 5e-3 \
         --l1 1 --l2 4 --perceptual 0.4 --perceptual-shift 4 --perceptual-weights "$weights" \
         --sample-every 1000 --checkpoint-every 250 --seed 3 --export bf16 --out "$runs/tokenizers/vit" --resume
     tokens vit
