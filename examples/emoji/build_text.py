@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from build import CATEGORIES, CLASSES, PACKAGE, fail, fetch, read_package
 from names import STYLES, Named, candidates_of, captions_of, combinations, readable, split_of, summary
+from packages import CATEGORIES, CLASSES, PACKAGE, fail, fetch, read_package
 from PIL import Image
 
 FLUENT, VECTORS = "@lobehub/fluent-emoji-3d@1.1.0", "@iconify-json/noto@1.2.9"
@@ -138,8 +138,9 @@ def on_white(data: bytes, size: int) -> bytes:
     """A picture as a square on white, as PNG."""
     with Image.open(io.BytesIO(data)) as image:
         whole = image.convert("RGBA")
-    square = Image.new("RGBA", (max(whole.size),) * 2, "white")
-    square.alpha_composite(whole, ((square.width - whole.width) // 2, (square.height - whole.height) // 2))
+    side = max(whole.size)
+    square = Image.new("RGBA", (side, side), "white")
+    square.alpha_composite(whole, ((side - whole.width) // 2, (side - whole.height) // 2))
     buffer = io.BytesIO()
     square.convert("RGB").resize((size, size), Image.Resampling.LANCZOS).save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
@@ -188,7 +189,7 @@ def build(out: Path, size: int, packages: Path | None, temporary: Path) -> None:
         sharp = draw_vectors(package(VECTORS), size, temporary)
         print(f"flat: {len(noto.keys() - sharp.keys())} pictures, flags of countries for the most part, are enlarged")
         noto |= {code: data for code, data in sharp.items() if code in noto}
-    drawn = dict(zip(STYLES, (noto, read_fluent(package(FLUENT))), strict=True))
+    drawn: dict[str, dict[str, bytes]] = dict(zip(STYLES, (noto, read_fluent(package(FLUENT))), strict=True))
     emoji = [one for one in named(entries, read_words({k: package(v) for k, v in WORDS.items()})) if one.code in noto]
     held = combinations(emoji)
     splits = split_of(emoji, held)
