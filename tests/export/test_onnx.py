@@ -293,6 +293,14 @@ def test_bad_input_is_one_line(words: list[str], line: str, model_folder: Path, 
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["mine.txt"]
 
 
+def test_weights_are_those_that_are_stored(model_folder: Path, pipeline: VARPipeline) -> None:
+    """Whatever form a pipeline has brought them into for its own speed."""
+    loaded = VARPipeline.from_pretrained(model_folder, device="cpu", dtype="fp32")
+    for part, stored in ((loaded.transformer, pipeline.transformer), (loaded.tokenizer, pipeline.tokenizer)):
+        for name, tensor in exporting.plain(part).state_dict().items():
+            assert torch.equal(tensor, stored.state_dict()[name]), name
+
+
 def test_nothing_is_left_of_an_export_that_fails(var: Exported, tmp_path: Path, monkeypatch) -> None:
     def fails(*_: Any, **__: Any) -> Iterator[None]:
         raise ValueError("the description")

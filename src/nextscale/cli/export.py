@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
-from nextscale.cli.outputs import write_results
+from nextscale.cli.outputs import at_work, write_results
 from nextscale.export.config import OnnxConfig
 
 
@@ -34,7 +34,8 @@ def export_onnx_command(*, config: ConfigFile = "", given: Any = None) -> None:
     pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
     licence = options.licence or TERMS.get(options.model, "")
     chosen = OnnxConfig(dtype=options.dtype, opset=options.opset, licence=licence)
-    description = export_onnx(pipeline, options.out, config=chosen, source=options.model)
+    with at_work() as progress:
+        description = export_onnx(pipeline, options.out, config=chosen, source=options.model, progress=progress)
     write_results(options.json, {"out": options.out, **description})
     for name, about in description["files"].items():
         print(f"{Path(options.out) / name}  {about['bytes'] / 1e6:.2f} MB")

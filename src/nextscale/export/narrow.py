@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-IN_FLOAT32 = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "Softmax")
-"""Operators that stay in float32 among those in fp16: norms and softmax."""
+IN_FLOAT32 = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "Softmax", "Attention")
+"""Operators that stay in float32 among those in fp16: norms and softmax, which `Attention` has inside."""
 SMALLEST = 4096
 """Weights with fewer numbers stay in float32."""
 
@@ -40,11 +40,13 @@ def last_product(graph: Any) -> list[str]:
 
 
 def in_int8(model: Any) -> Any:
-    """A graph with the weights of products and convolutions in int8, one scale per output (DequantizeLinear).
+    """A graph whose weights of products and convolutions are stored in int8, one scale per output.
 
-    It computes in float32. Changes the ModelProto.
+    They become float32 when a runtime loads it, and it computes in float32: any runtime gives the same, which holds
+    neither for DequantizeLinear, which some merge with a product in int8, nor for activations in int8. Changes the
+    ModelProto.
     """
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
@@ -52,12 +54,13 @@ def in_int8(model: Any) -> Any:
         stored = weights.get(node.input[1]) if node.op_type in ("MatMul", "Conv") else None
         if stored is None or np.prod(stored.dims) < SMALLEST:
             continue
-        values, axis = numpy_helper.to_array(stored), 0 if node.op_type == "Conv" else 1
-        rounded, scales = rounded_to_int8(values, axis)
+        rounded = rounded_to_int8(numpy_helper.to_array(stored), axis=0 if node.op_type == "Conv" else 1)
         names = [f"{stored.name}_int8", f"{stored.name}_scales"]
         model.graph.initializer.remove(weights.pop(stored.name))
-        model.graph.initializer.extend(map(numpy_helper.from_array, (rounded, scales), names))
-        nodes.append(helper.make_node("DequantizeLinear", names, [node.input[1]], axis=axis))
+        model.graph.initializer.extend(map(numpy_helper.from_array, rounded, names))
+        numbers = f"{stored.name}_numbers"
+        nodes.append(helper.make_node("Cast", names[:1], [numbers], to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [numbers, names[1]], [node.input[1]]))
     before = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *before])
@@ -65,7 +68,7 @@ def in_int8(model: Any) -> Any:
 
 
 def rounded_to_int8(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers -127 to 127, and their scales along an axis: values are about numbers * scales."""
+    """Numbers -127 to 127, and a float32 scale for each index of an axis: values are about numbers * scales."""
     others = tuple(side for side in range(values.ndim) if side != axis)
     scales = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    return np.rint(values / scales).astype(np.int8), scales.astype(np.float32).ravel()
+    return np.rint(values / scales).astype(np.int8), scales.astype(np.float32)

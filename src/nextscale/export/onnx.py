@@ -28,6 +28,7 @@ from nextscale.files import complete_folder, write_json
 from nextscale.nn import HEAD_WIDTH
 from nextscale.nn.block import AdaLNBlock
 from nextscale.pipeline import VARPipeline
+from nextscale.progress import Announce, silent
 from nextscale.tokenizer.quantizer import ResidualQuantizer
 
 KINDS = ("var", "raster")
@@ -41,13 +42,19 @@ TABLES, DESCRIPTION = "quantizer.safetensors", "sampling.json"
 
 
 def export_onnx(
-    pipeline: VARPipeline, folder: str | Path, *, config: OnnxConfig | None = None, source: str = ""
+    pipeline: VARPipeline,
+    folder: str | Path,
+    *,
+    config: OnnxConfig | None = None,
+    source: str = "",
+    progress: Announce = silent,
 ) -> dict[str, Any]:
     """Write a model for ONNX runtimes; returns what sampling.json says. The folder appears only when complete.
 
     The weights are those of the pipeline: load it with dtype="fp32" for the stored ones. `source` says where the model
-    is from. Raises ValueError where a package is missing, the folder holds something already, or the model is of a kind
-    that is not exported (any but next-scale prediction and raster order of classes).
+    is from. `progress` announces a stage and returns the function that shows its progress. Raises ValueError where a
+    package is missing, the folder holds something already, or the model is of a kind that is not exported (any but
+    next-scale prediction and raster order of classes).
     """
     require("an export", "onnx", "onnxscript", "onnxruntime")
     folder, config = Path(folder), config or OnnxConfig()
@@ -58,10 +65,12 @@ def export_onnx(
 
     tokenizer, transformer = plain(pipeline.tokenizer), plain(pipeline.transformer)
     with complete_folder(folder) as partial:
-        files = {}
-        for name, graph, inputs, outputs in graphs_of(tokenizer, transformer):
+        files, graphs = {}, graphs_of(tokenizer, transformer)
+        advance = progress("graphs", len(graphs))
+        for name, graph, inputs, outputs in graphs:
             path = partial / f"{name}.onnx"
             files[path.name] = write_graph(path, graph, inputs, outputs, config)
+            advance(len(files))
         save_file(quantizer_tables(tokenizer.quantizer), partial / TABLES)
         files[TABLES] = {"bytes": (partial / TABLES).stat().st_size}
         description = describe(pipeline, config, files, source=source)
