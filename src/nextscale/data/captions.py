@@ -128,8 +128,13 @@ def texts_in(cells: Iterable[Any]) -> tuple[str, ...]:
 
 def lines_of(data: bytes, name: str) -> list[str]:
     """The lines of a text file, each of which is a caption. Raises ValueError where it is not UTF-8."""
+    return text_of(data, name).splitlines()
+
+
+def text_of(data: bytes, name: str) -> str:
+    """The text in a file. Raises ValueError where it is not UTF-8."""
     try:
-        return data.decode("utf-8-sig").splitlines()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{name} is not text in UTF-8 ({error.reason} at byte {error.start})") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,8 @@ SPLIT_WORDS = {
 """Splits of a data set, and the words for them in names of files and folders."""
 SPLITS = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 """The split that each word means. Folders of these names are no classes."""
+OTHER = "other files"
+"""Why files are passed over that are neither images nor about them."""
 GRID, MANIFEST = "grid.png", "manifest.jsonl"
 """Files that `nextscale generate` writes beside its images."""
 
@@ -69,10 +71,18 @@ def is_image_name(name: str) -> bool:
     return IMAGE_SUFFIX.fullmatch(os.path.splitext(name)[1]) is not None
 
 
-def walk_images(folder: Path, passed: PassedOver, top: Path, above: tuple[tuple[int, int], ...] = ()) -> Iterator[Path]:
+def walk_images(
+    folder: Path,
+    passed: PassedOver,
+    top: Path,
+    above: tuple[tuple[int, int], ...] = (),
+    *,
+    wanted: Callable[[str], bool] = is_image_name,
+) -> Iterator[Path]:
     """All image files at any depth, sorted by name; links are followed. What is left out is added to `passed`.
 
-    `top` is the folder that its names start below, `above` the device and inode of the folders around this one.
+    `top` is the folder that its names start below, `above` the device and inode of the folders around this one,
+    `wanted` which names are taken.
     """
     here = folder.stat()
     above = (*above, (here.st_dev, here.st_ino))
@@ -91,15 +101,15 @@ def walk_images(folder: Path, passed: PassedOver, top: Path, above: tuple[tuple[
             if (there.st_dev, there.st_ino) in above:
                 passed.add("links to a folder they lie in", path.relative_to(top))
             else:
-                yield from walk_images(path, passed, top, above)
+                yield from walk_images(path, passed, top, above, wanted=wanted)
         elif kind != "file":
             passed.add("broken links" if entry.is_symlink() else "special files", path.relative_to(top))
         elif ours and entry.name == GRID:
             passed.add("overviews of generated images", path.relative_to(top))
-        elif is_image_name(entry.name):
+        elif wanted(entry.name):
             yield path
         else:
-            passed.add("other files", path.relative_to(top))
+            passed.add(OTHER, path.relative_to(top))
 
 
 def entry_type(entry: os.DirEntry[str]) -> str:

@@ -36,15 +36,18 @@ from nextscale.data.columns import (
 )
 from nextscale.data.decode import read_image
 from nextscale.data.folders import (
+    OTHER,
     TABLES,
     PassedOver,
     class_of,
+    is_image_name,
     require_classes,
     require_no_splits,
     table_files,
     unwanted,
     walk_images,
 )
+from nextscale.data.sidecars import captions_beside, may_hold_captions
 from nextscale.errors import one_line
 
 logger = logging.getLogger("nextscale.data")
@@ -145,7 +148,7 @@ def open_source(
     try:
         tables = table_files(path, split, passed)
         if tables is None and path.is_dir():
-            source = _open_folder(path, passed, label_column, image_column)
+            source = _open_folder(path, passed, label_column, image_column, caption_column)
         elif tables is None:
             source = _open_hub(where, split, label_column, image_column, caption_column)
         elif tables[0] == "webdataset":
@@ -160,25 +163,45 @@ def open_source(
         labels = np.full(len(source), -1) if source.labels is None else source.labels
         captions = captions_of_classes(source.class_names, labels, caption_template, where)
         source = replace(source, captions=captions)
-    warn_of_missing(source, where)
+    return without_empty(source, where, asked=bool(caption_column))
+
+
+def without_empty(source: ImageSource, where: str, *, asked: bool) -> ImageSource:
+    """The source, without captions where none of its images has one; logs how many have none, and some names.
+
+    Raises ValueError where captions were `asked` for and there are none.
+    """
+    captions = source.captions
+    missing = captions.missing() if captions is not None else []
+    if captions is None or not missing:
+        return source
+    if len(missing) == len(source):
+        text = f"data {where}: no image has a caption in {captions.origin}"
+        if asked:
+            raise ValueError(text)
+        logger.warning(text)
+        return replace(source, captions=None)
+    names = few([source.name(index) for index in missing[:9]], 8)
+    logger.warning("data %s: %d of %d images have no caption (%s)", where, len(missing), len(source), names)
     return source
 
 
-def warn_of_missing(source: ImageSource, where: str) -> None:
-    """Log how many images have no caption, and the names of some."""
-    missing = [] if source.captions is None else source.captions.missing()
-    if missing:
-        names = few([source.name(index) for index in missing[:9]], 8)
-        logger.warning("data %s: %d of %d images have no caption (%s)", where, len(missing), len(source), names)
-
-
-def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_column: str) -> ImageSource:
+def _open_folder(
+    folder: Path, passed: PassedOver, label_column: str, image_column: str, caption_column: str
+) -> ImageSource:
     if label_column not in ("", NO_LABELS, FOLDER) or image_column:
         logger.warning("data %s: a folder of images has no columns; its subfolders are the classes", folder)
     entries = sorted(folder.iterdir())
     if not entries:
         raise ValueError(f"data {folder}: the folder is empty; {EXPECTED}")
-    paths = list(walk_images(folder, passed, folder))
+    wanted = is_image_name if caption_column == NO_CAPTIONS else is_image_or_about_one
+    found = list(walk_images(folder, passed, folder, wanted=wanted))
+    paths = [path for path in found if is_image_name(path.name)]
+    others = [path for path in found if not is_image_name(path.name)]
+    captions, used = captions_beside(paths, others, folder, caption_column) if paths else (None, set())
+    for path in others:
+        if path not in used:
+            passed.add(OTHER, path.relative_to(folder))
     if not paths:
         tables = [entry.name for entry in entries if entry.is_dir() and any(map(is_table, entry.iterdir()))]
         advice = f"did you mean its subfolder {', '.join(tables)}?" if tables else EXPECTED
@@ -187,17 +210,21 @@ def _open_folder(folder: Path, passed: PassedOver, label_column: str, image_colu
     owners = [class_of(file, folder) for file in paths]
     require_no_splits(owners, folder)
     if label_column == NO_LABELS:
-        return ImageSource(paths, None, ())
+        return ImageSource(paths, None, (), captions=captions)
     require_classes(owners, folder)
     names = tuple(dict.fromkeys(owners))
     for entry in entries:
         if entry.is_dir() and not unwanted(entry.name) and entry.name not in names:
             passed.add("folders without images", entry.name)
     if names == ("",):
-        return ImageSource(paths, None, ())
+        return ImageSource(paths, None, (), captions=captions)
     warn_of_look_alikes(names, str(folder))
     places = {name: place for place, name in enumerate(names)}
-    return ImageSource(paths, [places[owner] for owner in owners], names, labelled_by="subfolder")
+    return ImageSource(paths, [places[owner] for owner in owners], names, labelled_by="subfolder", captions=captions)
+
+
+def is_image_or_about_one(name: str) -> bool:
+    return is_image_name(name) or may_hold_captions(name)
 
 
 def is_table(path: Path) -> bool:

@@ -68,7 +68,7 @@ def write_tokens(
         codebook_size=tokenizer.config.codebook_size,
         class_names=source.class_names,
         captions="" if source.captions is None else source.captions.fingerprint(),
-        source=data_identity(source).fingerprint,
+        source=data_identity(replace(source, captions=None)).fingerprint,
         precision=precision_name(dtype),
     )
     require_readable(source, limit=limit)
