@@ -137,7 +137,7 @@ def image_size(images: ImageSet) -> tuple[int, int]:
     """Height and width of the first readable image."""
     if isinstance(images, ArrayImages):
         return images.shape[1:3]
-    first, _, _ = Reader(images).read_next(0, np.asarray)
+    first = Reader(images).read_next(0, np.asarray).pixels
     return first.shape[0], first.shape[1]
 
 
