@@ -35,7 +35,7 @@ DERIVED = (
 )
 """Settings of a transformer that its tokenizer, its data and other settings decide."""
 AUTO = "auto"
-MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
+MAIN = ("data", "tokenizer", "condition", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""
 RESUME = "Continue where the run folder left off, as it recorded; start where it holds nothing. [default: false]"
 Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS["Main settings"])]
