@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,8 @@ def test_captions_are_needed(images: Path) -> None:
 @torch.no_grad()
 def test_the_text_is_in_the_cost() -> None:
     costs = []
-    for changes in ({}, {"text": TEXT}):
+    cases: list[dict[str, Any]] = [{}, {"text": TEXT}]
+    for changes in cases:
         model = make_transformer(depth=3, **changes)
         wanted = text_prompts(TEXT, ["a b c d e"]) if changes else torch.tensor([0])
         with FlopCounterMode(display=False) as counter:
