@@ -15,6 +15,7 @@ EXTRAS = {
     "fastapi": ("fastapi", "serve"),
     "multipart": ("python-multipart", "serve"),
     "prometheus_client": ("prometheus-client", "serve"),
+    "transformers": ("transformers", "text"),
     "pillow_heif": ("pillow-heif", "heic"),
     "onnx": ("onnx", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),

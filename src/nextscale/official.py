@@ -163,6 +163,8 @@ def transformer_to_official(model: VAR) -> State:
     config, schedule = model.config, model.schedule
     if not config.sees_coarser:
         raise ValueError("attention scale: in the official format every scale sees the coarser ones")
+    if config.text is not None:
+        raise ValueError("condition text: the official format has no place for what reads prompts")
     if config.refinable:
         raise ValueError("masked_last: the official format has no place for what a refinable model has learned")
     if any(height != width for height, width in schedule):

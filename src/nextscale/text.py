@@ -40,7 +40,11 @@ def prompt_choices(config: TextConfig, prompts: Any, negative: str, device: torc
 
 
 def encoded(config: TextConfig, prompts: Sequence[str], *, tell: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of the table of words (B, T, N) int64 and the mask of their tokens (B, T)."""
+    """Rows of the table of words (B, T, N) int64, or features (B, T, F) float16; and the mask of tokens (B, T)."""
+    if config.encoder:
+        from nextscale.frozen_text import frozen_encoder
+
+        return frozen_encoder(config.encoder).encoded(prompts, config.tokens, tell=tell)
     texts = [words_of(prompt) for prompt in prompts]
     for prompt, words in zip(prompts, texts, strict=True):
         if tell:

@@ -8,7 +8,8 @@ import pytest
 
 from nextscale import VARPipeline
 from nextscale.cli import main
-from toys import TEXT, make_pipeline, toy_image
+from nextscale.official import transformer_to_official
+from toys import TEXT, make_pipeline, make_transformer, toy_image
 
 ODD = "a red heart, big\n\n\u05dc\u05d1 \u05d0\u05d3\u05d5\u05dd\n" + "word " * 2000 + "\nnul\x00byte\n\u2603\n"
 
@@ -90,6 +91,30 @@ def test_wrong_prompts_are_refused(
     assert main(["generate", "--model", str(folder), "--count", "1", "--out", str(tmp_path / "out"), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("evaluate likelihood --model MODEL --data DATA --out OUT", "its run's heldout_loss is measured with captions"),
+        ("train neon --model MODEL --data DATA --out OUT --features small-6", "neon draws its samples from classes"),
+    ],
+)
+def test_what_needs_classes_says_so(
+    text_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, small_features: None, command: str, message: str
+) -> None:
+    (tmp_path / "images" / "red").mkdir(parents=True)
+    for number in range(2):
+        toy_image(2, number).save(tmp_path / "images" / "red" / f"{number}.png")
+    places = {"MODEL": str(text_folder), "DATA": str(tmp_path / "images"), "OUT": str(tmp_path / "out")}
+    assert main([places.get(word, word) for word in command.split()]) == 2
+    *_, last = capsys.readouterr().err.splitlines()
+    assert message in last and not (tmp_path / "out").exists()
+
+
+def test_the_official_format_holds_no_prompts() -> None:
+    with pytest.raises(ValueError, match="the official format has no place for what reads prompts"):
+        transformer_to_official(make_transformer(text=TEXT))
 
 
 def test_a_prompt_may_name_a_class(model_folder: Path, tmp_path: Path) -> None:

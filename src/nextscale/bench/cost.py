@@ -77,12 +77,31 @@ def stack_flops(stack: Stack, sequences: int) -> GenerationFlops:
     # Queries x keys; a query of a single key takes its value, without a product.
     pairs = sum(length * known for length, known in parts_and_keys(stack) if known > 1)
     readers = 1 if stack.head_after_guidance else sequences
-    condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops
+    condition = modulation_flops(config, head=stack.head_positions > 0) + stack.condition_flops + encoder_flops(config)
+    products += text_flops(config) * sequence.length
     return GenerationFlops(
         blocks=float(sequences * (products * stack.times + condition * stack.conditions)),
         attention=float(sequences * 4 * pairs * width * depth * stack.times),
         head=float(readers * 2 * width * stack.head_outputs * stack.head_positions * stack.times),
     )
+
+
+def text_flops(config: TransformerConfig) -> float:
+    """Those of attention to a text at one position, in all blocks that have it; a text counts with all its tokens."""
+    if config.text is None:
+        return 0.0
+    attending = sum(map(config.text.attended_by, range(config.depth)))
+    return float(attending * (2 * 2 * config.width**2 + 4 * (1 + config.text.tokens) * config.width))
+
+
+def encoder_flops(config: TransformerConfig) -> float:
+    """Those of the text encoder of one sequence, and of the keys and values made of its tokens."""
+    text = config.text
+    if text is None:
+        return 0.0
+    attending, tokens = sum(map(text.attended_by, range(config.depth))), 1 + text.tokens
+    own = 2 * tokens * (12 * text.width**2 * text.blocks + text.features * text.width)
+    return float(own + 2 * 2 * tokens * text.width * config.width * attending)
 
 
 def modulation_flops(config: TransformerConfig, *, head: bool) -> float:

@@ -163,7 +163,8 @@ def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | N
     first = next((pipeline for pipeline in pipelines if pipeline.transformer.config.classes), pipelines[0])
     for pipeline, guidance in zip(pipelines, guidances, strict=True):
         ids = shared_classes(first, pipeline)
-        wanted = [ids[number % len(ids)] if ids else None for number in range(COLUMNS)]
+        own = list(pipeline.config.prompts or ()) if pipeline.reads_prompts else ids
+        wanted: list[Any] = [own[number % len(own)] if own else None for number in range(COLUMNS)]
         images += pipeline.generate(wanted, seeds=range(COLUMNS), guidance=guidance).images
     return grid([image.resize(images[0].size) for image in images], columns=COLUMNS)
 

@@ -126,8 +126,14 @@ def flags(
     for setting in shown:
         group, kind = PANELS[panel(setting, first)], str if setting.name in REPEATED else written_as(setting.hint)
         metavar = "FILE" if setting.name in COMMON["Files"] else METAVARS[kind]
+        plain: dict[str, Any] = {"negative": ()} if setting.name in REPEATED else {}
         parameter = Parameter(
-            help=described(setting), show_default=False, group=group, metavar=metavar, converter=CONVERTERS.get(kind)
+            help=described(setting),
+            show_default=False,
+            group=group,
+            metavar=metavar,
+            converter=CONVERTERS.get(kind),
+            **plain,
         )
         hint: Any = list[str] if setting.name in REPEATED else str if kind is tuple else kind
         fields.append((setting.name, Annotated[hint | None, parameter], dataclasses.field(default=None)))

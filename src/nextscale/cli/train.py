@@ -41,7 +41,7 @@ NOT_OF_ONE_STEP = (
 )
 """Settings that models of one step have not, or that theirs leave as they are."""
 AUTO = "auto"
-MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
+MAIN = ("data", "tokenizer", "condition", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""
 RESUME = "Continue where the run folder left off, as it recorded; start where it holds nothing. [default: false]"
 Resume = Annotated[bool, Parameter(help=RESUME, show_default=False, group=PANELS["Main settings"])]

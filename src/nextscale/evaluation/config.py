@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nextscale.config import require_at_least, require_seed
-from nextscale.settings import Computing, DataColumns, ScaleFlags
+from nextscale.settings import CaptionColumns, Computing, DataColumns, ScaleFlags
 
 PROTOCOLS = {
     name: {
@@ -18,7 +18,7 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerationEvaluation(DataColumns, ScaleFlags):
+class GenerationEvaluation(CaptionColumns, DataColumns, ScaleFlags):
     """Settings of `nextscale evaluate generation`."""
 
     data: str

@@ -35,6 +35,7 @@ from nextscale.evaluation.image_sets import (
     write_npz_images,
 )
 from nextscale.evaluation.metrics import FeatureStatistics, squared_distances
+from nextscale.evaluation.prompts import heldout_prompts, prompts_hash
 from nextscale.evaluation.reference import (
     RealImages,
     about_classes,
@@ -223,11 +224,15 @@ def drawn_images(config: GenerationEvaluation, network: Network, processes: Proc
     rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)
+    prompts = heldout_prompts(config) if pipeline.reads_prompts else ()
+    plan |= {"prompts": prompts} if prompts else {}
     draws = Draws(**plan, out=Path(config.out), seed=config.seed, sampling=sampling, rejection=rejection)
     size = pipeline.tokenizer.config.image_size
     about = {"model": config.model, "precision": pipeline.precision, "sampling": to_dict(sampling), "seed": config.seed}
     if rejection is not None:
         about |= {"candidates": config.candidates, "judge": config.judge}
+    if prompts:
+        plan["prompts"] = prompts_hash(prompts)
 
     def measure() -> Measured:
         about.update(weights=identity(pipeline.transformer), tokenizer=identity(pipeline.tokenizer))

@@ -137,8 +137,8 @@ def image_size(images: ImageSet) -> tuple[int, int]:
     """Height and width of the first readable image."""
     if isinstance(images, ArrayImages):
         return images.shape[1:3]
-    pixels = Reader(images).read_next(0, np.asarray).pixels
-    return pixels.shape[0], pixels.shape[1]
+    first = Reader(images).read_next(0, np.asarray).pixels
+    return first.shape[0], first.shape[1]
 
 
 def require_size(images: ImageSet, size: tuple[int, int]) -> None:

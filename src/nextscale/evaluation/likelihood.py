@@ -31,6 +31,8 @@ def evaluate_likelihood(config: LikelihoodEvaluation, *, progress: Announce = si
     images = open_images_alone(config.data, **config.columns)
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     require_likelihoods(pipeline.transformer)
+    if pipeline.reads_prompts:
+        raise ValueError(f"model {config.model}: draws from prompts; its run's heldout_loss is measured with captions")
     classes = pipeline.transformer.config.classes
     order = balanced_order(images)
     require_size(images, pipeline.tokenizer.config.image_size)

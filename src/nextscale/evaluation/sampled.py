@@ -51,6 +51,8 @@ class Draws:
     batch_size: int
     keep_images: bool = False
     rejection: Rejection | None = None
+    prompts: tuple[str, ...] = ()
+    "Of a model of prompts, in the place of classes."
 
     def shards(self) -> Iterator[tuple[int, int]]:
         """Set and number of every shard."""
@@ -126,7 +128,9 @@ def draw_shard(
     wanted = set(shown_numbers(draws.count, classes)) if s == 0 else set()
     parts: list[FeatureSet] = []
     first, done = draws.seed + s * draws.count, images.start
-    wanted_classes = [i % classes if classes else None for i in images]
+    wanted_classes: list[Any] = [i % classes if classes else None for i in images]
+    if draws.prompts:
+        wanted_classes = [draws.prompts[i % len(draws.prompts)] for i in images]
     how: dict[str, Any] = {name: getattr(draws, name) for name in ("batch_size", "rejection")}
     seeds = [first + i for i in images]
     for drawn in pipeline.generate_batches(wanted_classes, seeds=seeds, config=draws.sampling, **how):

@@ -31,11 +31,12 @@ def build_studio(desk: Desk) -> gr.Blocks:
     """All tabs of the page."""
     model = desk.pipeline
     size = model.tokenizer.config.image_size
+    takes = "drawn from prompts" if model.reads_prompts else f"{len(model.class_names)} classes"
     take_files(desk.folder)  # before components are made
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as blocks:
         gr.Markdown(
             f"# nextscale studio\n{desk.model}: {size[1]} x {size[0]} pixels in {len(model.schedule)} scales, "
-            f"{len(model.class_names)} classes, {model.precision} on {model.device}"
+            f"{takes}, {model.precision} on {model.device}"
         )
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
         page = PageJobs(desk, gr.State(None))

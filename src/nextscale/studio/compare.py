@@ -13,7 +13,7 @@ from PIL import Image
 from nextscale.bench.machine import now
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.studio.components import shown_picture
+from nextscale.studio.components import shown_picture, wanted_field
 from nextscale.studio.desk import Desk, seed_of
 from nextscale.studio.events import PageJobs
 from nextscale.studio.jobs import Job, Update
@@ -104,9 +104,12 @@ def compare_tab(page: PageJobs) -> None:
             "with a second one: `nextscale studio --rival out/runs/raster`, where `nextscale train raster` trained it."
         )
         return
+    if desk.rival.reads_prompts != desk.pipeline.reads_prompts:
+        gr.Markdown("One of the two models draws from prompts and the other one classes: nothing can be asked of both.")
+        return
     titles = [title_of(one) for one in (desk.rival, desk.pipeline)]
     with gr.Row(equal_height=True):
-        name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class")
+        name = wanted_field(desk)
         seed = gr.Number(0, label="Seed")
     with gr.Row():
         start = gr.Button("Start both", variant="primary", elem_id="compare-start")

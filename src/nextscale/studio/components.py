@@ -14,6 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from nextscale.data.decode import read_image
+from nextscale.studio.desk import Desk
 from nextscale.studio.events import QUIET, errors_as_messages
 from nextscale.studio.jobs import Update
 from nextscale.studio.pictures import fitted
@@ -22,6 +23,8 @@ MOST_PIXELS = 25_000_000
 """Pixels of an upload at most."""
 CANVAS = 1024
 """Pixels of the longer side of what is painted on, at most: strokes are enlarged to the image's size."""
+MOST_CHARACTERS = 1000
+"""Characters of a prompt; a model reads a few words of it."""
 SHOWN: dict[str, Any] = {"show_label": False, "interactive": False, "format": "png"}
 """Options of components that only show pictures."""
 
@@ -130,3 +133,20 @@ def painted_upload() -> PaintedUpload:
     photo.change(opening, photo, place.parts, show_progress="minimal", api_visibility="private")
     gr.on([another.click, canvas.clear], place.empty, None, place.parts, **QUIET)
     return place
+
+
+def wanted_field(desk: Desk, *, also: Sequence[str] = (), value: str = "", info: str = "Type to search.") -> Any:
+    """What images are to show: a class, or a prompt with examples to click on; `also` are further choices of a class.
+
+    Without a value it has the first class, or the first example.
+    """
+    if not desk.pipeline.reads_prompts:
+        choices = [*also, *desk.class_choices]
+        return gr.Dropdown(choices, value=value or choices[0], label="Class", info=info)
+    examples = list(desk.pipeline.config.prompts or ())
+    first = "" if also else next(iter(examples), "")
+    hint = "Say what to show; empty is anything."
+    box = gr.Textbox(first, label="Prompt", info=hint, max_length=MOST_CHARACTERS, max_lines=3)
+    if examples:
+        gr.Examples([[example] for example in examples], box, label="Examples", examples_per_page=len(examples))
+    return box

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -25,6 +26,10 @@ from nextscale.studio.pictures import SHARE
 
 VARIABLE = "GRADIO_TEMP_DIR"
 NO_CLASS = "(no class)"
+LONGEST = 50
+"""Characters of a class or prompt in the name of a file."""
+NO_NAME = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
+"""Characters that names of files may not hold."""
 SETTINGS_KEY = "nextscale"
 """PNG text chunk with the settings that made the image, as JSON."""
 
@@ -73,12 +78,19 @@ class Desk:
         return [*self.pipeline.class_names, NO_CLASS]
 
     def label_of(self, name: str | None) -> Any:
-        """A class as the pipeline takes it."""
+        """A class, or a prompt, as the pipeline takes it."""
         return None if name in (NO_CLASS, None, "") else name
+
+    def named(self, name: str) -> dict[str, str]:
+        """What the settings of an image say of its class or prompt."""
+        return {"prompt" if self.pipeline.reads_prompts else "class": name}
 
     def saved(self, image: Image.Image, settings: dict[str, Any]) -> str:
         """Write a PNG for download that holds its settings, in a folder of its own; returns its path."""
-        name = f"{settings['class'] or 'image'}-seed-{settings['seed']}.png".replace("/", "-")
+        shows = re.sub(
+            r"[/\x00-\x1f\x7f\ud800-\udfff]", "-", str(settings.get("prompt", settings.get("class")) or "image")
+        )
+        name = f"{shows[:LONGEST]}-seed-{settings['seed']}.png"
         path = self.folder / f"image-{secrets.token_hex(8)}" / name
         facts = PngInfo()
         facts.add_text(SETTINGS_KEY, json.dumps({"model": self.model, "precision": self.pipeline.precision} | settings))

@@ -14,7 +14,15 @@ from PIL import Image
 from nextscale.editing.config import EditConfig
 from nextscale.editing.hooks import METHODS
 from nextscale.pipeline import AUTO
-from nextscale.studio.components import SHOWN, PaintedUpload, painted_upload, shown_gallery, shown_picture, uploaded
+from nextscale.studio.components import (
+    SHOWN,
+    PaintedUpload,
+    painted_upload,
+    shown_gallery,
+    shown_picture,
+    uploaded,
+    wanted_field,
+)
 from nextscale.studio.desk import Desk, seed_of
 from nextscale.studio.events import QUIET, PageJobs
 from nextscale.studio.jobs import Job, Update
@@ -85,7 +93,7 @@ def edit_live(
         images, last = yield from outpaint_live(desk, painted.image, label, seeds, sides, editing)
     else:
         images, last = yield from inpaint_live(desk, painted, where, label, seeds, editing)
-    settings = {"class": name, "edit": where, "method": editing.method, "keep_scales": editing.keep_scales}
+    settings = desk.named(name) | {"edit": where, "method": editing.method, "keep_scales": editing.keep_scales}
     files = [
         (desk.saved(image, settings | {"seed": one}), f"seed {one}") for image, one in zip(images, seeds, strict=True)
     ]
@@ -195,10 +203,9 @@ def edit_tab(page: PageJobs) -> PaintedUpload:
 
 
 def edit_controls(desk: Desk) -> list[Any]:
-    """Where, class, scales kept, number, seed, method, feather, and pixels at each side."""
+    """Where, class or prompt, scales kept, number, seed, method, feather, and pixels at each side."""
     where = gr.Radio([INPAINT, OUTPAINT, WHOLE], value=INPAINT, label="What is made anew")
-    classes, hint = [AUTO, *desk.class_choices], "auto: what the rest looks like."
-    name = gr.Dropdown(classes, value=AUTO, label="Class", info=hint)
+    name = wanted_field(desk, also=[AUTO], info="auto: what the rest looks like.")
     with gr.Group(visible=False) as around:
         with gr.Row():
             left = gr.Slider(0, 256, value=32, step=1, label="Left", min_width=110)

@@ -14,13 +14,16 @@ from PIL import Image
 from nextscale.pictures import grid
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.studio.components import shown_gallery, shown_picture
+from nextscale.studio.components import shown_gallery, shown_picture, wanted_field
 from nextscale.studio.desk import Desk, seed_of
 from nextscale.studio.events import QUIET, PageJobs
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, STRIP_ROWS, fitted, paced, strip
 
 MOST_IMAGES = 16
+MOST_SHOWN = 60
+"""Characters of a prompt below its image."""
+NO_PROMPT = "(no prompt)"
 CHOOSE = "Choose an image above to edit it"
 
 
@@ -57,13 +60,14 @@ def generate_live(desk: Desk, name: str, count: int, seed: int, **settings: Any)
             yield Frame(status)
     finished = images[-1] = images[-1] or steps[-1].preview()
     seconds = time.monotonic() - began
-    facts = {"class": label} | {setting: getattr(sampling, setting) for setting in settings}
+    facts = desk.named(label) | {setting: getattr(sampling, setting) for setting in settings}
+    shows = shortened(name or NO_PROMPT)
     files = [
-        (desk.saved(image, facts | {"seed": one}), f"{name}, seed {one}")
+        (desk.saved(image, facts | {"seed": one}), f"{shows}, seed {one}")
         for image, one in zip(finished, seeds, strict=True)
     ]
     plural = "s" if len(files) > 1 else ""
-    status = f"{len(files)} image{plural} of {name}, seed {seed}, in {seconds:.2f} s"
+    status = f"{len(files)} image{plural} of {shows}, seed {seed}, in {seconds:.2f} s"
     yield Frame(status, fitted(grid(finished), FINISHED), strip([one for one in images if one]), files)
     if len(steps) <= STRIP_COLUMNS and None in images:
         whole = [one or step.preview()[:STRIP_ROWS] for one, step in zip(images, steps, strict=True)]
@@ -136,8 +140,8 @@ def generate_tab(page: PageJobs) -> tuple[gr.Button, gr.State]:
 
 
 def generate_controls(desk: Desk) -> tuple[list[Any], dict[str, Any]]:
-    """Class, number, seed, whether to draw one; and settings of `SamplingConfig` by name."""
-    name = gr.Dropdown(desk.class_choices, value=desk.class_choices[0], label="Class", info="Type to search.")
+    """Class or prompt, number, seed, whether to draw one; and settings of `SamplingConfig` by name."""
+    name = wanted_field(desk)
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
     with gr.Row():
         seed = gr.Number(0, label="Seed", min_width=120)
@@ -175,6 +179,12 @@ def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
                 1, 8, value=value, step=1, precision=0, label="Passes of the last map", info=hint
             )
     return shown
+
+
+def shortened(text: str) -> str:
+    """A class or prompt on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}..."
 
 
 def listed(text: str | None) -> list[str]:

@@ -73,6 +73,8 @@ def inputs_of(config: NeonTraining) -> dict[str, Any]:
     pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
     if not pipeline.family.reads_tokens or not pipeline.family.predicts_tokens:
         raise ValueError(f"model {config.model}: draws no tokens to tune on; it is {pipeline.family.title}")
+    if pipeline.reads_prompts:
+        raise ValueError(f"model {config.model}: draws from prompts; neon draws its samples from classes")
     real = open_evaluation(evaluation_of(config, config.model, config.out)).real
     return {
         "model": identity(pipeline.transformer),

@@ -5,15 +5,20 @@ Shapes: B captions.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nextscale.checkpoint import fingerprint
 from nextscale.conditions import TextPrompts
 from nextscale.data.stream import ImageStream
+from nextscale.data.tokens import TokenCache
+from nextscale.frozen_text import frozen_encoder
 from nextscale.nn import TextConfig
 from nextscale.text import text_prompts
 from nextscale.training.config import TransformerTraining
@@ -26,7 +31,22 @@ EXAMPLES = 16
 
 def text_of(config: TransformerTraining) -> TextConfig | None:
     """How the model of a run is to read prompts; None for a model of classes."""
-    return TextConfig(tokens=config.text_tokens) if config.condition == "text" else None
+    if config.condition != "text":
+        return None
+    encoder = config.text_encoder
+    features = frozen_encoder(encoder).features if encoder else 0
+    return TextConfig(tokens=config.text_tokens, encoder=encoder, features=features)
+
+
+def remember_features(text: TextConfig, source: Samples, data: str) -> None:
+    """Compute a frozen encoder's features of all captions once; beside the tokens of a cache, once for all runs."""
+    if not text.encoder or isinstance(source, ImageStream):
+        return
+    captions = [*dict.fromkeys(caption for i in range(len(source)) for caption in source.captions_of(i)), ""]
+    encoder = frozen_encoder(text.encoder)
+    facts = repr((text.encoder, text.tokens, fingerprint(encoder.network), captions)).encode()
+    name = f"text-{hashlib.sha256(facts).hexdigest()[:16]}.safetensors"
+    encoder.remember(captions, text.tokens, Path(data) / name if isinstance(source, TokenCache) else None)
 
 
 def require_captions(source: Samples, data: str) -> None:

@@ -50,6 +50,7 @@ from nextscale.training.optimisation import Average, Updater, averaging_decay, f
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
 from nextscale.training.prompts import (
     example_prompts,
+    remember_features,
     require_captions,
     some_prompts,
     text_of,
@@ -110,6 +111,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             self.places = class_places(self.heldout.class_names, self.names, config.heldout)
         self.sharded = config.parallel == "fsdp" and self.processes.world > 1
         architecture, start = self.settle_architecture()
+        if reads_prompts(architecture):
+            remember_features(architecture.text, self.source, config.data)
         require_weights(config.scale_weights, self.family, architecture)
         self.training_only = self.losses_of_training(architecture)
         require_trainable(config, self.family)
