@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nextscale.conditions import ClassLabels
 from nextscale.nn.alias_free import grown, progression
-from nextscale.nn.style import Dense, Mapping, StyleLayer, Synthesis, modulated_conv
+from nextscale.nn.style import Dense, StyleGenerator, StyleLayer, Synthesis, modulated_conv
 
 CHANNELS = (512, 16)
 STEM = progression(16, 7, channels=CHANNELS)
@@ -58,17 +59,28 @@ def test_slow_layers_compute_the_same_and_learn_slowly() -> None:
 
 def test_styles_are_tracked_by_class_and_truncated_towards_their_average() -> None:
     torch.manual_seed(0)
-    mapping = Mapping(latent=8, style=6, classes=3, features=5)
-    latents, classes = torch.randn(4, 8), torch.tensor([2, 0, 2, 2])
-    assert torch.equal(mapping(latents, classes), mapping(latents, classes, track=True))
-    styles = mapping(latents, classes).detach()
-    assert torch.allclose(mapping.averages[0], styles[1] * 0.002, rtol=1e-4)
-    assert torch.allclose(mapping.averages[2], styles[[0, 2, 3]].mean(0) * (1 - 0.998**3), rtol=1e-4)
-    assert not mapping.averages[1].any()
-    assert torch.equal(mapping.truncated(styles, classes, 1.0), styles)
-    assert torch.equal(mapping.truncated(styles, classes, 0.0), mapping.averages[classes])
-    unconditional = Mapping(latent=8, style=6, classes=0, features=0)
-    assert torch.allclose(unconditional(3 * latents, classes), unconditional(latents, classes), atol=1e-5)
+    generator = StyleGenerator(STEM, latent=8, style=6, classes=3, features=5)
+    latents, classes = torch.randn(4, 8), ClassLabels(torch.tensor([2, 0, 2, 2]), 3)
+    styles, averages = generator.mapping(latents, classes).detach(), generator.averages
+    generator.tracked(latents, classes.ids, share=0.1)
+    assert torch.allclose(averages.class_embedding.weight[0], styles[1] * 0.002, rtol=1e-4)
+    assert torch.allclose(averages.class_embedding.weight[2], styles[[0, 2, 3]].mean(0) * (1 - 0.998**3), rtol=1e-4)
+    assert not averages.class_embedding.weight[[1, 3]].any()
+    with torch.no_grad():
+        made = [generator(latents, classes, truncation=truncation) for truncation in (0.0, 0.5, 1.0)]
+    assert torch.equal(made[2], generator.synthesis(styles))
+    assert torch.equal(made[0], generator.synthesis(averages(classes)))
+    assert torch.equal(made[1], generator.synthesis((styles + averages(classes)) / 2))
+
+
+def test_latents_and_classes_are_normalised() -> None:
+    torch.manual_seed(0)
+    generator = StyleGenerator(STEM, latent=8, style=6, classes=0, features=0)
+    latents, nothing = torch.randn(4, 8), ClassLabels(torch.zeros(4, dtype=torch.int64), 0)
+    styles = generator.mapping(latents, nothing)
+    assert torch.allclose(generator.mapping(3 * latents, nothing), styles, atol=1e-5)
+    generator.tracked(latents, nothing.ids, share=0.1)
+    assert torch.allclose(generator.averages(nothing)[0], styles.mean(dim=0) * (1 - 0.998**4), rtol=1e-4)
 
 
 def test_a_layer_moves_with_its_input() -> None:

@@ -127,25 +127,16 @@ class Resampling:
         return self.rate // self.after.rate
 
     @property
-    def widths(self) -> tuple[int, int, int]:
-        """Samples of a side: before, in between, after."""
-        return self.before.size + self.kernel - 1, (self.after.size - 1) * self.down + self.down * TAPS, self.after.size
-
-    @property
     def crop(self) -> tuple[int, int]:
         """Samples at the beginning and the end that the filters' full output has too many.
 
         The middle of the map stays where it is (appendix C.3).
         """
-        width, between, _ = self.widths
+        width = self.before.size + self.kernel - 1
+        between = (self.after.size - 1) * self.down + self.down * TAPS
         surplus = (width - 1) * self.up + self.up * TAPS - between
         begin = self.up * TAPS - 1 - (between - width * self.up + self.up * TAPS - 1 + self.up) // 2
         return begin, surplus - begin
-
-    def flops(self) -> float:
-        """Of an image, for each channel: the filters' multiplications and additions."""
-        width, between, out = self.widths
-        return 2.0 * TAPS * ((between * width + between**2) + self.down * (out * between + out**2))
 
 
 def filtered_leaky_relu(x: Tensor, resampling: Resampling, *, slope: float = 0.2, clamp: float = 256.0) -> Tensor:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 from nextscale.nn.perceptual import imagenet_normalised
-from nextscale.nn.style import Dense
+from nextscale.nn.style import Dense, Table
 
 STRIDES = (4, 8, 16, 32)
 """Of the four features, relative to the image that the network sees."""
@@ -120,10 +120,11 @@ class Head(nn.Module):
         self.last = spectral_norm(nn.Conv2d(channels, EMBEDDED if features else 1, 4, bias=False))
         self.embed = Dense(features, EMBEDDED, active=True) if features else None
 
-    def forward(self, x: Tensor, class_vectors: Tensor) -> Tensor:
+    def forward(self, x: Tensor, class_vectors: Tensor | None) -> Tensor:
         """Maps (B, C, h, w) and class vectors (B, D) -> scores (B, places) float32."""
         x = self.last(self.body(x)).float()
         if self.embed is not None:
+            assert class_vectors is not None
             x = (x * self.embed(class_vectors)[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
         return x.flatten(1)
 
@@ -131,23 +132,25 @@ class Head(nn.Module):
 class ProjectedDiscriminator(nn.Module):
     """A projector and a head for each of its maps."""
 
-    class_vectors: Tensor
+    def __init__(self, network: nn.Module, class_vectors: Tensor | None, *, resize: int = 224) -> None:
+        """`network` is a torchvision classifier with its weights; `class_vectors` (classes + 1, D) stay as they are.
 
-    def __init__(self, network: nn.Module, classes: int, *, resize: int = 224) -> None:
-        """`network` is a torchvision classifier with its weights. Raises ValueError where it lacks a stride."""
+        Raises ValueError for a network without the strides.
+        """
         super().__init__()
         if 0 < resize < SMALLEST:
             raise ValueError(f"a projected discriminator sees images of {SMALLEST} pixels or more, got {resize}")
         self.projector = Projector(network, resize)
-        self.register_buffer("class_vectors", torch.zeros(classes, self.projector.features))
+        self.class_embedding = None if class_vectors is None else Table(class_vectors.detach().float().clone())
+        features = 0 if class_vectors is None else class_vectors.shape[1]
         self.heads = nn.ModuleList(
-            Head(channels, 2 * PROBE // stride, self.projector.features if classes else 0)
+            Head(channels, 2 * PROBE // stride, features)
             for channels, stride in zip(self.projector.outputs, STRIDES, strict=True)
         )
 
     def forward(self, images: Tensor, classes: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) in [-1, 1] of classes (B,) -> each head's scores of places, (B, places) float32."""
-        vectors = self.class_vectors[classes] if len(self.class_vectors) else self.class_vectors
+        vectors = None if self.class_embedding is None else self.class_embedding(classes)
         return [head(x, vectors) for head, x in zip(self.heads, self.projector(images), strict=True)]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nextscale.conditions import Conditions, as_conditions
 from nextscale.nn.alias_free import Resampling, Signal, filtered_leaky_relu, full_precision
 
 STYLE_DECAY = 0.998
@@ -47,45 +48,60 @@ class Dense(nn.Module):
             return F.leaky_relu(x, 0.2) * math.sqrt(2) if self.active else x
 
 
-class Mapping(nn.Module):
-    """Latents and classes -> styles, with the classes' vectors and running averages of their styles."""
+class Table(nn.Module):
+    """A vector for each class and one for no class, which no optimiser changes."""
 
-    class_vectors: Tensor
-    averages: Tensor
+    weight: Tensor
 
-    def __init__(self, latent: int, style: int, classes: int, features: int) -> None:
+    def __init__(self, vectors: Tensor) -> None:
         super().__init__()
-        self.register_buffer("class_vectors", torch.randn(classes, features))
-        self.register_buffer("averages", torch.zeros(max(1, classes), style))
-        self.embed = Dense(features, latent, active=True) if classes else None
-        width = 2 * latent if classes else latent
-        self.layers = nn.Sequential(*(Dense(n, style, rate=0.01, active=True) for n in (width, style)))
+        self.register_buffer("weight", vectors)
 
-    def forward(self, latents: Tensor, classes: Tensor, *, track: bool = False) -> Tensor:
-        """Latents (B, Z) and class ids (B,) -> styles (B, S) float32; `track` takes them into the averages."""
-        x = normalised(latents.float())
-        if self.embed is not None:
-            x = torch.cat([x, normalised(self.embed(self.class_vectors[classes]))], dim=1)
-        styles = self.layers(x)
-        if track:
-            self.take_in(styles.detach(), classes)
-        return styles
+    def forward(self, ids: Tensor) -> Tensor:
+        """Ids (B,) -> (B, N)."""
+        return self.weight[ids]
+
+
+class AverageStyles(nn.Module):
+    """Running averages of the styles of each class, or of all where there are none."""
+
+    def __init__(self, classes: int, style: int) -> None:
+        super().__init__()
+        self.class_embedding = Table(torch.zeros(classes + 1, style))
+        self.classes = classes
+
+    def forward(self, conditions: Conditions) -> Tensor:
+        """The averages of B conditions, (B, S) float32."""
+        return conditions.vectors(self).float()
 
     @torch.no_grad()
     def take_in(self, styles: Tensor, classes: Tensor) -> None:
         """Move each class's average towards the mean of its styles, by as much as one style after the other would."""
-        rows, averages = self.rows(classes), self.averages.float()
-        counts = torch.zeros(len(averages), 1, device=styles.device).index_add_(0, rows, torch.ones_like(styles[:, :1]))
-        means = torch.zeros_like(averages).index_add_(0, rows, styles) / counts.clamp_min(1)
-        self.averages.copy_(means.lerp(averages, STYLE_DECAY**counts))
+        averages = self.class_embedding.weight
+        counts = torch.zeros(len(averages), 1, device=styles.device).index_add_(
+            0, classes, torch.ones_like(styles[:, :1])
+        )
+        means = torch.zeros_like(averages).index_add_(0, classes, styles) / counts.clamp_min(1)
+        averages.copy_(means.lerp(averages, STYLE_DECAY**counts))
 
-    def truncated(self, styles: Tensor, classes: Tensor, truncation: float) -> Tensor:
-        """Styles moved towards the average of their class: 1 leaves them, 0 gives the average."""
-        return torch.lerp(self.averages.float()[self.rows(classes)], styles, truncation)
 
-    def rows(self, classes: Tensor) -> Tensor:
-        """Whose average each class moves: its own, or the only one."""
-        return classes if self.embed is not None else torch.zeros_like(classes)
+class Mapping(nn.Module):
+    """Latents and classes -> styles."""
+
+    def __init__(self, latent: int, style: int, classes: int, features: int) -> None:
+        """A class's vector has `features` numbers; the vectors begin random, until training images give them."""
+        super().__init__()
+        self.class_embedding = Table(torch.randn(classes + 1, features)) if classes else None
+        self.embed = Dense(features, latent, active=True) if classes else None
+        width = 2 * latent if classes else latent
+        self.layers = nn.Sequential(*(Dense(n, style, rate=0.01, active=True) for n in (width, style)))
+
+    def forward(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Latents (B, Z) and B conditions -> styles (B, S) float32."""
+        x = normalised(latents.float())
+        if self.embed is not None:
+            x = torch.cat([x, normalised(self.embed(conditions.vectors(self)))], dim=1)
+        return self.layers(x)
 
 
 class FourierInput(nn.Module):
@@ -207,3 +223,34 @@ class Synthesis(nn.Module):
         for number, layer in enumerate(self.layers):
             x = layer(x, styles, track=track if number >= self.frozen else 0.0)
         return x * IMAGE_SCALE
+
+
+class StyleGenerator(nn.Module):
+    """Mapping and synthesis; a generator that was grown trains its newest layers alone."""
+
+    def __init__(
+        self, signals: Sequence[Signal], *, latent: int, style: int, classes: int, features: int, frozen: int = 0
+    ) -> None:
+        super().__init__()
+        self.mapping = Mapping(latent, style, classes, features)
+        self.averages = AverageStyles(classes, style)
+        self.synthesis = Synthesis(signals, style, frozen=frozen)
+        self.mapping.requires_grad_(not frozen)
+
+    def forward(self, latents: Tensor, conditions: Conditions, *, truncation: float = 1.0) -> Tensor:
+        """Images (B, 3, H, W) float32; styles go from their class's average (0) to what they are (1)."""
+        styles = self.mapping(latents, conditions)
+        if truncation != 1:
+            styles = torch.lerp(self.averages(conditions), styles, truncation)
+        return self.synthesis(styles)
+
+    @torch.no_grad()
+    def tracked(self, latents: Tensor, classes: Tensor, share: float) -> Tensor:
+        """Images of class ids (B,) whose styles and magnitudes the running averages take in, these by `share`.
+
+        Only for the discriminator's turn: in the generator's own, magnitudes collapse.
+        """
+        styles = self.mapping(latents, as_conditions(classes, self.averages.classes))
+        if not self.synthesis.frozen:
+            self.averages.take_in(styles, classes)
+        return self.synthesis(styles, track=share)
