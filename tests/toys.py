@@ -21,7 +21,7 @@ from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 SCALES = ((1, 1), (2, 2), (3, 3), (4, 4))
 FAMILY_SCALES = {"var": SCALES, "raster": ((4, 4),), "rq": ((4, 4),) * 3, "maskgit": ((4, 4),), "dit": ((4, 4),)}
-"""Maps that a toy of each kind predicts."""
+"""Maps that a toy of each kind that reads tokens predicts."""
 CLASS_NAMES = ("blue", "green", "red")
 
 

@@ -52,12 +52,14 @@ class ModelConfig:
     "Default passes that draw the last map of a refinable model; 1 draws it at once."
     spatial_guidance: tuple[float, ...] = ()
     "Default strength of spatial guidance, or that of each scale; empty is off."
+    truncation: float = 1.0
+    "Default truncation of a model of one step; 1 is off."
     trained_steps: int = 0
     "Training steps before the export; 0 where that is not known."
 
     def sampling(self) -> dict[str, Any]:
         """The defaults of the sampler, by their names in `SamplingConfig`."""
-        names = ("guidance", "top_k", "top_p", "steps", "refine_steps", "spatial_guidance")
+        names = ("guidance", "top_k", "top_p", "steps", "refine_steps", "spatial_guidance", "truncation")
         return {name: getattr(self, name) for name in names}
 
 

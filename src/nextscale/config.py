@@ -1,4 +1,4 @@
-"""Configs are frozen dataclasses: to and from plain dictionaries and JSON, and checks of their settings."""
+"""Configs are frozen dataclasses: to and from plain dictionaries and JSON, checks of settings, those that change."""
 
 from __future__ import annotations
 
@@ -128,6 +128,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint in (int, float, str, bool) and type(value) is not hint:
         raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
     return value
+
+
+def half_cosine(start: float, end: float, share: float) -> float:
+    """A number that goes from `start` to `end` along half a cosine while `share` goes from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 
 def require_at_least(config: Any, least: int, *names: str) -> None:

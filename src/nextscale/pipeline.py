@@ -29,7 +29,7 @@ from nextscale.editing.regions import resized
 from nextscale.families import family_of
 from nextscale.families.base import Family
 from nextscale.nn.graphs import use_graphs
-from nextscale.nn.packed import count_parameters, int8_range, is_quantized, prepare
+from nextscale.nn.packed import int8_range, is_quantized, prepare
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.results import Generation, GenerationStep, generation_of, joined
@@ -93,7 +93,8 @@ class VARPipeline:
         if resolve_generation_dtype(dtype, target) == torch.int8:  # complain before a large model is loaded
             int8_range()
         transformer, config = stored.transformer(), stored.config()  # the transformer first: it says what is missing
-        compute = resolve_generation_dtype(dtype, target, parameters=count_parameters(transformer))
+        parameters = family_of(transformer.config).parameters(transformer)
+        compute = resolve_generation_dtype(dtype, target, parameters=parameters)
         return cls(stored.tokenizer(), transformer, config).to(target, compute)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:

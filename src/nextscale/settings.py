@@ -61,6 +61,8 @@ class SamplingFlags(SetsSampling, Computing):
     "Keep the k most likely tokens; 0 is off [default: the model's]"
     top_p: float | None = None
     "Keep the likeliest tokens that hold this probability together; 0 is off [default: the model's]"
+    truncation: float | None = None
+    "Of one-step models: latents toward their average, 0.7 say: better images, less variety [default: the model's]"
 
 
 @dataclass(frozen=True, kw_only=True)

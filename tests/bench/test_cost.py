@@ -15,7 +15,7 @@ from nextscale.bench.cost import (
     stack_passes,
     training_flops,
 )
-from nextscale.families import family, kinds
+from nextscale.families import family
 from nextscale.sampling.next_scale import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAEConfig
 from toys import FAMILY_SCALES, make_tokenizer
@@ -23,7 +23,7 @@ from toys import FAMILY_SCALES, make_tokenizer
 
 @pytest.mark.parametrize(
     ("kind", "changes"),
-    [(kind, {}) for kind in kinds()]
+    [(kind, {}) for kind in FAMILY_SCALES]
     + [("var", {"attention": "scale"}), ("var", {"refinable": True})]
     + [("var", {"refinable": True, "attention": "scale"})],
 )
@@ -51,7 +51,7 @@ def test_flops_are_those_that_torch_counts(kind: str, changes: dict, guidance: f
 
 
 def test_steps() -> None:
-    steps = {kind: sampling_steps(family(kind).config(scales=FAMILY_SCALES[kind])) for kind in kinds()}
+    steps = {kind: sampling_steps(family(kind).config(scales=FAMILY_SCALES[kind])) for kind in FAMILY_SCALES}
     assert steps == {"var": 4, "raster": 16, "rq": 16 * 4, "maskgit": 8, "dit": 250}
     assert sampling_steps(family("dit").config(scales=((4, 4),)), 10) == 10
     var = family("var").config(scales=FAMILY_SCALES["var"], refinable=True)
@@ -59,7 +59,7 @@ def test_steps() -> None:
     assert family("var").yields(var) == 4, "the last map is shown once"
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", FAMILY_SCALES)
 def test_work_is_that_of_the_cost(kind: str) -> None:
     config = family(kind).config(depth=6, scales=FAMILY_SCALES[kind], codebook_size=64)
     found = sum(one.flops for one in passes(config, item=2))

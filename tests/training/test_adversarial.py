@@ -1,4 +1,4 @@
-"""The adversarial part: known losses, the adaptive weight against the slow way, augmentations that are seen."""
+"""The adversarial part: known losses, the adaptive weight against the slow way."""
 
 import pytest
 import torch
@@ -8,11 +8,8 @@ from nextscale.training.adversarial import (
     Adversary,
     PatchDiscriminator,
     adaptive_weight,
-    augmented,
-    cut_out,
     discriminator_loss,
     generator_loss,
-    translated,
 )
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
 
@@ -96,35 +93,6 @@ def test_the_discriminator_learns_to_tell_noise_from_flat_images() -> None:
     other = Adversary(config, OptimiserConfig(), CPU)
     other.updater.restore(adversary.updater.state())
     assert torch.equal(other.module.eval()(real), adversary.module.eval()(real))
-
-
-def test_shifts_move_and_holes_cover() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(64, 3, 16, 16) + 1
-    moved = translated(images)
-    assert moved.shape == images.shape
-    found = 0
-    for down in range(-2, 3):
-        for right in range(-2, 3):
-            rolled = images.roll((down, right), dims=(2, 3))
-            same = (moved[:, :, 2:-2, 2:-2] == rolled[:, :, 2:-2, 2:-2]).all(dim=(1, 2, 3)).sum().item()
-            assert same > 0, "every shift comes up"
-            found += same
-    assert found == 64
-    holes = (cut_out(images) == 0)[:, 0]
-    assert holes.any(dim=(1, 2)).all()
-    assert holes.flatten(1).sum(dim=1).max() == 8 * 8
-    assert holes.flatten(1).sum(dim=1).min() < 8 * 8, "at an edge part of it lies outside"
-
-
-def test_augmented_images_are_told_apart_and_pass_gradients() -> None:
-    torch.manual_seed(0)
-    images = torch.rand(8, 3, 16, 16, requires_grad=True)
-    one, two = augmented([images, images])
-    assert not torch.equal(one, two)
-    one.sum().backward()
-    assert images.grad is not None
-    assert images.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize(

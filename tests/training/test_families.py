@@ -10,7 +10,7 @@ import torch
 from nextscale import VARPipeline
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.cli import main
-from nextscale.families import family_of, kinds
+from nextscale.families import family_of
 from toys import FAMILY_SCALES, make_pipeline, make_tokenizer
 from training.small_runs import weights
 
@@ -32,7 +32,7 @@ def tokenizer_folder(tmp_path: Path) -> Callable[[str], str]:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [(kind, ()) for kind in kinds()] + [("var", EVERYTHING)],
+    [(kind, ()) for kind in FAMILY_SCALES] + [("var", EVERYTHING)],
 )
 def test_a_kind_trains_resumes_and_generates(
     kind: str,

@@ -12,11 +12,11 @@ from nextscale.bench.cost import training_flops
 from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
-from nextscale.families import kinds
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 from nextscale.training.config import TokenizerTraining, TransformerTraining
 from nextscale.training.suggest import EVENING, TOKENIZER_FLOPS, suggest_tokenizer, suggest_transformer
+from toys import FAMILY_SCALES
 
 Make = Callable[..., Path]
 
@@ -94,7 +94,7 @@ def test_depth_and_steps_follow_the_images_and_the_evening(
     assert training_flops(trained) * batch * steps <= EVENING[device]
 
 
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize("kind", FAMILY_SCALES)
 def test_every_kind_of_model_is_suggested(kind: str) -> None:
     scales = small_scales(8) if kind == "var" else ((8, 8),) * 4 if kind == "rq" else ((8, 8),)
     settings = suggest_transformer(100, kind, VQVAEConfig(scales=scales), "cpu").settings

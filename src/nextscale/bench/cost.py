@@ -36,7 +36,7 @@ class GenerationFlops:
         return GenerationFlops(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def sampling_steps(config: TransformerConfig, steps: int = 0) -> int:
+def sampling_steps(config: Any, steps: int = 0) -> int:
     """Passes of the model one after the other for an image; `steps` where a kind lets one choose (0: its own)."""
     return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
 
@@ -47,12 +47,12 @@ def generation_flops(config: Any, tokenizer: Any, *, guided: bool, steps: int = 
     return replace(flops, decoder=decoder_flops(tokenizer)) if isinstance(tokenizer, VQVAEConfig) else flops
 
 
-def training_flops(config: TransformerConfig) -> float:
-    """FLOPs of one image in training: a pass over all its tokens, and twice that backwards."""
-    return 3 * model_flops(config, sequences=1, steps=1).total
+def training_flops(config: Any) -> float:
+    """FLOPs of one image in training: a pass over all its tokens, and twice that backwards, unless its family knows."""
+    return family_of(config).training_flops(config) or 3 * model_flops(config, sequences=1, steps=1).total
 
 
-def model_flops(config: TransformerConfig, *, sequences: int, steps: int = 0) -> GenerationFlops:
+def model_flops(config: Any, *, sequences: int, steps: int = 0) -> GenerationFlops:
     """The model's share of `generation_flops`."""
     family = family_of(config)
     total = GenerationFlops(family.other_flops(config), 0, 0)

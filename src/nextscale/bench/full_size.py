@@ -19,7 +19,6 @@ from nextscale.bench.machine import gemm_rate, memory_rate, now, title_of
 from nextscale.checkpoint import ModelConfig
 from nextscale.families import family, family_of
 from nextscale.families.config import SCALES_512, family_presets
-from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import TransformerConfig
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
@@ -132,7 +131,7 @@ def measure_entrant(
     least = roofline(entrant.config, entrant.tokenizer, item=dtype.itemsize, flop_rate=flop_rate, byte_rate=byte_rate)
     return {
         **{name: getattr(entrant, name) for name in ("name", "kind", "size")},
-        "parameters": count_parameters(pipeline.transformer),
+        "parameters": pipeline.family.parameters(pipeline.transformer),
         "steps": sampling_steps(entrant.config),
         "flops": generation_flops(entrant.config, entrant.tokenizer, guided=True).total,
         "seconds": times.seconds + decoding,

@@ -24,8 +24,8 @@ from nextscale.config import read_json
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
+from nextscale.families import family
 from nextscale.files import write_json
-from nextscale.nn.packed import count_parameters
 from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
@@ -120,7 +120,7 @@ def best_guidance(
     evaluation: GenerationEvaluation, config: ModelComparison, processes: Processes, progress: Announce
 ) -> float | None:
     """The guidance at which a model is compared: the best of those to try, or None for its own."""
-    if not config.guidances:
+    if not config.guidances or not family(find_model(evaluation.model).config().kind).guides:
         return None
     out, seed = Path(config.out) / "tuning" / Path(evaluation.out).name, config.seed + config.count * config.sets
     tuned = replace(evaluation, out=str(out), count=config.tuning_count, sets=1, seed=seed)
@@ -144,7 +144,7 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
         "kind": family.kind,
         "title": family.title,
         "precision": pipeline.precision,
-        "parameters": count_parameters(pipeline.transformer),
+        "parameters": pipeline.family.parameters(pipeline.transformer),
         "tokens": tokens,
         "bits": bits,
         "steps": sampling_steps(transformer, steps),

@@ -19,7 +19,7 @@ from nextscale.environment import settle_caches, share_the_processor
 from nextscale.errors import TrainingDiverged, missing_extra
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
-BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT"}
+BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT", "r3gan": "R3GAN"}
 UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 
 app = App(

@@ -38,6 +38,8 @@ class ConvertOptions(SetsSampling, ResultsFile):
     "Generation default to write: passes that draw the last map, 1 draws it at once [default: the model's]"
     spatial_guidance: tuple[float, ...] | None = None
     "Generation default to write: spatial guidance, 0 is off [default: the model's]"
+    truncation: float | None = None
+    "Generation default to write: truncation of a model of one step, 1 is off [default: the model's]"
 
     def __post_init__(self) -> None:
         if self.to not in FORMATS:

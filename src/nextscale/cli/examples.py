@@ -14,6 +14,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--classes maze,coinrun --count 8 --seed 7 --out out/eight",
         "--model out/runs/var --count 64 --guidance 2",
         "--classes maze --count 2 --candidates 8 --out out/best",
+        "--model out/runs/r3gan --truncation 0.7",
     ),
     "reconstruct": ("out/eight/000000.png --scales", "photos --model out/runs/tokenizer --out out/rebuilt"),
     "edit inpaint": (
@@ -36,6 +37,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--depth 8 --tokenizer demo --data my-images",
     ),
     **{f"train {kind}": lines for kind, lines in ONE_MAP.items()},
+    "train r3gan": (
+        "--data my-images --out out/runs/r3gan",
+        "--preset r3gan-small-64 --data my-images --batch-size 32 --steps 20000",
+        "out/runs/r3gan --resume",
+    ),
     "train neon": (
         "--model out/runs/var --data held-out-images --out out/runs/var-neon",
         "out/runs/var-neon --resume",

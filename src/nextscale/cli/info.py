@@ -58,7 +58,9 @@ def describe(model: str) -> dict[str, Any]:
         values["trained_steps"] = config.trained_steps
     if config.kind != "tokenizer":
         transformer = stored.transformer()
-        values["transformer_parameters"] = count_parameters(transformer)
+        values["transformer_parameters"] = made = family(config.kind).parameters(transformer)
+        if others := count_parameters(transformer) - made:
+            values["discriminator_parameters"] = others
         sampling = SamplingConfig(steps=config.steps, refine_steps=config.refine_steps)
         sizes = ("depth", "width", "heads")
         values |= {name: getattr(transformer.config, name) for name in sizes if hasattr(transformer.config, name)}
@@ -69,6 +71,8 @@ def describe(model: str) -> dict[str, Any]:
             "top_p": config.top_p,
             "steps": sampling_steps(transformer.config, family(config.kind).steps_of(sampling)),
         }
+        if config.truncation != 1:
+            values["truncation"] = config.truncation
         if config.spatial_guidance:
             values["spatial_guidance"] = list(config.spatial_guidance)
     return values

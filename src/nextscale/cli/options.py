@@ -15,14 +15,15 @@ from nextscale.config import essential, from_dict
 Config = TypeVar("Config")
 Command = TypeVar("Command", bound=Callable[..., None])
 TITLES = (
-    "Main settings", "Sampling", "More settings", "Model", "Adversary", "Disturbance", "Optimiser", "Machine", "Files",
+    "Main settings", "Sampling", "More settings", "Model", "Objective", "Adversary", "Disturbance", "Optimiser",
+    "Machine", "Files",
 )  # fmt: skip
 PANELS = {title: Group(title, sort_key=number) for number, title in enumerate(TITLES, start=1)}
 """Panels of a command's help, in order."""
 COMMON = {
     "Sampling": (
         "guidance", "guided_scales", "spatial_guidance", "top_k", "top_p", "temperature", "temperatures",
-        "refine_steps", "smooth", "candidates", "judge",
+        "refine_steps", "truncation", "smooth", "candidates", "judge",
     ),
     "Machine": ("precision", "device", "batch_size", "compile", "graphs", "parallel", "accumulate", "checkpointing"),
     "Files": ("config", "json", "report", "plot", "npz", "statistics"),

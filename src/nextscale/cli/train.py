@@ -15,7 +15,7 @@ from nextscale.cli.options import PANELS, ConfigFile, Json, accepts, read_settin
 from nextscale.cli.outputs import write_results
 from nextscale.cli.tables import figure_text, show_table
 from nextscale.config import essential, named
-from nextscale.families.config import family_presets, transformer_recipes
+from nextscale.families.config import ARCHITECTURES, OneStepConfig, family_presets, recipes
 from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 from nextscale.training.neon_config import NeonTraining
@@ -33,6 +33,12 @@ DERIVED = (
     "refinable",
 )
 """Settings of a transformer that its tokenizer, its data and other settings decide."""
+NOT_OF_ONE_STEP = (
+    *("tokenizer", "guidance", "top_k", "top_p", "refine_steps", "label_smoothing", "scale_weights", "self_correct"),
+    *("masked_last", "gamma", "compile", "checkpointing", "parallel", "ema", "clip", "weight_decay", "warmup", "flat"),
+    *("weight_decay_end", "cosine"),
+)
+"""Settings that models of one step have not, or that theirs leave as they are."""
 AUTO = "auto"
 MAIN = ("data", "tokenizer", "out", "heldout", "steps", "epochs", "batch_size", "seed", "init_from")
 """What the help shows first, as far as the command has it, after --preset and --resume."""
@@ -115,9 +121,9 @@ def flat(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def training_command(
-    kind: str, config_class: type[Training], models: dict[str, Any], recipes: dict[str, Any], hidden: tuple[str, ...]
+    kind: str, config_class: type[Training], models: dict[str, Any], published: dict[str, Any], hidden: tuple[str, ...]
 ) -> Callable[..., None]:
-    """The command that trains a tokenizer, or one kind of model on tokens or on images tokenised on the way."""
+    """The command that trains a tokenizer, or one kind of model on tokens or images."""
     text = f"Architecture: {', '.join(models)}; auto fits size and steps to the data and an evening's computing."
     flag = Parameter(help=text, group=PANELS["Main settings"], metavar="NAME")
 
@@ -125,7 +131,7 @@ def training_command(
     def command(
         run: RunName = "", /, *, preset: Any = AUTO, config: ConfigFile = "", resume: Resume = False, given: Any = None
     ) -> None:
-        presets = {name: {"model": essential(model)} | recipes.get(name, {}) for name, model in models.items()}
+        presets = {name: {"model": essential(model)} | published.get(name, {}) for name, model in models.items()}
         start = find_start(kind, run, given, config=config, resume=resume, preset=preset, presets=presets)
         settings = choose_settings(start, config_class)
         run_training(start, settings)
@@ -143,8 +149,8 @@ def training_command(
 
 def transformer_command(kind: str) -> Callable[..., None]:
     """The command of a kind of stage-2 model."""
-    recipes = transformer_recipes() if kind == "var" else {}
-    return training_command(kind, training_settings(kind), family_presets(kind), recipes, DERIVED)
+    hidden = (*DERIVED, *NOT_OF_ONE_STEP) if issubclass(ARCHITECTURES[kind], OneStepConfig) else DERIVED
+    return training_command(kind, training_settings(kind), family_presets(kind), recipes(kind), hidden)
 
 
 train_tokenizer_command = training_command(
@@ -153,6 +159,7 @@ train_tokenizer_command = training_command(
 train_var_command, train_raster_command, train_rq_command, train_maskgit_command, train_dit_command = map(
     transformer_command, ("var", "raster", "rq", "maskgit", "dit")
 )
+train_r3gan_command = transformer_command("r3gan")
 
 
 def suggest(kind: str, known: LoopConfig) -> Suggestion:
@@ -161,11 +168,13 @@ def suggest(kind: str, known: LoopConfig) -> Suggestion:
     from nextscale.data.source import open_source
     from nextscale.runtime import resolve_device
     from nextscale.training.images import open_indexed
-    from nextscale.training.suggest import suggest_tokenizer, suggest_transformer
+    from nextscale.training.suggest import suggest_one_step, suggest_tokenizer, suggest_transformer
 
     device = resolve_device(known.device).type
     if not isinstance(known, TransformerTraining):
         return suggest_tokenizer(open_source(known.data, **known.columns), device)
+    if issubclass(ARCHITECTURES[kind], OneStepConfig):
+        return suggest_one_step(open_source(known.data, **known.columns), kind, device)
     tokenizer = find_tokenizer(known.tokenizer).config
     return suggest_transformer(len(open_indexed(known.data, known)), kind, tokenizer, device)
 

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from nextscale.conditions import Conditions, as_conditions
 from nextscale.families.config import ARCHITECTURES, family_presets
 from nextscale.nn import TransformerConfig
+from nextscale.nn.packed import count_parameters
 from nextscale.nn.transformer import no_decay
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.runtime import free_memory
@@ -97,6 +98,14 @@ class Family(ABC):
     "Whether its loss takes a `correction`, by which later scales make good mistakes in coarser ones."
     refines: ClassVar[bool] = False
     "Whether its architecture may be `refinable`; its loss then takes a `masking`."
+    guides: ClassVar[bool] = True
+    "Whether guidance steers its images."
+    truncates: ClassVar[bool] = False
+    "Whether it makes images of latents in one step, which `truncation` moves toward their average."
+    penalises_gradients: ClassVar[bool] = False
+    "Whether its loss holds gradients, and so needs second derivatives, which compiled networks have not."
+    objective: ClassVar[type[Any] | None] = None
+    "Dataclass of its loss's settings in training; the loss then takes it as `objective`, and the `share` that is over."
 
     def presets(self) -> Mapping[str, Any]:
         """Architectures by name, "small" among them."""
@@ -122,6 +131,14 @@ class Family(ABC):
         """The parts of a model that have an optimiser each, in the order of their turns; "" is the model itself."""
         return {"": model}
 
+    def generates(self, model: Any) -> nn.Module:
+        """The part of a model that makes images, which alone is averaged: all of it, but for discriminators."""
+        return model
+
+    def parameters(self, model: Any) -> int:
+        """Parameters of what makes images."""
+        return count_parameters(self.generates(model))
+
     @abstractmethod
     def loss(
         self,
@@ -136,8 +153,9 @@ class Family(ABC):
     ) -> tuple[Tensor, Figures]:
         """What a player minimises on a batch, and figures of it.
 
-        `model` may be wrapped for several processes: only calling it is allowed; `config` is its architecture.
-        `classes` (B,) are ids. `batch` is a TokenPyramid, or images (B, 3, H, W) in [-1, 1] without a tokenizer.
+        With one player, `model` may be wrapped for several processes: only calling it is allowed; `config` is its
+        architecture. `classes` (B,) are ids. `batch` is a TokenPyramid, or images (B, 3, H, W) in [-1, 1] without a
+        tokenizer.
         """
 
     def sample(
@@ -152,9 +170,16 @@ class Family(ABC):
     ) -> Iterator[ScaleSample]:
         """Generate a batch, one image for each seed, yielding unfinished images on the way and the finished ones.
 
-        Raises ValueError for hooks, smooth mixtures and settings per scale where a family does not go scale by scale.
+        Raises ValueError for hooks and settings that the family has not, such as those per scale.
         """
+        self.require_settings(config, hook)
         hooks = {"hook": hook} if self.editable else {}
+        conditions = as_conditions(classes, model.config.unconditional)
+        seeds = image_seeds(seeds, model.device)
+        return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)
+
+    def require_settings(self, config: SamplingConfig, hook: SamplingHook | None = None) -> None:
+        """Raises ValueError for hooks, smooth mixtures, settings per scale, guidance and truncation it has not."""
         if not self.editable and hook is not None:
             raise ValueError("hooks reach into the scales of next-scale prediction; this is a model of another kind")
         if not self.editable and config.smooth:
@@ -163,9 +188,7 @@ class Family(ABC):
             config.require_scales(0)
         if not self.refines and config.refine_steps > 1:
             raise ValueError("refine_steps are next-scale prediction's; this is a model of another kind")
-        conditions = as_conditions(classes, model.config.unconditional)
-        seeds = image_seeds(seeds, model.device)
-        return self.sampler(model, tokenizer.quantizer, conditions, seeds=seeds, config=config, **hooks)
+        config.require_dials(self.title, guides=self.guides, truncates=self.truncates)
 
     def compile(self, model: Any, **options: Any) -> None:
         """Compile what a generation runs; `options` go to torch.compile. Raises ValueError where nothing can be."""
@@ -181,6 +204,10 @@ class Family(ABC):
 
     def other_flops(self, config: Any) -> float:
         """FLOPs of an image outside of `stacks` and the tokenizer's decoder."""
+        return 0.0
+
+    def training_flops(self, config: Any) -> float:
+        """FLOPs of an image in training; 0 where it is one pass and twice that backwards."""
         return 0.0
 
     def cache_bytes(self, config: Any, dtype: torch.dtype) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nextscale.config import from_dict, require_at_least
+from nextscale.config import from_dict, half_cosine, require_at_least, require_share
 from nextscale.nn import TransformerConfig as TransformerConfig
 from nextscale.pyramid import ScaleSchedule
 
@@ -152,12 +152,85 @@ class DiTConfig(TransformerConfig):
         return height * width // self.patch**2
 
 
-ARCHITECTURES: dict[str, type[TransformerConfig]] = {
+@dataclass(frozen=True, kw_only=True)
+class OneStepConfig:
+    """What architectures of one step have in common: they make images of random latents, without a tokenizer."""
+
+    classes: int = 0
+    "Number of classes; 0 where images have none."
+    latent: int = 64
+    "Normal numbers that an image is made of."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "classes")
+        require_at_least(self, 1, "latent")
+
+    @property
+    def unconditional(self) -> int:
+        """Id of images without a class."""
+        return self.classes
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class R3GANConfig(OneStepConfig):
+    """Architecture of R3GAN's generator and of the discriminator, its mirror."""
+
+    widths: tuple[int, ...] = (832, 512, 192, 64, 32)
+    "Channels of each stage, from 4x4 on; each further one doubles the sides: five make images of 64x64."
+    blocks: int = 2
+    "Residual blocks of a stage."
+    group_width: int = 16
+    "Channels of a group of the 3x3 convolutions."
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(self, 1, "blocks", "group_width")
+        if not self.widths or any(width < 1 or 2 * width % self.group_width for width in self.widths):
+            raise ValueError(
+                f"widths must be numbers, twice each of them a multiple of group_width {self.group_width}, "
+                f"got {','.join(map(str, self.widths))}"
+            )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        side = 4 * 2 ** (len(self.widths) - 1)
+        return side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class R3GANObjective:
+    """What R3GAN's loss takes in training; all of it goes from its start to its end along half a cosine."""
+
+    penalty: float = 2.0
+    "Weight gamma of the gradient penalties R1 and R2 at the start; wilder images need more."
+    penalty_end: float = 0.2
+    "Their weight at the end."
+    augment: float = 0.0
+    "Probability of each change of the images that the discriminator sees, at the start."
+    augment_end: float = 0.3
+    "That probability at the end; few images need more."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 0, "penalty", "penalty_end")
+        require_share(self, "augment", "augment_end")
+
+    def at(self, share: float) -> tuple[float, float]:
+        """Penalty and probability after a share of the training, 0 to 1."""
+        return half_cosine(self.penalty, self.penalty_end, share), half_cosine(self.augment, self.augment_end, share)
+
+
+ARCHITECTURES: dict[str, type[Any]] = {
     "var": VARConfig,
     "raster": RasterConfig,
     "rq": RQConfig,
     "maskgit": MaskGITConfig,
     "dit": DiTConfig,
+    "r3gan": R3GANConfig,
 }
 """Architectures of the package's families, by kind."""
 TITLES = {
@@ -166,11 +239,14 @@ TITLES = {
     "rq": "residual-quantised AR (RQ-Transformer)",
     "maskgit": "masked prediction (MaskGIT)",
     "dit": "diffusion (DiT)",
+    "r3gan": "adversarial, one step (R3GAN)",
 }
 """What each kind is called."""
+OBJECTIVES: dict[str, type[Any]] = {"r3gan": R3GANObjective}
+"""Settings of the losses that have some in training, by kind."""
 
 
-def architecture(kind: str) -> type[TransformerConfig]:
+def architecture(kind: str) -> type[Any]:
     """The config of a kind of model. Raises ValueError for an unknown kind."""
     if kind not in ARCHITECTURES:
         raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(ARCHITECTURES)}")
@@ -195,6 +271,8 @@ def family_presets(kind: str) -> dict[str, Any]:
     """Architectures of a kind of model by name: small ones, and sizes to compare with VAR's."""
     if kind == "var":
         return transformer_presets()
+    if kind == "r3gan":
+        return r3gan_presets()
     small: dict[str, Any] = {"small": {"depth": 4, "drop_path": 0.0}, "tiny": {"depth": 2, "drop_path": 0.0}}
     match kind:
         case "raster":  # on 16 x 16, at VAR's sizes
@@ -212,6 +290,43 @@ def family_presets(kind: str) -> dict[str, Any]:
             sizes = {}
     config = architecture(kind)
     return {name: from_dict(config, values) for name, values in (small | sizes).items()}
+
+
+def r3gan_presets() -> dict[str, R3GANConfig]:
+    """R3GANs by name: small ones, and those that were published."""
+    four = (768,) * 4
+    return {
+        "small": R3GANConfig(widths=(512, 256, 96, 48, 24)),
+        "tiny": R3GANConfig(widths=(16, 8, 8), latent=8),
+        "r3gan-small-64": R3GANConfig(),
+        "r3gan-cifar10": R3GANConfig(widths=four),
+        "r3gan-ffhq-64": R3GANConfig(widths=(*four, 384)),
+        "r3gan-ffhq-256": R3GANConfig(widths=(*four, 384, 192, 96)),
+        "r3gan-imagenet-32": R3GANConfig(widths=(1536,) * 4, group_width=32, classes=1000),
+        "r3gan-imagenet-64": R3GANConfig(widths=(1536,) * 5, group_width=32, classes=1000),
+    }
+
+
+def recipes(kind: str) -> dict[str, dict[str, Any]]:
+    """The published training settings of a kind's presets, as far as they differ from the defaults."""
+    return transformer_recipes() if kind == "var" else r3gan_recipes() if kind == "r3gan" else {}
+
+
+def r3gan_recipes() -> dict[str, dict[str, Any]]:
+    """Batch, steps, penalty, augmentation and half-life of the average as published; no sample loses its class."""
+
+    def recipe(batch: int, images: float, penalty: float, augment: float, average: float) -> dict[str, Any]:
+        objective = {"penalty": penalty, "penalty_end": penalty / 10, "augment_end": augment}
+        counts = {"batch_size": batch, "steps": round(images / batch), "class_dropout": 0.0}
+        return counts | {"objective": objective, "optimiser": {"ema_half_life": average}}
+
+    return {
+        "r3gan-cifar10": recipe(512, 2e7, 0.05, 0.55, 0.25),
+        "r3gan-ffhq-64": recipe(256, 2e7, 2.0, 0.3, 0.025),
+        "r3gan-ffhq-256": recipe(256, 2e7, 150.0, 0.3, 0.025),
+        "r3gan-imagenet-32": recipe(4096, 2e8, 0.5, 0.5, 0.25),
+        "r3gan-imagenet-64": recipe(4096, 2e8, 1.0, 0.4, 0.25),
+    }
 
 
 def transformer_recipes() -> dict[str, dict[str, Any]]:

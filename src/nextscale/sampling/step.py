@@ -39,6 +39,8 @@ class SamplingConfig:
     "Steps of masked prediction and diffusion; 0 is the model's own number. Other kinds have theirs."
     refine_steps: int = 1
     "Passes that draw the last map, the surest tokens first; 1 draws it at once. Refinable next-scale models' alone."
+    truncation: float = 1.0
+    "Latents' distance from their average, for models of one step: below 1 better images, less variety; 1 is all."
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "temperatures", as_temperatures(self.temperatures))
@@ -57,6 +59,8 @@ class SamplingConfig:
             raise ValueError(f"refine_steps must be at least 1, got {self.refine_steps}; 1 is off")
         if self.smooth and self.refine_steps > 1:
             raise ValueError("smooth mixtures are drawn at once: leave out smooth, or set refine_steps to 1")
+        if not 0 <= self.truncation < 1e4:
+            raise ValueError(f"truncation must be a number from 0 on, such as 0.7, got {self.truncation}; 1 is off")
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
         if not -1e4 < self.guidance < 1e4:
@@ -83,6 +87,14 @@ class SamplingConfig:
         asked, finer = len(self.spatial_guidance), max(0, count - 1)
         if asked > finer:
             raise ValueError(f"spatial_guidance: strengths of {asked} scales after the first, the model has {finer}")
+
+    def require_dials(self, title: str, *, guides: bool, truncates: bool) -> None:
+        """Raises ValueError for guidance or truncation where the model of this title has none."""
+        if self.guidance and not guides:
+            other = "; its dial is truncation" if truncates else ""
+            raise ValueError(f"guidance is not for this model, {title}: leave it out, or say 0{other}")
+        if self.truncation != 1 and not truncates:
+            raise ValueError(f"truncation is for models of one step; this model is {title}: leave it out, or say 1")
 
 
 def as_temperatures(values: Any) -> tuple[float, ...]:

@@ -88,6 +88,10 @@ class ModelCard:
     edits: bool = True
     refinable: bool = False
     "Whether its last map may be drawn in several passes."
+    guides: bool = True
+    "Whether guidance steers its images."
+    truncates: bool = False
+    "Whether it is of one step and has truncation."
 
     @property
     def size(self) -> str:
@@ -160,6 +164,7 @@ def jobs_of(wanted: ImageRequest, card: ModelCard, label: int | str | None, edit
     sampling = with_settings(card.defaults, {name: getattr(wanted, name) for name in SAMPLING})
     sampling.require_scales(card.scales)
     require_refinable(sampling, card)
+    sampling.require_dials(card.title, guides=card.guides, truncates=card.truncates)
     shown = previews(wanted, card.scales) if wanted.stream else frozenset()
     soften = label == AUTO and wanted.guidance is None
     return [

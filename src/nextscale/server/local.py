@@ -70,8 +70,10 @@ def card_of(pipeline: VARPipeline, name: str) -> ModelCard:
         scales=len(pipeline.schedule) if family.editable else 0,
         defaults=pipeline.sampling(),
         precision=pipeline.precision,
-        parameters=count_parameters(pipeline.tokenizer) + count_parameters(pipeline.transformer),
+        parameters=count_parameters(pipeline.tokenizer) + pipeline.family.parameters(pipeline.transformer),
         edits=family.editable,
+        guides=family.guides,
+        truncates=family.truncates,
         refinable=getattr(pipeline.transformer.config, "refinable", False),
     )
 

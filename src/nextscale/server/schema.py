@@ -62,6 +62,10 @@ class ImageRequest(BaseModel):
     refine_steps: Annotated[
         int | None, Field(ge=1, le=MOST_SCALES, description="Passes that draw the last map; 1 draws it at once.")
     ] = None
+    truncation: Annotated[
+        float | None,
+        Field(ge=0, lt=1e4, allow_inf_nan=False, description="Of models of one step: below 1, less variety."),
+    ] = None
     response_format: Annotated[Literal["b64_json"] | None, BeforeValidator(only_b64_json)] = None
     output_format: Literal["png", "jpeg", "webp"] = "png"
     output_compression: Annotated[
@@ -148,6 +152,7 @@ class ModelData(BaseModel):
     guidance: float
     top_k: int
     top_p: float
+    truncation: float
     precision: str
     parameters: int
 

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from nextscale.bench.machine import now
-from nextscale.nn.packed import count_parameters
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
 from nextscale.studio.components import shown_picture
@@ -56,8 +55,7 @@ class Racer:
 
 def title_of(pipeline: VARPipeline) -> str:
     """Kind and size of a model: size decides the time of a step."""
-    parameters = count_parameters(pipeline.transformer)
-    return f"{pipeline.family.title}, {parameters / 1e6:.2g}M parameters"
+    return f"{pipeline.family.title}, {pipeline.family.parameters(pipeline.transformer) / 1e6:.2g}M parameters"
 
 
 def passes_of_a_step(pipeline: VARPipeline) -> int:

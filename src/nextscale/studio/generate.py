@@ -50,8 +50,7 @@ def generate_live(desk: Desk, name: str, count: int, seed: int, **settings: Any)
     for step, shown in paced(pipeline.generate_steps(label, seeds=seeds, config=sampling), desk.previews):
         steps.append(step)
         images.append(step.preview() if shown else None)
-        height, width = pipeline.schedule[step.scale] if step.scale < len(pipeline.schedule) else (0, 0)
-        status = f"Scale {step.scale + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
+        status = step_line(pipeline, step.scale)
         if last := images[-1]:
             yield Frame(status, fitted(grid(last)), strip([one for one in images if one]))
         else:
@@ -69,6 +68,14 @@ def generate_live(desk: Desk, name: str, count: int, seed: int, **settings: Any)
     if len(steps) <= STRIP_COLUMNS and None in images:
         whole = [one or step.preview()[:STRIP_ROWS] for one, step in zip(images, steps, strict=True)]
         yield Frame(status, strip=strip(whole))
+
+
+def step_line(pipeline: VARPipeline, number: int) -> str:
+    """Where a generation stands after a step, from 0: a scale, or a step of another kind of model."""
+    if not pipeline.family.editable:
+        return f"Step {number + 1}"
+    height, width = pipeline.schedule[number]
+    return f"Scale {number + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
 
 
 def chosen_of(made: list[tuple[str, str]], value: Any) -> tuple[str, str] | None:
@@ -143,6 +150,10 @@ def sampling_controls(pipeline: VARPipeline) -> dict[str, Any]:
     defaults, last = pipeline.sampling(), len(pipeline.schedule)
     codes = getattr(pipeline.transformer.config, "codebook_size", defaults.top_k)  # models of pixels have none
     shown: dict[str, Any] = {}
+    if pipeline.family.truncates:
+        hint = "Lower: better images, less variety; at 0 all of a class are one."
+        shown["truncation"] = gr.Slider(0, 1.5, value=defaults.truncation, step=0.05, label="Truncation", info=hint)
+        return shown
     shown["guidance"] = gr.Slider(0, 10, value=defaults.guidance, step=0.1, label="Guidance", info="0 is off.")
     with gr.Accordion("Sampling", open=False):
         hint = "Likeliest tokens kept; 0 is off."

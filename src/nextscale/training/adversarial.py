@@ -1,13 +1,12 @@
 """The adversarial part of stage 1: a patch discriminator, hinge losses and the adaptive weight.
 
 After VQGAN (arXiv 2012.09841, eq. 4-7) with spectral normalisation (arXiv 1802.05957) in place of batch statistics
-and differentiable augmentation (arXiv 2006.10738) before the discriminator.
+and differentiable augmentation before the discriminator.
 Shapes: B batch, (H, W) pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from nextscale.nn.augment import augmented
 from nextscale.nn.conv import channels_last
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
 from nextscale.training.optimisation import Updater
@@ -59,51 +59,6 @@ def adaptive_weight(reconstructed: Tensor, weight: Tensor, wanted: Tensor, adver
         add_up(at_weight)
         norms.append(at_weight.float().norm())
     return (norms[0] / (norms[1] + 1e-6)).clamp(0, LARGEST_WEIGHT)
-
-
-def augmented(batches: Sequence[Tensor]) -> list[Tensor]:
-    """Batches (B, 3, H, W), each image with a random brightness, saturation, contrast, shift and hole of its own."""
-    return [cut_out(translated(recoloured(images))) for images in batches]
-
-
-def uniform(images: Tensor) -> Tensor:
-    """A number in [0, 1) per image, (B, 1, 1, 1)."""
-    return torch.rand(len(images), 1, 1, 1, device=images.device, dtype=images.dtype)
-
-
-def recoloured(images: Tensor) -> Tensor:
-    """Brightness by up to a quarter of the range, saturation x 0..2, contrast x 0.5..1.5."""
-    images = images + (uniform(images) - 0.5)
-    grey = images.mean(dim=1, keepdim=True)
-    images = (images - grey) * (2 * uniform(images)) + grey
-    middle = images.mean(dim=(1, 2, 3), keepdim=True)
-    return (images - middle) * (uniform(images) + 0.5) + middle
-
-
-def translated(images: Tensor) -> Tensor:
-    """Moved by up to an eighth of each side; pixels from outside are 0."""
-    batch, _, height, width = images.shape
-    rows, columns = (
-        (torch.arange(side, device=images.device) + shift)
-        for side, shift in (
-            (size, torch.randint(-(size // 8), size // 8 + 1, (batch, 1), device=images.device))
-            for size in (height, width)
-        )
-    )  # (B, H), (B, W): where each pixel comes from
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
-    moved = images.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, images.shape[1], -1))
-    return moved.view_as(images) * inside[:, None]
-
-
-def cut_out(images: Tensor) -> Tensor:
-    """A rectangle with half of each side is 0; its middle is anywhere in the image."""
-    batch, _, height, width = images.shape
-    covered = []
-    for size in (height, width):
-        middle = torch.randint(0, size + 1, (batch, 1), device=images.device)  # the edge before this pixel
-        covered.append((torch.arange(size, device=images.device) + 0.5 - middle).abs() < size / 4)
-    return images * ~(covered[0][:, None, :, None] & covered[1][:, None, None, :])
 
 
 class Adversary:

@@ -8,7 +8,14 @@ from functools import cache
 from typing import Any
 
 from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
-from nextscale.families.config import ARCHITECTURES, VARConfig, family_presets, transformer_presets
+from nextscale.families.config import (
+    ARCHITECTURES,
+    OBJECTIVES,
+    OneStepConfig,
+    VARConfig,
+    family_presets,
+    transformer_presets,
+)
 from nextscale.settings import Computing, NamesColumns
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 
@@ -84,11 +91,15 @@ class OptimiserConfig:
     """AdamW and its learning-rate schedule."""
 
     learning_rate: float = 1e-4
-    "Peak learning rate at a batch of 256; the rate used is this x batch / 256."
+    "Peak learning rate at a batch of `rate_batch`."
+    rate_batch: int = 256
+    "The rate used is learning_rate x batch / this; 0 takes learning_rate at any batch."
     beta1: float = 0.9
     "AdamW's first-moment decay."
     beta2: float = 0.95
     "AdamW's second-moment decay."
+    beta2_end: float = -1.0
+    "AdamW's second-moment decay at the end, reached along half a cosine; negative keeps it constant."
     weight_decay: float = 0.05
     "Decoupled weight decay of matrices."
     weight_decay_end: float = -1.0
@@ -98,21 +109,27 @@ class OptimiserConfig:
     warmup: float = 0.02
     "Share of the steps that warm up, from 0.005 of the peak."
     flat: float = 0.05
-    "Share of the remaining steps at the peak before the linear decay."
+    "Share of the remaining steps at the peak before the decay."
+    cosine: bool = False
+    "Decay along half a cosine instead of linearly."
     final: float = 0.1
     "Final learning rate as a share of the peak."
     ema: float = 0.9999
     "Decay of the averaged weights that are exported; it warms up as (1 + n) / (10 + n)."
+    ema_half_life: float = 0.0
+    "Instead of ema: half-life of the average as a share of all steps, reached from 0 along half a cosine; 0 is off."
 
     def __post_init__(self) -> None:
         require_above_zero(self, "learning_rate", "clip")
-        require_at_least(self, 0, "weight_decay", "final")
+        require_at_least(self, 0, "weight_decay", "final", "rate_batch", "ema_half_life")
         require_share(self, "beta1", "beta2", "flat")
         for name in ("warmup", "ema"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
         if not math.isfinite(self.weight_decay_end):
             raise ValueError(f"weight_decay_end must be a number, got {self.weight_decay_end}")
+        if not self.beta2_end < 1:
+            raise ValueError(f"beta2_end must be below 1, got {self.beta2_end}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,19 +308,23 @@ class TransformerTraining(LoopConfig):
 
 
 def training_settings(kind: str) -> type[TransformerTraining]:
-    """The settings of stage 2 for a kind of model: those of all kinds, and its architecture as `model`.
+    """The settings of stage 2 for a kind of model: those of all kinds, its architecture, its loss's as `objective`.
 
     Only kinds that the package does not bring import torch. Raises ValueError for an unknown kind.
     """
     if kind in ARCHITECTURES:
-        return _settings(kind, ARCHITECTURES[kind], reads_tokens=True)
+        architecture = ARCHITECTURES[kind]
+        return _settings(kind, architecture, OBJECTIVES.get(kind), not issubclass(architecture, OneStepConfig))
     from nextscale.families import family
 
-    return _settings(kind, family(kind).config, reads_tokens=family(kind).reads_tokens)
+    one = family(kind)
+    return _settings(kind, one.config, one.objective, one.reads_tokens)
 
 
 @cache
-def _settings(kind: str, architecture: type[Any], *, reads_tokens: bool) -> type[TransformerTraining]:
+def _settings(
+    kind: str, architecture: type[Any], objective: type[Any] | None, reads_tokens: bool
+) -> type[TransformerTraining]:
     """One class for each architecture, with its smallest preset as the default."""
     if architecture is VARConfig:
         return TransformerTraining
@@ -317,7 +338,27 @@ def _settings(kind: str, architecture: type[Any], *, reads_tokens: bool) -> type
 
     fields: list[tuple[str, Any, Any]] = [("model", architecture, field(default_factory=small))]
     fields += [] if reads_tokens else [("tokenizer", str, field(default=""))]
+    fields += [] if objective is None else [("objective", objective, field(default_factory=objective))]
+    if kind in OPTIMISERS:
+        fields.append(("optimiser", OptimiserConfig, field(default_factory=OPTIMISERS[kind])))
+    if issubclass(architecture, OneStepConfig):  # which draw nothing token by token
+        fields += [(name, kind_, field(default=off)) for name, kind_, off in NO_DRAWING]
     name = architecture.__name__.replace("Config", "Training")
     made = make_dataclass(name, fields, bases=(TransformerTraining,), frozen=True, kw_only=True)
     made.__module__ = __name__  # else cyclopts takes it for one of the standard library's
     return made
+
+
+NO_DRAWING = (("guidance", float, 0.0), ("top_k", int, 0), ("top_p", float, 0.0))
+"""Settings of drawing that models of one step have not, their type, and off."""
+
+
+def r3gan_optimiser() -> OptimiserConfig:
+    """Adam as R3GAN published it: no first moment, no decay of weights, the rate and beta2 along half a cosine."""
+    adam = {"learning_rate": 2e-4, "rate_batch": 0, "beta1": 0.0, "beta2": 0.9, "beta2_end": 0.99, "weight_decay": 0.0}
+    course = {"cosine": True, "final": 0.25, "warmup": 0.0, "flat": 0.0, "clip": 1e4, "ema_half_life": 0.025}
+    return OptimiserConfig(**adam, **course)
+
+
+OPTIMISERS = {"r3gan": r3gan_optimiser}
+"""Default optimisers of kinds that have their own."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nextscale.config import half_cosine
 from nextscale.training.config import OptimiserConfig
 
 LARGEST_SCALE = 32768.0
@@ -22,23 +22,43 @@ LARGEST_SCALE = 32768.0
 
 
 def learning_rate(step: int, steps: int, config: OptimiserConfig, batch_size: int) -> float:
-    """Rate at a step (0-based): linear warm-up from 0.005, flat, linear decay (official `lr_control.py`, "lin0")."""
-    peak = config.learning_rate * batch_size / 256
+    """Rate at a step (0-based): linear warm-up from 0.005, flat, then a decay, linear (official "lin0") or cosine."""
+    peak = config.learning_rate * (batch_size / config.rate_batch if config.rate_batch else 1.0)
     warm = config.warmup * steps
     if step < warm:
         return peak * (0.005 + 0.995 * step / warm)
     progress = (step - warm) / max(1.0, steps - 1 - warm)
-    decayed = max(0.0, progress - config.flat) / (1 - config.flat)
-    return peak * (1 - (1 - config.final) * min(1.0, decayed))
+    decayed = min(1.0, max(0.0, progress - config.flat) / (1 - config.flat))
+    if config.cosine:
+        return peak * half_cosine(1.0, config.final, decayed)
+    return peak * (1 - (1 - config.final) * decayed)
+
+
+def training_share(step: int, steps: int) -> float:
+    """Share of a training at a step (0-based): 0 at the first, 1 at the last."""
+    return step / max(1, steps - 1)
 
 
 def weight_decay(step: int, steps: int, config: OptimiserConfig) -> float:
     """Weight decay at a step (0-based): constant, or half a cosine to its end (official `lr_control.py`)."""
     if config.weight_decay_end < 0:
         return config.weight_decay
-    share = step / max(1, steps - 1)
-    swing = (config.weight_decay - config.weight_decay_end) * (1 + math.cos(math.pi * share)) / 2
-    return config.weight_decay_end + swing
+    return half_cosine(config.weight_decay, config.weight_decay_end, training_share(step, steps))
+
+
+def betas(step: int, steps: int, config: OptimiserConfig) -> tuple[float, float]:
+    """AdamW's decays of both moments at a step (0-based)."""
+    if config.beta2_end < 0:
+        return config.beta1, config.beta2
+    return config.beta1, half_cosine(config.beta2, config.beta2_end, training_share(step, steps))
+
+
+def averaging_decay(step: int, steps: int, config: OptimiserConfig) -> float | None:
+    """Decay of the averaged weights at a step (0-based) by their half-life; None where `ema` says it."""
+    if not config.ema_half_life:
+        return None
+    half_life = half_cosine(0.0, config.ema_half_life * steps, training_share(step, steps))
+    return 0.5 ** (1 / max(half_life, 1e-8))
 
 
 def build_optimiser(model: nn.Module, config: OptimiserConfig, skip_decay: Callable[[str, Tensor], bool]) -> AdamW:
@@ -52,10 +72,11 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig, skip_decay: Calla
 
 
 def set_schedule(optimiser: Optimizer, step: int, steps: int, config: OptimiserConfig, batch_size: int) -> None:
-    """Give the optimiser the learning rate and weight decay of a step."""
+    """Give the optimiser the learning rate, weight decay and moments' decays of a step."""
     rate, decay = learning_rate(step, steps, config, batch_size), weight_decay(step, steps, config)
     for group in optimiser.param_groups:
         group["lr"] = rate
+        group["betas"] = betas(step, steps, config)
         group["weight_decay"] = decay if group["weight_decay"] else 0.0
 
 
@@ -94,7 +115,7 @@ class Updater:
         self.optimiser = build_optimiser(model, config, skip_decay)
 
     def schedule(self, step: int, steps: int, batch_size: int) -> None:
-        """Take the learning rate and weight decay of a step."""
+        """Take the learning rate, weight decay and moments' decays of a step."""
         set_schedule(self.optimiser, step, steps, self.config, batch_size)
 
     def backward(self, loss: Tensor) -> None:
@@ -137,26 +158,32 @@ class Average(nn.Module):
 
     n_averaged: Tensor
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, part: nn.Module | None = None) -> None:
+        """Only the parameters of `part` of the model are averaged where it is given; the others are copied."""
         super().__init__()
         self.module = copy.deepcopy(model)
         self.decay = decay
         self.register_buffer("n_averaged", torch.tensor(0))  # on the CPU, where reading it waits for no device
+        averaged = {id(parameter) for parameter in (model if part is None else part).parameters()}
+        self.averaged = [name for name, parameter in model.named_parameters() if id(parameter) in averaged]
         stored = model.state_dict()
-        self.copied = [name for name, _ in model.named_buffers() if name in stored]  # others are constants
+        self.copied = [name for name, parameter in model.named_parameters() if id(parameter) not in averaged]
+        self.copied += [name for name, _ in model.named_buffers() if name in stored]  # others are constants
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take the weights of a step in."""
+    def update(self, model: nn.Module, decay: float | None = None) -> None:
+        """Take the weights of a step in, with this decay instead of the one that warms up."""
         count = int(self.n_averaged)
-        averages, current = own_parts(self.module.parameters()), own_parts(model.parameters())
+        ours, theirs = (dict(one.named_parameters()) | dict(one.named_buffers()) for one in (self.module, model))
+        averages, current = (own_parts(one[name] for name in self.averaged) for one in (ours, theirs))
         if count:
-            get_ema_multi_avg_fn(min(self.decay, (1 + count) / (10 + count)))(averages, current, count)
+            decay = min(self.decay, (1 + count) / (10 + count)) if decay is None else decay
+            get_ema_multi_avg_fn(decay)(averages, current, count)
         else:
             for average, parameter in zip(averages, current, strict=True):
                 average.copy_(parameter)
         for name in self.copied:
-            self.module.get_buffer(name).copy_(model.get_buffer(name))
+            ours[name].copy_(theirs[name])
         self.n_averaged += 1
 
 

@@ -43,7 +43,7 @@ from nextscale.training.heldout import (
 from nextscale.training.images import image_batches, open_samples, samples_apart, spread
 from nextscale.training.last_map import LastMapMasking
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
-from nextscale.training.optimisation import Average, Updater, frozen, gradient_scaler
+from nextscale.training.optimisation import Average, Updater, averaging_decay, frozen, gradient_scaler, training_share
 from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
 from nextscale.training.self_correction import SelfCorrection
 from nextscale.training.table import table_or_cache
@@ -98,6 +98,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         architecture, start = self.settle_architecture()
         require_weights(config.scale_weights, self.family, architecture)
         self.training_only = self.losses_of_training(architecture)
+        require_trainable(config, self.family)
         steps = counted_steps(config, self.samples)
         self.config = replace(config, model=architecture, tokenizer_fingerprint=identity, steps=steps)
         self.size: tuple[int, int] = (architecture if self.tokenizer is None else self.tokenizer.config).image_size
@@ -113,7 +114,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         if start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
-        self.average = Average(self.model, config.optimiser.ema)
+        self.average = Average(self.model, config.optimiser.ema, part=self.family.generates(self.model))
         if self.sharded:
             for module in (self.model, self.average.module):
                 shard(module, self.family.units(module), self.device, self.dtype)
@@ -149,7 +150,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             fitted = self.family.fitted(fitted, tokenizer, lambda: spread_tokens(self.samples, tokenizer, self.dtype))
         return fitted, start
 
-    def losses_of_training(self, architecture: Any) -> Mapping[str, Any]:
+    def losses_of_training(self, architecture: Any) -> dict[str, Any]:
         """What the loss takes in training alone: held-out figures are of tokens without mistakes, none of them known.
 
         Raises ValueError for a kind of model without it.
@@ -161,6 +162,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             options["correction"] = SelfCorrection(self.tokenizer.quantizer, self.config.self_correct)
         if self.family.refines and architecture.refinable:  # also at a share of 0: all parameters have gradients
             options["masking"] = LastMapMasking(self.config.masked_last)
+        if self.family.objective is not None:
+            options["objective"] = getattr(self.config, "objective")  # noqa: B009 of the kinds that have one
         return options
 
     def prepare(self) -> None:
@@ -191,30 +194,35 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
         inputs, classes = on_device(batch.tokens, self.device), to_device(classes, self.device)
         parts = split_batch(inputs, classes, count)
+        more = self.training_only
+        if self.family.objective is not None:
+            more = more | {"share": training_share(step, config.steps)}
         figures: Figures = {}
         norms: Figures = {}
         losses: list[Tensor] = []
         for player, updater in self.updaters.items():
             updater.schedule(step, config.steps, config.batch_size)
             with frozen(other.model for other in self.updaters.values() if other is not updater):
-                seen, loss = self.gradients(player, parts)
+                seen, loss = self.gradients(player, parts, more)
             figures |= seen
             losses.append(loss)
             norms[f"gradient_norm_{player}"] = updater.step()
-        self.average.update(self.model)
+        self.average.update(self.model, averaging_decay(step, config.steps, config.optimiser))
         first, *others = norms
         figures |= {name: norms[name] for name in others}
         saved = {"tokens": inputs.packed} if isinstance(inputs, TokenPyramid) else {"images": inputs}
         return StepResult(figures, norms[first], torch.stack(losses).sum(), saved | {"classes": classes})
 
-    def gradients(self, player: str, parts: list[tuple[Any, Tensor]]) -> tuple[Figures, Tensor]:
+    def gradients(
+        self, player: str, parts: list[tuple[Any, Tensor]], more: Mapping[str, Any]
+    ) -> tuple[Figures, Tensor]:
         """Accumulate the gradients of a player's loss, part by part; returns figures of the batch, and its loss."""
         sizes, seen, updater = [len(classes) for _, classes in parts], [], self.updaters[player]
         losses: list[Tensor] = []
         with autocast(self.device, self.dtype):  # once: weights are cast for the first part and kept
             for number, (inputs, classes) in enumerate(parts, 1):
                 with gradients_at_the_end(self.wrapped, number == len(parts)):
-                    loss, figures = self.loss(self.wrapped, inputs, classes, player, self.training_only)
+                    loss, figures = self.loss(self.wrapped, inputs, classes, player, more)
                     share = loss * (len(classes) / sum(sizes))
                     updater.backward(share)
                 seen.append(figures)
@@ -283,6 +291,14 @@ def require_weights(weights: Sequence[float], family: Family, architecture: Any)
         raise ValueError(
             f"scale_weights needs a weight for each of {len(architecture.scales)} scales, got {len(weights)}"
         )
+
+
+def require_trainable(config: TransformerTraining, family: Family) -> None:
+    """Raises ValueError for settings that the family has not."""
+    if family.penalises_gradients and config.compile:
+        raise ValueError(f"compile is not for {family.title}, whose penalties need second derivatives; leave it out")
+    if not family.guides and config.guidance:
+        raise ValueError(f"guidance is not for {family.title}; leave it out")
 
 
 def compile_units(units: Sequence[nn.Module]) -> None:

@@ -13,7 +13,7 @@ from nextscale.config import essential, from_dict
 from nextscale.data.decode import UnreadableImage
 from nextscale.data.source import ImageSource
 from nextscale.families import family
-from nextscale.families.config import transformer_presets
+from nextscale.families.config import family_presets, transformer_presets
 from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets
 from nextscale.training.images import spread
 
@@ -104,6 +104,21 @@ def suggest_transformer(count: int, kind: str, tokenizer: VQVAEConfig, device: s
     flags = {"preset": "small", "depth": depth, "batch_size": batch, "steps": settings["steps"]}
     length = tokenizer.schedule.length
     return Suggestion(settings, flags, f"{count} images of {length} tokens, and an evening on {device}")
+
+
+def suggest_one_step(source: ImageSource, kind: str, device: str) -> Suggestion:
+    """Batch and steps of the small preset of a kind by the number of images and the FLOPs of an evening.
+
+    Images of another size are resized to the preset's.
+    """
+    count, evening = len(source), EVENING.get(device, EVENING["cuda"])
+    config = family_presets(kind)["small"]
+    batch = min(32, count)
+    steps = affordable(rounded_up(300 * count / batch, 3_000, 100_000), batch, training_flops(config), evening)
+    settings = {"model": essential(config), "batch_size": batch, "steps": steps}
+    flags = {"preset": "small", "batch_size": batch, "steps": steps}
+    side = config.image_size[0]
+    return Suggestion(settings, flags, f"{count} images at {side} pixels, and an evening on {device}")
 
 
 def sizes(source: ImageSource) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nextscale.families import family_of
-from nextscale.families.config import VARConfig
+from nextscale.families.config import OneStepConfig, VARConfig
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
@@ -32,6 +32,8 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
                 f"init_from {source}: its {name} is {theirs}, the tokenizer's {ours}; "
                 "start from a model of the same tokenizer"
             )
+    if isinstance(start, OneStepConfig) and bool(start.classes) != bool(classes):
+        raise ValueError(f"init_from {source}: knows {start.classes} classes, the data has {classes}: all or none")
     changes: dict[str, Any] = {"classes": classes}
     if isinstance(wanted, VARConfig):
         changes |= {} if wanted.sees_coarser else {"attention": wanted.attention}
