@@ -72,5 +72,5 @@ def test_blur_spreads_and_fades() -> None:
 
 
 def test_small_images_need_enlarging() -> None:
-    with pytest.raises(ValueError, match="128 pixels or more, got 64"):
+    with pytest.raises(ValueError, match="128 pixels or more, a multiple of 32, not 64"):
         ProjectedDiscriminator(mobilenet_v2(weights=None), None, resize=64)

@@ -8,8 +8,7 @@ Shapes: B batch, C channels, (H, W) samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -97,11 +96,9 @@ def lowpass(taps: int, cutoff: float, half_width: float, rate: float, device: to
     return (weights / weights.sum()).to(device, torch.float32)
 
 
-@contextmanager
-def full_precision(x: Tensor) -> Iterator[None]:
-    """No autocast for a while: float32 stays float32."""
-    with torch.autocast(x.device.type, enabled=False):
-        yield
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast on a tensor's device for a while: float32 stays float32."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 @dataclass(frozen=True)

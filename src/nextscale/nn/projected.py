@@ -65,7 +65,7 @@ class Projector(nn.Module):
     """
 
     def __init__(self, network: nn.Module, resize: int) -> None:
-        """`network` is a torchvision classifier, which sees images of `resize` pixels; 0 leaves their size."""
+        """`network` is a torchvision classifier, which sees images of `resize` pixels."""
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -85,8 +85,7 @@ class Projector(nn.Module):
 
     def maps(self, images: Tensor) -> list[Tensor]:
         """The network's own features of images (B, 3, H, W) in [-1, 1], fine to coarse."""
-        if self.resize:
-            images = F.interpolate(images, size=(self.resize, self.resize), mode="bilinear", align_corners=False)
+        images = F.interpolate(images, size=(self.resize, self.resize), mode="bilinear", align_corners=False)
         seen = imagenet_normalised(images).contiguous(memory_format=torch.channels_last)
         return list(self.backbone(seen).values())
 
@@ -138,8 +137,11 @@ class ProjectedDiscriminator(nn.Module):
         Raises ValueError for a network without the strides.
         """
         super().__init__()
-        if 0 < resize < SMALLEST:
-            raise ValueError(f"a projected discriminator sees images of {SMALLEST} pixels or more, got {resize}")
+        if resize < SMALLEST or resize % STRIDES[-1]:
+            raise ValueError(
+                f"a projected discriminator sees images of {SMALLEST} pixels or more, a multiple of {STRIDES[-1]}, not "
+                f"{resize}; resize them"
+            )
         self.projector = Projector(network, resize)
         self.class_embedding = None if class_vectors is None else Table(class_vectors.detach().float().clone())
         features = 0 if class_vectors is None else class_vectors.shape[1]

@@ -6,7 +6,7 @@ Recipe: paper, section 4 and appendix. What families differ in is asked of `fami
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nextscale.catalogue import find_model, find_tokenizer
 from nextscale.checkpoint import ModelConfig, fingerprint, module_from_state, save_model
 from nextscale.config import from_dict
+from nextscale.data.source import ImageSource
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families import family_of
@@ -44,7 +45,14 @@ from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.last_map import LastMapMasking
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, averaging_decay, frozen, gradient_scaler, training_share
-from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.parallel import (
+    average_buffers,
+    average_gradients,
+    gradients_at_the_end,
+    shard,
+    whole_state,
+    wrap,
+)
 from nextscale.training.self_correction import SelfCorrection
 from nextscale.training.table import table_or_cache
 from nextscale.training.tokens import encoded_batches
@@ -57,6 +65,8 @@ PART_TOKENS = 1200
 """Tokens that make matrix products efficient on CPU."""
 SAMPLES = 16
 """Images in the pictures that a run draws."""
+LOOKED_AT = 4096
+"""Training images of which a new model may take averages."""
 FROM_TOKENIZER = ("scales", "codebook_size", "latent_channels")
 """Settings of an architecture that are the tokenizer's."""
 
@@ -114,6 +124,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         if start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
+        self.family.equip(self.model, self.config, self.some_images)
         self.average = Average(self.model, config.optimiser.ema, part=self.family.generates(self.model))
         if self.sharded:
             for module in (self.model, self.average.module):
@@ -121,9 +132,17 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.updaters: dict[str, Updater] = {}
         for name, player in self.family.players(self.model).items():
             scaler = gradient_scaler(self.device, self.dtype)
-            self.updaters[name] = Updater(player, config.optimiser, self.family.no_decay, scaler=scaler)
+            rate = config.optimiser.learning_rate * self.family.rate_of(name)
+            optimiser = replace(config.optimiser, learning_rate=rate)
+            self.updaters[name] = Updater(player, optimiser, self.family.no_decay, scaler=scaler)
         if self.sharded and len(self.updaters) > 1:
             raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
+
+    def some_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images from all over the data and their labels, in batches."""
+        if not isinstance(self.samples, ImageSource):
+            raise ValueError("averages over images of each class need all images at hand: leave out --stream")
+        return heldout_batches(self.samples, None, self.size, spread(len(self.samples), LOOKED_AT), self.dtype)
 
     def settle_architecture(self) -> tuple[Any, tuple[Any, tuple[str, ...]] | None]:
         """What is trained, fitted to tokenizer and data, and the model that it starts from with its classes.
@@ -207,6 +226,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             figures |= seen
             losses.append(loss)
             norms[f"gradient_norm_{player}"] = updater.step()
+        if len(self.updaters) > 1:
+            average_buffers(self.family.generates(self.model))
         self.average.update(self.model, averaging_decay(step, config.steps, config.optimiser))
         first, *others = norms
         figures |= {name: norms[name] for name in others}
@@ -267,7 +288,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
-        config = self.config
+        config, model = self.config, self.family.exported(model)
         sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "refine_steps")}
         about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
         dtype = DTYPES[config.export]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from nextscale.families import family_of
-from nextscale.families.config import OneStepConfig, VARConfig
+from nextscale.families.config import OneStepConfig, StyleGANXLConfig, VARConfig
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
@@ -35,6 +35,8 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
     if isinstance(start, OneStepConfig) and bool(start.classes) != bool(classes):
         raise ValueError(f"init_from {source}: knows {start.classes} classes, the data has {classes}: all or none")
     changes: dict[str, Any] = {"classes": classes}
+    if isinstance(wanted, StyleGANXLConfig) and isinstance(start, StyleGANXLConfig) and wanted.side != start.side:
+        changes |= {"side": wanted.side, "grown_from": start.sides}
     if isinstance(wanted, VARConfig):
         changes |= {} if wanted.sees_coarser else {"attention": wanted.attention}
         changes |= {"refinable": True} if wanted.refinable else {}
@@ -58,7 +60,7 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
     }
     if getattr(model, "known", None) is not None:
         state.setdefault("known", model.known)
-    model.load_state_dict(state)
+    model.load_state_dict(family_of(model.config).started_state(model, state))
     return sum(name in places for name in names)
 
 
