@@ -23,11 +23,13 @@ class GenerationCommand(GenerationEvaluation):
     """Settings, and a place for the report."""
 
     sweep: bool = False
-    "Evaluate every guidance of --guidances (and top-p of --top-ps) and draw curves, OUT/sweep.png."
-    guidances: tuple[float, ...] = (0, 0.5, 1, 1.5, 2, 3, 4)
-    "Guidances of the sweep."
+    "Evaluate every guidance (and top-p), or truncation of a model of one step, and draw curves, OUT/sweep.png."
+    guidances: tuple[float, ...] | None = None
+    "Guidances of the sweep [default: 0,0.5,1,1.5,2,3,4]"
     top_ps: tuple[float, ...] = ()
     "Values of top-p of the sweep [default: the one in force]"
+    truncations: tuple[float, ...] | None = None
+    "Truncations of the sweep of a model of one step [default: 0.3,0.5,0.6,0.7,0.8,0.9,1]"
     json: str = ""
     "File for the report besides OUT/report.json."
 
@@ -48,7 +50,7 @@ def generation(*, config: ConfigFile = "", given: Any = None) -> None:
     with at_work(shown=processes.is_main) as progress:
         engine = {"processes": processes, "progress": progress}
         if options.sweep:
-            report = sweep_generation(options, options.guidances, options.top_ps, **engine)
+            report = sweep_generation(options, options.guidances, options.top_ps, options.truncations, **engine)
         else:
             report = evaluate_generation(options, **engine)
     if not processes.is_main:
@@ -141,17 +143,20 @@ def show_generation(report: dict[str, Any]) -> None:
 
 
 def show_sweep(report: dict[str, Any]) -> None:
-    """A row per guidance and top-p."""
+    """A row per point: its dial, its top-p where it has one, its figures."""
     names = [name for name in FIGURES if name in report["points"][0]]
     floor = report["floor"] or {}
-    rows = [("real against real", "", *(figure_text(name, floor.get(name)) for name in names))]
+    dials = [name for name in (report["dial"], "top_p") if name in report["points"][0]]
+    blank = [""] * (len(dials) - 1)
+    rows = [("real against real", *blank, *(figure_text(name, floor.get(name)) for name in names))]
     for point in report["points"]:
-        settings = f"{point['guidance']:g}", f"{point['top_p']:g}"
+        settings = (f"{point[dial]:g}" for dial in dials)
         rows.append((*settings, *(figure_text(name, point[name]) for name in names)))
+    titles = [dial.replace("_", "-") for dial in dials]
     title = f"{report['of']['model']}: {report['count']} images each, {report['features']['name']} features"
-    show_table(title, ("guidance", "top-p", *(FIGURES[name] for name in names)), rows)
-    best = report["best"]
-    print(f"smallest Frechet distance: guidance {best['guidance']:g}, top-p {best['top_p']:g}")
+    show_table(title, (*titles, *(FIGURES[name] for name in names)), rows)
+    best = ", ".join(f"{name} {report['best'][dial]:g}" for name, dial in zip(titles, dials, strict=True))
+    print(f"smallest Frechet distance: {best}")
 
 
 def show_reconstruction(report: dict[str, Any]) -> None:

@@ -56,6 +56,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "evaluate generation": (
         "--data my-images --model out/runs/var --count 2000",
         "--data my-images --images out/eight --features mobilenet_v2",
+        "--data my-images --model out/runs/r3gan --sweep --truncations 0.4,0.6,0.8,1",
     ),
     "evaluate reconstruction": ("--data my-images --model out/runs/tokenizer --count 1000",),
     "evaluate likelihood": ("--data held-out-images --model out/runs/var",),

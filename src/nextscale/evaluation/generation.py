@@ -215,7 +215,11 @@ def drawn_images(config: GenerationEvaluation, network: Network, processes: Proc
     """Images that a model draws."""
     pipeline = VARPipeline.from_pretrained(config.model, device=config.device, dtype=config.precision)
     classes, names = pipeline.transformer.config.classes, pipeline.config.class_names
-    sampling = pipeline.sampling(**config.sampling())
+    chosen = config.sampling()
+    if config.protocol and not pipeline.family.guides:  # protocols are of models that have guidance
+        chosen.pop("guidance", None)
+    sampling = pipeline.sampling(**chosen)
+    pipeline.family.require_settings(sampling)  # before a folder is made
     rejection = load_rejection(config.candidates, 1, config.judge, classes=classes, class_names=names)
     plan = {name: getattr(config, name) for name in ("count", "sets", "batch_size")}
     plan["keep_images"] = config.keep_images or bool(config.npz)

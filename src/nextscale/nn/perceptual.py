@@ -59,6 +59,14 @@ def load_backbone(name: str, weights: str | Path = "") -> nn.Module:
     return model.eval()
 
 
+def weights_at_hand(name: str) -> bool:
+    """Whether torchvision's ImageNet weights of a classifier lie in $TORCH_HOME/hub/checkpoints."""
+    from torchvision.models import get_model_weights
+
+    url = get_model_weights(name)["IMAGENET1K_V1"].url
+    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]).is_file()
+
+
 def classes_told(state: dict[str, Tensor]) -> int:
     """How many classes a classifier tells: the length of the last layer's bias, the last tensor of its state dict.
 

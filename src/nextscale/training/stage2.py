@@ -30,6 +30,7 @@ from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
 from nextscale.runtime import DTYPES, autocast
 from nextscale.tokenizer.vqvae import PixelTokenizer
+from nextscale.training.collapse import FEWEST, IMAGES, Watch, warn_of_collapse
 from nextscale.training.config import TransformerTraining
 from nextscale.training.exactness import deterministic
 from nextscale.training.heldout import (
@@ -129,6 +130,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         if self.sharded:
             for module in (self.model, self.average.module):
                 shard(module, self.family.units(module), self.device, self.dtype)
+        self.watch: Watch | None = None
         self.updaters: dict[str, Updater] = {}
         for name, player in self.family.players(self.model).items():
             scaler = gradient_scaler(self.device, self.dtype)
@@ -284,16 +286,38 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         batches = heldout_batches(self.heldout, self.tokenizer, self.size, chosen, self.dtype)
         advance = announce("measuring", len(chosen))
         figures = measure_transformer(figures_of, batches, self.config, self.places, advance=advance)
-        return figures, heldout_line(figures)
+        line = heldout_line(figures)
+        if self.family.truncates and len(chosen) >= FEWEST:
+            seen, said = self.watch_variety(model, done)
+            return figures | seen, f"{line}  {said}"
+        return figures, line
+
+    def watch_variety(self, model: nn.Module, done: int) -> tuple[dict[str, float], str]:
+        """Recall and coverage of the model's images against held-out ones, and a line; warns of mode collapse."""
+        if self.watch is None:
+            assert self.heldout is not None
+            some = spread(len(self.heldout), IMAGES)
+            parts = list(heldout_batches(self.heldout, None, self.size, some, self.dtype))
+            labels = torch.cat([labels for _, labels in parts])
+            known = labels if self.places is None else torch.where(labels < 0, labels, self.places[labels])
+            self.watch = Watch(torch.cat([images for images, _ in parts]), known)
+        figures = self.watch.figures(self.pipeline_of(model, done))
+        warn_of_collapse(figures, done, self.config.steps)
+        return figures, self.watch.line(figures)
+
+    def pipeline_of(self, model: nn.Module, done: int) -> VARPipeline:
+        """What the run has learned so far, with the generation defaults of its settings."""
+        names = ("guidance", "top_k", "top_p", "refine_steps")
+        sampling = {name: getattr(self.config, name) for name in names}
+        about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
+        return VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
-        config, model = self.config, self.family.exported(model)
-        sampling = {name: getattr(config, name) for name in ("guidance", "top_k", "top_p", "refine_steps")}
-        about = ModelConfig(kind=self.command, class_names=self.names, trained_steps=done, **sampling)
-        dtype = DTYPES[config.export]
+        model = self.family.exported(model)
+        pipeline, dtype = self.pipeline_of(model, done), DTYPES[self.config.export]
+        about = pipeline.config
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
-        pipeline = VARPipeline(self.tokenizer or PixelTokenizer(self.size), model.eval(), about)
         drawn = pipeline.generate_batches(range(min(16, len(self.names))) or None, seeds=range(SAMPLES))
         images: list[Image.Image] = []
         advance = journal.progress.aside("drawing samples", SAMPLES)
