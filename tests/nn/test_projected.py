@@ -18,7 +18,7 @@ from nextscale.nn.projected import (
 @pytest.fixture(scope="module")
 def discriminator() -> ProjectedDiscriminator:
     torch.manual_seed(0)
-    return ProjectedDiscriminator(mobilenet_v2(weights=None), torch.rand(4, 5), resize=128)
+    return ProjectedDiscriminator(mobilenet_v2(weights=None), torch.rand(4, 5), resize=128, width=16)
 
 
 def test_features_are_found_in_any_backbone_with_four_strides() -> None:

@@ -84,6 +84,8 @@ class StyleGANXLObjective:
     "File of its weights; without it, torchvision's of ImageNet."
     resize: int = 224
     "Pixels of a side to which images are resized for the backbone, 128 or more; 0 leaves them."
+    head_width: int = 64
+    "Channels of the discriminator's heads where they read the finest features; 64 as published."
     augment: float = 1.0
     "Probability of each change of the images that the discriminator sees."
     blur: float = 2.0
@@ -99,6 +101,7 @@ class StyleGANXLObjective:
 
     def __post_init__(self) -> None:
         require_at_least(self, 0, "blur", "classifier_scale", "resize")
+        require_at_least(self, 1, "head_width")
         for name in ("augment", "blur_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")

@@ -97,7 +97,9 @@ class StyleGANXLFamily(OneStep):
         table = model.generator.mapping.class_embedding
         network = load_backbone(objective.backbone, objective.backbone_weights)
         vectors = None if table is None else table.weight
-        discriminator = ProjectedDiscriminator(network, vectors, resize=objective.resize or config.side)
+        discriminator = ProjectedDiscriminator(
+            network, vectors, resize=objective.resize or config.side, width=objective.head_width
+        )
         discriminator.to(model.device)
         if table is not None and not settings.init_from:
             features = discriminator.projector.features

@@ -18,14 +18,12 @@ from nextscale.nn.style import Dense, Table
 
 STRIDES = (4, 8, 16, 32)
 """Of the four features, relative to the image that the network sees."""
-MIXED = (64, 128, 256, 512)
-"""Channels that their random mixtures have."""
-HEAD_CHANNELS = {128: 64, 64: 64, 32: 128, 16: 256, 8: 512}
-"""Channels of a head's maps by their side, where the network sees an image of 256 pixels."""
+WIDTH = 64
+"""Channels of the random mixture of the finest; each coarser one has twice as many as the one before."""
+HEAD_WIDTHS = {64: 1, 32: 2, 16: 4, 8: 8}
+"""Channels of a head's maps, times that, by their side where the network sees an image of 256 pixels."""
 SMALLEST = 128
 """Pixels of a side that the network needs to see, so that the heads' last convolutions have room."""
-EMBEDDED = 64
-"""Width in which a head compares its features with the class."""
 PROBE = 256
 """Pixels of a side of the image that finds the features' places."""
 
@@ -64,7 +62,7 @@ class Projector(nn.Module):
     Nothing in it is ever trained: it has no gradients of its own, and training mode does not reach it.
     """
 
-    def __init__(self, network: nn.Module, resize: int) -> None:
+    def __init__(self, network: nn.Module, *, resize: int = 224, width: int = WIDTH) -> None:
         """`network` is a torchvision classifier, which sees images of `resize` pixels."""
         super().__init__()
         from torchvision.models.feature_extraction import create_feature_extractor
@@ -73,9 +71,10 @@ class Projector(nn.Module):
         names, channels = zip(*layers.values(), strict=True)
         self.resize, self.features = resize, channels[-1]
         self.backbone = create_feature_extractor(network, list(names))
-        self.across_channels = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(channels, MIXED, strict=True))
-        self.outputs = (MIXED[0], *MIXED[:-1])
-        self.across_scales = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(MIXED, self.outputs, strict=True))
+        mixed = width, 2 * width, 4 * width, 8 * width
+        self.across_channels = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(channels, mixed, strict=True))
+        self.outputs = (width, *mixed[:-1])
+        self.across_scales = nn.ModuleList(nn.Conv2d(n, m, 1) for n, m in zip(mixed, self.outputs, strict=True))
         self.requires_grad_(False)
         self.eval()
 
@@ -106,32 +105,35 @@ class Projector(nn.Module):
 class Head(nn.Module):
     """Strided convolutions under spectral normalisation, down to scores of places."""
 
-    def __init__(self, channels: int, side: int, features: int) -> None:
+    def __init__(self, channels: int, side: int, features: int, *, width: int = WIDTH) -> None:
         """Maps have `channels` and, of an image of 256 pixels, this `side`; `features` are a class vector's, or 0."""
         super().__init__()
         layers: list[nn.Module] = []
         while side > 8:
             side //= 2
-            convolution = spectral_norm(nn.Conv2d(channels, HEAD_CHANNELS[side], 4, stride=2, padding=1))
-            channels = HEAD_CHANNELS[side]
+            wider = HEAD_WIDTHS[side] * width
+            convolution = spectral_norm(nn.Conv2d(channels, wider, 4, stride=2, padding=1))
+            channels = wider
             layers += [convolution, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)
-        self.last = spectral_norm(nn.Conv2d(channels, EMBEDDED if features else 1, 4, bias=False))
-        self.embed = Dense(features, EMBEDDED, active=True) if features else None
+        self.last = spectral_norm(nn.Conv2d(channels, width if features else 1, 4, bias=False))
+        self.embed = Dense(features, width, active=True) if features else None
 
     def forward(self, x: Tensor, class_vectors: Tensor | None) -> Tensor:
         """Maps (B, C, h, w) and class vectors (B, D) -> scores (B, places) float32."""
         x = self.last(self.body(x)).float()
         if self.embed is not None:
             assert class_vectors is not None
-            x = (x * self.embed(class_vectors)[:, :, None, None]).sum(dim=1) / math.sqrt(EMBEDDED)
+            x = (x * self.embed(class_vectors)[:, :, None, None]).sum(dim=1) / math.sqrt(x.shape[1])
         return x.flatten(1)
 
 
 class ProjectedDiscriminator(nn.Module):
     """A projector and a head for each of its maps."""
 
-    def __init__(self, network: nn.Module, class_vectors: Tensor | None, *, resize: int = 224) -> None:
+    def __init__(
+        self, network: nn.Module, class_vectors: Tensor | None, *, resize: int = 224, width: int = WIDTH
+    ) -> None:
         """`network` is a torchvision classifier with its weights; `class_vectors` (classes + 1, D) stay as they are.
 
         Raises ValueError for a network without the strides.
@@ -142,11 +144,11 @@ class ProjectedDiscriminator(nn.Module):
                 f"a projected discriminator sees images of {SMALLEST} pixels or more, a multiple of {STRIDES[-1]}, not "
                 f"{resize}; resize them"
             )
-        self.projector = Projector(network, resize)
+        self.projector = Projector(network, resize=resize, width=width)
         self.class_embedding = None if class_vectors is None else Table(class_vectors.detach().float().clone())
         features = 0 if class_vectors is None else class_vectors.shape[1]
         self.heads = nn.ModuleList(
-            Head(channels, 2 * PROBE // stride, features)
+            Head(channels, 2 * PROBE // stride, features, width=width)
             for channels, stride in zip(self.projector.outputs, STRIDES, strict=True)
         )
 
