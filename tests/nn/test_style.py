@@ -37,13 +37,14 @@ def moved(images: torch.Tensor, right: float, down: float, reach: int) -> torch.
 def test_modulation_is_other_weights_for_each_image(demodulate: bool) -> None:
     torch.manual_seed(0)
     x, weight, styles = torch.randn(3, 4, 6, 5), torch.randn(7, 4, 3, 3), torch.randn(3, 4) + 1
-    made = modulated_conv(x, weight, styles, demodulate=demodulate)
+    bias = torch.randn(7)
+    made = modulated_conv(x, weight, styles, bias, gain=0.5, demodulate=demodulate)
     for image in range(3):
         own = weight * styles[image, None, :, None, None]
         if demodulate:
             own = own / own.flatten(1).norm(dim=1)[:, None, None, None]
-        assert torch.allclose(made[image], F.conv2d(x[image : image + 1], own, padding=2)[0], atol=1e-4)
-    alone = modulated_conv(x[:1], weight, styles[:1], demodulate=demodulate)
+        assert torch.allclose(made[image], F.conv2d(x[image : image + 1] / 2, own, bias, padding=2)[0], atol=1e-4)
+    alone = modulated_conv(x[:1], weight, styles[:1], bias, gain=0.5, demodulate=demodulate)
     assert torch.allclose(alone, made[:1], atol=1e-5), "an image does not depend on its batch"
 
 

@@ -136,16 +136,15 @@ class Resampling:
         return begin, surplus - begin
 
 
-def filtered_leaky_relu(x: Tensor, resampling: Resampling, *, slope: float = 0.2, clamp: float = 256.0) -> Tensor:
+def filtered_leaky_relu(x: Tensor, resampling: Resampling, *, slope: float = 0.2) -> Tensor:
     """Leaky ReLU at a higher rate, then the filter of the next signal: (B, C, H, W) -> (B, C, size, size) float32.
 
-    The gain is sqrt(2), which keeps the variance.
+    The gain is sqrt(2), which keeps the variance; the filter before it gives it, to both sides alike.
     """
     before, after, up, down = resampling.before, resampling.after, resampling.up, resampling.down
     with full_precision(x):
-        wide = lowpass(TAPS * up, before.cutoff, before.half_width, resampling.rate, x.device) * up
-        x = upsampled(x.float(), wide, up, resampling.crop)
-        x = (F.leaky_relu(x, slope) * math.sqrt(2)).clamp(-clamp, clamp)
+        wide = lowpass(TAPS * up, before.cutoff, before.half_width, resampling.rate, x.device) * (up * 2**0.25)
+        x = F.leaky_relu(upsampled(x.float(), wide, up, resampling.crop), slope)
         return downsampled(x, lowpass(TAPS * down, after.cutoff, after.half_width, resampling.rate, x.device), down)
 
 

@@ -146,22 +146,25 @@ class FourierInput(nn.Module):
             return mixed.permute(0, 3, 1, 2)  # channels-last in memory
 
 
-def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool = True) -> Tensor:
+def modulated_conv(
+    x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor, *, gain: Tensor | float = 1.0, demodulate: bool = True
+) -> Tensor:
     """Convolution with weights whose input channels are scaled by each image's style, padded by kernel - 1.
 
-    (B, C, H, W), (O, C, k, k), (B, C) -> (B, O, H + k - 1, W + k - 1). `demodulate` then gives the weights of each
-    output channel a norm of 1 (StyleGAN2, arXiv 1912.04958, eq. 1-3). Both scale channels, before and after one
-    convolution for all images, which is the same as other weights for each image, and faster.
+    (B, C, H, W), (O, C, k, k), (B, C), (O,) -> (B, O, H + k - 1, W + k - 1) float32. `demodulate` gives the weights of
+    each output channel a norm of 1 (StyleGAN2, arXiv 1912.04958, eq. 1-3); `gain` multiplies x. All of it scales
+    channels before and after one convolution for all images, which is the same as other weights for each image, and
+    faster.
     """
-    scales = None
     with full_precision(x):
+        scales = torch.ones((), device=x.device)
         if demodulate:
             weight = weight.float() * weight.float().square().mean(dim=(1, 2, 3), keepdim=True).rsqrt()
             styles = normalised(styles)
-            scales = (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()
-        x = x * styles[:, :, None, None]
+            scales = (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt()[:, :, None, None]
+        x = x * (styles * gain)[:, :, None, None]
     x = F.conv2d(x, weight.to(x.dtype), padding=weight.shape[-1] - 1)
-    return x if scales is None else x.float() * scales[:, :, None, None]
+    return torch.addcmul(bias.float()[:, None, None], x.float(), scales)
 
 
 class StyleLayer(nn.Module):
@@ -186,8 +189,8 @@ class StyleLayer(nn.Module):
         scales = self.affine(styles)
         if self.colours:
             scales = scales / math.sqrt(self.weight.shape[1])
-        x = modulated_conv(x * self.magnitude.float().rsqrt(), self.weight, scales, demodulate=not self.colours)
-        x = x.float() + self.bias.float()[:, None, None]
+        gain = self.magnitude.float().rsqrt()
+        x = modulated_conv(x, self.weight, scales, self.bias, gain=gain, demodulate=not self.colours)
         return x if self.colours else filtered_leaky_relu(x, self.resampling)
 
     @torch.no_grad()
