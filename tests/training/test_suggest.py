@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +13,17 @@ from nextscale.bench.cost import training_flops
 from nextscale.cli import main
 from nextscale.config import from_dict, read_json
 from nextscale.data.source import ImageSource, open_source
+from nextscale.families.config import family_presets
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
-from nextscale.training.config import TokenizerTraining, TransformerTraining
-from nextscale.training.suggest import EVENING, TOKENIZER_FLOPS, suggest_tokenizer, suggest_transformer
+from nextscale.training.config import TokenizerTraining, TransformerTraining, training_settings
+from nextscale.training.suggest import (
+    EVENING,
+    TOKENIZER_FLOPS,
+    suggest_one_step,
+    suggest_tokenizer,
+    suggest_transformer,
+)
 from toys import FAMILY_SCALES
 
 Make = Callable[..., Path]
@@ -99,6 +107,14 @@ def test_every_kind_of_model_is_suggested(kind: str) -> None:
     scales = small_scales(8) if kind == "var" else ((8, 8),) * 4 if kind == "rq" else ((8, 8),)
     settings = suggest_transformer(100, kind, VQVAEConfig(scales=scales), "cpu").settings
     assert settings["model"]["depth"] == 4 and settings["steps"] <= 3_000
+
+
+def test_models_of_one_step_are_suggested_by_images_alone(image_folder: Make) -> None:
+    source = open_source(str(image_folder(per_class=2)))
+    suggestion = suggest_one_step(source, "r3gan", "cpu")
+    config: Any = from_dict(training_settings("r3gan"), {"data": "d", "out": "o"} | suggestion.settings)
+    assert config.model == family_presets("r3gan")["small"] and config.batch_size == 6 and config.steps == 3_000
+    assert suggestion.reason.startswith("6 images at 64 pixels, and an evening on cpu: --preset small")
 
 
 def test_what_is_named_is_not_suggested() -> None:

@@ -148,7 +148,9 @@ def show_sweep(report: dict[str, Any]) -> None:
     floor = report["floor"] or {}
     dials = [name for name in (report["dial"], "top_p") if name in report["points"][0]]
     blank = [""] * (len(dials) - 1)
-    rows = [("real against real", *blank, *(figure_text(name, floor.get(name)) for name in names))]
+    rows: list[tuple[str, ...]] = [
+        ("real against real", *blank, *(figure_text(name, floor.get(name)) for name in names))
+    ]
     for point in report["points"]:
         settings = (f"{point[dial]:g}" for dial in dials)
         rows.append((*settings, *(figure_text(name, point[name]) for name in names)))

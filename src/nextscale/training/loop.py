@@ -63,7 +63,7 @@ class TrainingStage(ABC, Generic[Settings]):
 
     title: ClassVar[str]
     "What is trained, for lines of progress."
-    allows_fp16: ClassVar[bool]
+    allows_fp16: bool
     "Whether precision `auto` may be float16."
 
     command: str

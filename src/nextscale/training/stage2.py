@@ -85,12 +85,12 @@ class TransformerStage(TrainingStage[TransformerTraining]):
     """A model of some family, on the tokens of a finished tokenizer, or on images where it reads no tokens."""
 
     title = "transformer"
-    allows_fp16 = True
 
     def __init__(self, config: TransformerTraining, *, resume: bool) -> None:
+        self.family = family_of(config.model)
+        self.allows_fp16 = not self.family.penalises_gradients
         super().__init__(config, resume=resume)
         config = self.config
-        self.family = family_of(config.model)
         self.command = self.family.kind
         self.tokenizer: Any = None
         if self.family.reads_tokens:
@@ -342,6 +342,8 @@ def require_trainable(config: TransformerTraining, family: Family) -> None:
     """Raises ValueError for settings that the family has not."""
     if family.penalises_gradients and config.compile:
         raise ValueError(f"compile is not for {family.title}, whose penalties need second derivatives; leave it out")
+    if family.penalises_gradients and config.precision == "fp16":
+        raise ValueError(f"precision fp16 is not for {family.title}, whose penalties underflow in it; use bf16 or fp32")
     if not family.guides and config.guidance:
         raise ValueError(f"guidance is not for {family.title}; leave it out")
 
