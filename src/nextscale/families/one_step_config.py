@@ -37,7 +37,7 @@ class StyleGANXLConfig(OneStepConfig):
     """Architecture of StyleGAN-XL's generator, which may have grown from smaller images."""
 
     side: int = 64
-    "Pixels of a side of the images, a power of two; with init_from, a larger side lets that model grow."
+    "Pixels of a side of the images, a power of two; a larger one than that of --init-from grows it."
     grown_from: tuple[int, ...] = ()
     "Sides of the images of the models that it grew from, smallest first."
     stem_layers: int = 7
