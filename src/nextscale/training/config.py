@@ -91,9 +91,9 @@ class OptimiserConfig:
     """AdamW and its learning-rate schedule."""
 
     learning_rate: float = 1e-4
-    "Peak learning rate at a batch of `rate_batch`."
+    "Peak learning rate at a batch of --rate-batch."
     rate_batch: int = 256
-    "The rate used is learning_rate x batch / this; 0 takes learning_rate at any batch."
+    "The rate used is --learning-rate x batch / this; 0 takes it as it is at any batch."
     beta1: float = 0.9
     "AdamW's first-moment decay."
     beta2: float = 0.95
