@@ -110,7 +110,9 @@ class StyleGANXLFamily(OneStep):
             table.weight.copy_(class_vectors(discriminator.projector, images(), config.classes))
             assert discriminator.class_embedding is not None
             discriminator.class_embedding.weight.copy_(table.weight)
-        if config.grown_from and not guides(config, objective):
+        if guides(config, objective):
+            frozen_classifier(objective.classifier, objective.classifier_weights, config.classes, model.device)
+        elif config.grown_from:
             logger.info("no classifier guides what grows; --classifier-weights names the file of one")
         model.discriminator = discriminator
 
@@ -214,24 +216,21 @@ def guides(config: StyleGANXLConfig, objective: StyleGANXLObjective) -> bool:
 
 
 def classification(images: Tensor, classes: Tensor, config: StyleGANXLConfig, objective: StyleGANXLObjective) -> Tensor:
-    """Mean cross-entropy of a frozen classifier on images (B, 3, H, W) in [-1, 1] that have a class, scalar.
-
-    Raises ValueError for a classifier of other classes.
-    """
-    network = frozen_classifier(objective.classifier, objective.classifier_weights, images.device)
+    """Mean cross-entropy of the frozen classifier on images (B, 3, H, W) in [-1, 1]; those without a class count 0."""
+    network = frozen_classifier(objective.classifier, objective.classifier_weights, config.classes, images.device)
     logits = network(imagenet_normalised(images)).float()
-    if logits.shape[1] != config.classes:
-        raise ValueError(
-            f"{objective.classifier_weights}: tells {logits.shape[1]} classes apart, the data has {config.classes}"
-        )
-    each = F.cross_entropy(logits, classes, ignore_index=config.unconditional, reduction="sum")
-    return each / len(classes)
+    return F.cross_entropy(logits, classes, ignore_index=config.unconditional, reduction="sum") / len(classes)
 
 
 @lru_cache(maxsize=1)
-def frozen_classifier(name: str, weights: str, device: torch.device) -> nn.Module:
-    """A torchvision classifier from a file. Raises ValueError."""
-    return load_backbone(name, weights).requires_grad_(False).to(device)
+@torch.no_grad()
+def frozen_classifier(name: str, weights: str, classes: int, device: torch.device) -> nn.Module:
+    """A torchvision classifier from a file. Raises ValueError for a file that does not fit, or of other classes."""
+    network = load_backbone(name, weights).requires_grad_(False).to(device)
+    told = network(torch.zeros(1, 3, 64, 64, device=device)).shape[1]
+    if told != classes:
+        raise ValueError(f"{weights}: tells {told} classes apart, the data has {classes}")
+    return network
 
 
 FAMILY = StyleGANXLFamily()

@@ -141,7 +141,10 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
 
     def some_images(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Training images from all over the data and their labels, in batches."""
+        """Training images from all over the data and their labels, in batches; none where a checkpoint has it all."""
+        if self.before is not None and self.run.checkpoints(sharded=self.sharded):
+            self.needs_checkpoint = True
+            return iter(())
         if not isinstance(self.samples, ImageSource):
             raise ValueError("averages over images of each class need all images at hand: leave out --stream")
         return heldout_batches(self.samples, None, self.size, spread(len(self.samples), LOOKED_AT), self.dtype)
