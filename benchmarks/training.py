@@ -44,7 +44,7 @@ from nextscale.runtime import autocast, retain_freed_memory
 from nextscale.tokenizer.vqvae import VQVAE
 from nextscale.training.config import OptimiserConfig
 from nextscale.training.optimisation import Updater, set_schedule
-from nextscale.training.stage2 import drop_classes, split_batch, suggested_parts
+from nextscale.training.parts import drop_classes, split_batch, suggested_parts
 from official_parity import VARIANTS, build_reference, pictures
 
 CPU = torch.device("cpu")

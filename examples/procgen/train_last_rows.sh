@@ -5,7 +5,7 @@
 #     sh examples/procgen/train_last_rows.sh [DATA [RUNS [PERCEPTUAL_WEIGHTS [ROWS]]]]
 #
 # DATA is what `examples/procgen/build.py --per-class 4000` wrote, or more. ROWS are functions of this file, all of them
-# without it. RUNS/last holds the models.
+# without it. RUNS/last holds the models, RUNS/compare-last what they are compared by.
 set -eu
 data=${1:-data/procgen-4000}
 runs=${2:-out/runs}
@@ -39,4 +39,36 @@ r3gan() {
         --feature-weights "$weights" --count 2000 --sweep --out "$runs/last/r3gan-truncation"
 }
 
-for row in ${4:-vit_vqgan r3gan}; do "$row"; done
+# StyleGAN-XL: a stem of 16 pixels, then one growth to 64 with the stem frozen. The generator has 5.5M parameters: one of
+# 10M would see a third of the images in the same time. The discriminator reads MobileNetV2 (PERCEPTUAL_WEIGHTS), so that
+# network must not judge. 9,600 and 12,800 images in batches of 16; about 85 minutes on two cores, in float32 because
+# depthwise convolutions are slower in bf16 on a CPU.
+style_stage() {
+    name=$1 steps=$2
+    shift 2
+    nextscale train stylegan-xl "$@" --data "$data/train" --heldout "$data/heldout" --steps "$steps" --batch-size 16 \
+        --backbone mobilenet_v2 --backbone-weights "$weights" --resize 128 --head-width 32 --class-dropout 0 \
+        --precision fp32 --sample-every 400 --checkpoint-every 200 --seed 0 --export bf16 \
+        --out "$runs/last/$name" --resume
+}
+stylegan_xl() {
+    style_stage stylegan-xl-16 600 --preset small-16
+    style_stage stylegan-xl 800 --init-from "$runs/last/stylegan-xl-16" --side 64
+}
+
+# All beside the models of train_families.sh that are there, in the features of a classifier of Procgen's classes that no
+# loss used: MobileNetV2 is in the discriminator of one and in the tokenizers' perceptual distance.
+judged() {
+    judge=$runs/last/judge.pth
+    [ -f "$judge" ] ||
+        python "$(dirname "$0")/../fashion_mnist/classifier.py" --data "$data/train" --heldout "$data/heldout" \
+            --side 64 --steps 1000 --out "$judge"
+    set -- "$runs/last/vit-vqgan" "$runs/last/r3gan" "$runs/last/stylegan-xl"
+    for kind in var raster maskgit dit-50; do
+        [ ! -d "$runs/families/$kind" ] || set -- "$@" "$runs/families/$kind"
+    done
+    nextscale compare "$@" --data "$data/heldout" --features resnet18 --feature-weights "$judge" --count 2000 --sets 3 \
+        --guidances 0,1,2,3 --tuning-count 500 --rounds 1 --out "$runs/compare-last"
+}
+
+for row in ${4:-vit_vqgan r3gan stylegan_xl judged}; do "$row"; done

@@ -121,4 +121,4 @@ def test_the_reference_says_which_commands_take_files(capsys, monkeypatch) -> No
         said = re.search(rf"`--{flag} FILE`, in every command but\s([^.(]*)", REFERENCE.read_text(encoding="utf-8"))
         assert said is not None
         lacking = {name for name, text in pages.items() if f"--{flag} FILE" not in text}
-        assert set(re.findall(r"`([a-z ]+)`", said[1].replace("\n", " "))) == lacking
+        assert set(re.findall(r"`([a-z0-9 -]+)`", said[1].replace("\n", " "))) == lacking

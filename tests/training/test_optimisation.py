@@ -13,7 +13,7 @@ from nextscale.nn.transformer import no_decay
 from nextscale.training.config import OptimiserConfig
 from nextscale.training.heldout import mean_figures
 from nextscale.training.optimisation import Average, Updater, build_optimiser, learning_rate, set_schedule, weight_decay
-from nextscale.training.stage2 import drop_classes
+from nextscale.training.parts import drop_classes
 from toys import make_tokenizer, make_transformer, transformer_config
 
 

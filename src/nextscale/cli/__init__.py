@@ -19,7 +19,14 @@ from nextscale.environment import settle_caches, share_the_processor
 from nextscale.errors import TrainingDiverged, missing_extra
 
 DONE, FAILED, WRONG_INPUT = 0, 1, 2
-BASELINES = {"raster": "raster-order AR", "rq": "RQ-Transformer", "maskgit": "MaskGIT", "dit": "DiT", "r3gan": "R3GAN"}
+BASELINES = {
+    "raster": "raster-order AR",
+    "rq": "RQ-Transformer",
+    "maskgit": "MaskGIT",
+    "dit": "DiT",
+    "r3gan": "R3GAN",
+    "stylegan-xl": "StyleGAN-XL",
+}
 UNWRITABLE = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR)
 
 app = App(
@@ -69,7 +76,7 @@ train = add_group("train", "Train a tokenizer (stage 1) or a transformer (stage 
 add(train, "tokenizer", "Stage 1: the multi-scale VQVAE.", "train:train_tokenizer_command")
 add(train, "var", "Stage 2: the next-scale transformer.", "train:train_var_command")
 for kind, title in BASELINES.items():
-    add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind}_command")
+    add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind.replace('-', '_')}_command")
 add(train, "neon", "After training: improve a model by its own samples.", "train:neon")
 add(app, "tokenize", "Write a token cache to train transformers from.", "tokenize:tokenize", TRAINING)
 

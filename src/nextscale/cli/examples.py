@@ -42,6 +42,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--preset r3gan-small-64 --data my-images --batch-size 32 --steps 20000",
         "out/runs/r3gan --resume",
     ),
+    "train stylegan-xl": (
+        "--preset small-16 --data my-images --out out/runs/stem",
+        "--init-from out/runs/stem --side 64 --data my-images --out out/runs/grown",
+        "out/runs/grown --resume",
+    ),
     "train neon": (
         "--model out/runs/var --data held-out-images --out out/runs/var-neon",
         "out/runs/var-neon --resume",

@@ -32,6 +32,7 @@ DERIVED = (
     "latent_scale",
     "refinable",
     "text",
+    "grown_from",
 )
 """Settings of a transformer that its tokenizer, its data and other settings decide."""
 NOT_OF_ONE_STEP = (
@@ -160,7 +161,7 @@ train_tokenizer_command = training_command(
 train_var_command, train_raster_command, train_rq_command, train_maskgit_command, train_dit_command = map(
     transformer_command, ("var", "raster", "rq", "maskgit", "dit")
 )
-train_r3gan_command = transformer_command("r3gan")
+train_r3gan_command, train_stylegan_xl_command = map(transformer_command, ("r3gan", "stylegan-xl"))
 
 
 def suggest(kind: str, known: LoopConfig) -> Suggestion:

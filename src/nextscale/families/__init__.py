@@ -25,7 +25,7 @@ def register(family: Family) -> Family:
 def family(kind: str) -> Family:
     """The family of a kind. Raises ValueError for an unknown one."""
     if kind not in _registered and kind in ARCHITECTURES:
-        register(import_module(f"nextscale.families.{kind}").FAMILY)
+        register(import_module(f"nextscale.families.{kind.replace('-', '_')}").FAMILY)
     if kind not in _registered:
         raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(kinds())}")
     return _registered[kind]

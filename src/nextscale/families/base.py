@@ -8,7 +8,7 @@ Shapes: B batch, L tokens, V codebook entries, K scales.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,6 +133,27 @@ class Family(ABC):
 
     def generates(self, model: Any) -> nn.Module:
         """The part of a model that makes images, which alone is averaged: all of it, but for discriminators."""
+        return model
+
+    def rate_of(self, player: str) -> float:
+        """Learning rate of a player, relative to that of the settings."""
+        return 1.0
+
+    def started_state(self, model: Any, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What a model takes of the weights of another one that it starts from, and its own for the rest."""
+        return state
+
+    def equip(  # noqa: B027 most families need nothing
+        self, model: Any, settings: Any, images: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    ) -> None:
+        """Give a new model what it has in training alone, or takes from its training images, in place.
+
+        `images` opens some, spread over the data: (B, 3, H, W) in [-1, 1] with labels (B,), negative for none. Raises
+        ValueError for settings or data that do not fit.
+        """
+
+    def exported(self, model: Any) -> nn.Module:
+        """A model as its file holds it."""
         return model
 
     def parameters(self, model: Any) -> int:

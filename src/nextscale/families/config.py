@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nextscale.config import from_dict, half_cosine, require_at_least, require_share
+from nextscale.families.one_step_config import OneStepConfig as OneStepConfig
+from nextscale.families.one_step_config import (
+    StyleGANXLConfig,
+    StyleGANXLObjective,
+    stylegan_xl_presets,
+    stylegan_xl_recipes,
+)
 from nextscale.nn import TransformerConfig as TransformerConfig
 from nextscale.pyramid import ScaleSchedule
 
@@ -155,30 +163,6 @@ class DiTConfig(TransformerConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OneStepConfig:
-    """What architectures of one step have in common: they make images of random latents, without a tokenizer."""
-
-    classes: int = 0
-    "Number of classes; 0 where images have none."
-    latent: int = 64
-    "Normal numbers that an image is made of."
-
-    def __post_init__(self) -> None:
-        require_at_least(self, 0, "classes")
-        require_at_least(self, 1, "latent")
-
-    @property
-    def unconditional(self) -> int:
-        """Id of images without a class."""
-        return self.classes
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width of the images."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
 class R3GANConfig(OneStepConfig):
     """Architecture of R3GAN's generator and of the discriminator, its mirror."""
 
@@ -233,6 +217,7 @@ ARCHITECTURES: dict[str, type[Any]] = {
     "maskgit": MaskGITConfig,
     "dit": DiTConfig,
     "r3gan": R3GANConfig,
+    "stylegan-xl": StyleGANXLConfig,
 }
 """Architectures of the package's families, by kind."""
 TITLES = {
@@ -242,9 +227,10 @@ TITLES = {
     "maskgit": "masked prediction (MaskGIT)",
     "dit": "diffusion (DiT)",
     "r3gan": "adversarial, one step (R3GAN)",
+    "stylegan-xl": "adversarial, style-based (StyleGAN-XL)",
 }
 """What each kind is called."""
-OBJECTIVES: dict[str, type[Any]] = {"r3gan": R3GANObjective}
+OBJECTIVES: dict[str, type[Any]] = {"r3gan": R3GANObjective, "stylegan-xl": StyleGANXLObjective}
 """Settings of the losses that have some in training, by kind."""
 
 
@@ -273,8 +259,8 @@ def family_presets(kind: str) -> dict[str, Any]:
     """Architectures of a kind of model by name: small ones, and sizes to compare with VAR's."""
     if kind == "var":
         return transformer_presets()
-    if kind == "r3gan":
-        return r3gan_presets()
+    if kind in ONE_STEP_PRESETS:
+        return ONE_STEP_PRESETS[kind]()
     small: dict[str, Any] = {"small": {"depth": 4, "drop_path": 0.0}, "tiny": {"depth": 2, "drop_path": 0.0}}
     match kind:
         case "raster":  # on 16 x 16, at VAR's sizes
@@ -314,9 +300,13 @@ def r3gan_presets() -> dict[str, R3GANConfig]:
     }
 
 
+ONE_STEP_PRESETS: dict[str, Callable[[], dict[str, Any]]] = {"r3gan": r3gan_presets, "stylegan-xl": stylegan_xl_presets}
+
+
 def recipes(kind: str) -> dict[str, dict[str, Any]]:
     """The published training settings of a kind's presets, as far as they differ from the defaults."""
-    return transformer_recipes() if kind == "var" else r3gan_recipes() if kind == "r3gan" else {}
+    made = {"var": transformer_recipes, "r3gan": r3gan_recipes, "stylegan-xl": stylegan_xl_recipes}
+    return made[kind]() if kind in made else {}
 
 
 def r3gan_recipes() -> dict[str, dict[str, Any]]:

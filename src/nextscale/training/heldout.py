@@ -184,7 +184,7 @@ def heldout_batches(
     dtype: torch.dtype,
     *,
     captions: bool = False,
-) -> Iterator[tuple[Any, Tensor | list[str]]]:
+) -> Iterator[tuple[Any, Any]]:
     """Some images as tokens and labels, in batches; without a tokenizer, the images (B, 3, H, W) in [-1, 1].
 
     With `captions`, the first of each image in the place of its label, empty where it has none.

@@ -139,6 +139,15 @@ def average_gradients(model: nn.Module) -> None:
                 parameter.grad /= dist.get_world_size()
 
 
+def average_buffers(model: nn.Module) -> None:
+    """Average what a model's layers track over processes, where it was not wrapped."""
+    if dist.is_initialized():
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer /= dist.get_world_size()
+
+
 def shard(model: nn.Module, units: Sequence[nn.Module], device: torch.device, dtype: torch.dtype) -> None:
     """Split a model's float32 parameters over all processes: each unit is gathered when it runs, the rest as one.
 

@@ -6,10 +6,9 @@ Recipe: paper, section 4 and appendix. What families differ in is asked of `fami
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from nextscale.catalogue import find_model, find_tokenizer
 from nextscale.checkpoint import ModelConfig, fingerprint, module_from_state, save_model
 from nextscale.conditions import TextPrompts, reads_prompts
 from nextscale.config import from_dict
+from nextscale.data.source import ImageSource
 from nextscale.data.stream import Position
 from nextscale.data.tokens import TokenBatch, TokenCache, cached_batches
 from nextscale.families import family_of
@@ -47,7 +47,15 @@ from nextscale.training.images import image_batches, open_samples, samples_apart
 from nextscale.training.last_map import LastMapMasking
 from nextscale.training.loop import Journal, StepResult, TrainingStage, counted_steps, train
 from nextscale.training.optimisation import Average, Updater, averaging_decay, frozen, gradient_scaler, training_share
-from nextscale.training.parallel import average_gradients, gradients_at_the_end, shard, whole_state, wrap
+from nextscale.training.parallel import (
+    average_buffers,
+    average_gradients,
+    gradients_at_the_end,
+    shard,
+    whole_state,
+    wrap,
+)
+from nextscale.training.parts import drop_classes, on_device, split_batch, suggested_parts
 from nextscale.training.prompts import (
     example_prompts,
     remember_features,
@@ -64,10 +72,10 @@ from nextscale.training.warm_start import start_prompts, started_config, warm_st
 
 logger = logging.getLogger("nextscale.training")
 
-PART_TOKENS = 1200
-"""Tokens that make matrix products efficient on CPU."""
 SAMPLES = 16
 """Images in the pictures that a run draws."""
+LOOKED_AT = 4096
+"""Training images of which a new model may take averages."""
 FROM_TOKENIZER = ("scales", "codebook_size", "latent_channels")
 """Settings of an architecture that are the tokenizer's."""
 
@@ -133,6 +141,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         elif start is not None:
             known = warm_start(self.model, self.names, *start)
             logger.info("starts from %s, which knows %d of %d classes", config.init_from, known, len(self.names))
+        self.family.equip(self.model, self.config, self.some_images)
         self.average = Average(self.model, config.optimiser.ema, part=self.family.generates(self.model))
         if self.sharded:
             for module in (self.model, self.average.module):
@@ -141,9 +150,20 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.updaters: dict[str, Updater] = {}
         for name, player in self.family.players(self.model).items():
             scaler = gradient_scaler(self.device, self.dtype)
-            self.updaters[name] = Updater(player, config.optimiser, self.family.no_decay, scaler=scaler)
+            rate = config.optimiser.learning_rate * self.family.rate_of(name)
+            optimiser = replace(config.optimiser, learning_rate=rate)
+            self.updaters[name] = Updater(player, optimiser, self.family.no_decay, scaler=scaler)
         if self.sharded and len(self.updaters) > 1:
             raise ValueError("parallel fsdp splits models that have one optimiser; use ddp")
+
+    def some_images(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Training images from all over the data and their labels, in batches; none where a checkpoint has it all."""
+        if self.before is not None and self.run.checkpoints(sharded=self.sharded):
+            self.needs_checkpoint = True
+            return iter(())
+        if not isinstance(self.samples, ImageSource):
+            raise ValueError("averages over images of each class need all images at hand: leave out --stream")
+        return heldout_batches(self.samples, None, self.size, spread(len(self.samples), LOOKED_AT), self.dtype)
 
     def settle_architecture(self) -> tuple[Any, tuple[Any, tuple[str, ...]] | None]:
         """What is trained, fitted to tokenizer and data, and the model that it starts from with its classes.
@@ -231,6 +251,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
             figures |= seen
             losses.append(loss)
             norms[f"gradient_norm_{player}"] = updater.step()
+        if len(self.updaters) > 1:
+            average_buffers(self.family.generates(self.model))
         self.average.update(self.model, averaging_decay(step, config.steps, config.optimiser))
         first, *others = norms
         figures |= {name: norms[name] for name in others}
@@ -248,9 +270,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         self.examples = self.examples or some_prompts(captions)
         return training_prompts(config, captions, batch.chance, self.device)
 
-    def gradients(
-        self, player: str, parts: list[tuple[Any, Any]], more: Mapping[str, Any]
-    ) -> tuple[Figures, Tensor]:
+    def gradients(self, player: str, parts: list[tuple[Any, Any]], more: Mapping[str, Any]) -> tuple[Figures, Tensor]:
         """Accumulate the gradients of a player's loss, part by part; returns figures of the batch, and its loss."""
         sizes, seen, updater = [len(classes) for _, classes in parts], [], self.updaters[player]
         losses: list[Tensor] = []
@@ -328,6 +348,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
+        model = self.family.exported(model)
         pipeline, dtype = self.pipeline_of(model, done), DTYPES[self.config.export]
         about = pipeline.config
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
@@ -369,39 +390,3 @@ def compile_units(units: Sequence[nn.Module]) -> None:
     """
     for unit in units:
         unit.forward = torch.compile(unit.forward, dynamic=False)
-
-
-def drop_classes(classes: Tensor, chance: Tensor, *, rate: float, unconditional: int) -> Tensor:
-    """Classes (B,) with NO_CLASS and a share `rate` replaced by the unconditional class.
-
-    `chance` (B,) uniform in [0, 1) decides, so that a sample's dropout never depends on the rank.
-    """
-    return classes.masked_fill((classes < 0) | (chance < rate), unconditional)
-
-
-def on_device(inputs: TokenPyramid | Tensor, device: torch.device) -> TokenPyramid | Tensor:
-    """Tokens or images on a device."""
-    if isinstance(inputs, Tensor):
-        return to_device(inputs, device)
-    return TokenPyramid(to_device(inputs.packed, device), inputs.schedule)
-
-
-def suggested_parts(tokens: TokenPyramid | Tensor, device: torch.device) -> int:
-    """Equal parts of a batch that are as fast as the whole: on CPU of some 1,200 tokens, enough for fast products."""
-    if device.type != "cpu" or isinstance(tokens, Tensor):
-        return 1
-    share = tokens.batch_size
-    least = -(-PART_TOKENS // tokens.schedule.length)  # images of a part
-    return next(parts for parts in range(max(1, share // least), 0, -1) if share % parts == 0)
-
-
-def split_batch(tokens: TokenPyramid | Tensor, classes: Any, parts: int) -> list[tuple[Any, Any]]:
-    """A batch of tokens or images in nearly equal parts, each with its classes or prompts."""
-    if isinstance(tokens, Tensor):
-        inputs = tokens.chunk(parts)
-        sizes = [len(images) for images in inputs]
-    else:
-        inputs = [TokenPyramid(packed, tokens.schedule) for packed in tokens.packed.chunk(parts)]
-        sizes = [part.batch_size for part in inputs]
-    spans = [slice(end - size, end) for end, size in zip(accumulate(sizes), sizes, strict=True)]
-    return [(part, classes[span]) for part, span in zip(inputs, spans, strict=True)]

@@ -10,7 +10,7 @@ import torch
 
 from nextscale.conditions import reads_prompts
 from nextscale.families import family_of
-from nextscale.families.config import OneStepConfig, VARConfig
+from nextscale.families.config import OneStepConfig, StyleGANXLConfig, VARConfig
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
@@ -39,7 +39,9 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
     if reads_prompts(start) and not reads_prompts(wanted):
         raise ValueError(f"init_from {source}: is a model of prompts, whose words are no classes; add --condition text")
     if reads_prompts(wanted):
-        changes = {"classes": 0, "text": start.text or wanted.text}
+        changes = {"classes": 0, "text": getattr(start, "text") or wanted.text}  # noqa: B009 of the kinds that have one
+    if isinstance(wanted, StyleGANXLConfig) and isinstance(start, StyleGANXLConfig) and wanted.side != start.side:
+        changes |= {"side": wanted.side, "grown_from": start.sides}
     if isinstance(wanted, VARConfig):
         changes |= {} if wanted.sees_coarser else {"attention": wanted.attention}
         changes |= {"refinable": True} if wanted.refinable else {}
@@ -83,7 +85,7 @@ def warm_start(model: Any, names: Sequence[str], start: Any, start_names: Sequen
     }
     if getattr(model, "known", None) is not None:
         state.setdefault("known", model.known)
-    model.load_state_dict(state)
+    model.load_state_dict(family_of(model.config).started_state(model, state))
     return sum(name in places for name in names)
 
 
