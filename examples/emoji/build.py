@@ -4,33 +4,22 @@
 
 fetches the package (74 MB) with npm and writes `train/*.parquet` and `heldout/*.parquet` with the columns `image` (PNG
 on white) and `label`. Skin tones are images of their own, on the side of their base emoji: every tenth base is held
-out. The same command writes the same bytes.
+out. The same command writes the same bytes. The pictures are Noto Emoji, Apache-2.0. `build_text.py` builds a set
+with names, for models of text.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
-import subprocess
-import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from packages import CATEGORIES, CLASSES, fail, fetch, read_package
 
-PACKAGE = "emoji-datasource-google@16.0.0"
-CLASSES = (
-    "activities", "animals", "flags", "food", "objects", "people", "smileys", "symbols", "travel",
-)  # fmt: skip
-CATEGORIES = {
-    "Activities": "activities", "Animals & Nature": "animals", "Flags": "flags", "Food & Drink": "food",
-    "Objects": "objects", "People & Body": "people", "Smileys & Emotion": "smileys", "Symbols": "symbols",
-    "Travel & Places": "travel",
-}  # fmt: skip
 HELDOUT_EVERY = 10
 
 
@@ -41,18 +30,6 @@ class Emoji:
     file: str
     label: int
     heldout: bool
-
-
-def fetch(folder: Path) -> Path:
-    """Download the package into a folder; returns its archive."""
-    try:
-        subprocess.run(["npm", "pack", PACKAGE], cwd=folder, check=True, capture_output=True, text=True)
-        (archive,) = folder.glob("*.tgz")
-    except (OSError, subprocess.CalledProcessError, ValueError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().splitlines()[-1]
-        fail(f"{PACKAGE} could not be fetched with npm ({reason}); give its .tgz file with --package")
-        raise AssertionError from error
-    return archive
 
 
 def listed(entries: list[dict]) -> list[Emoji]:
@@ -98,31 +75,6 @@ def write_split(out: Path, split: str, emoji: list[Emoji], pictures: dict[str, b
     pq.write_table(table, partial / "00000.parquet", row_group_size=1000, compression="none")
     partial.rename(final)
     print(f"{split}: {len(emoji):,} images")
-
-
-def read_package(archive: Path) -> tuple[list[dict], dict[str, bytes]]:
-    """The list of emoji and the pictures by file name. Raises ValueError for another archive."""
-    pictures: dict[str, bytes] = {}
-    entries: list[dict] = []
-    try:
-        with tarfile.open(archive) as package:
-            for member in package:
-                name = Path(member.name)
-                file = package.extractfile(member) if member.isfile() else None
-                if file is not None and name.name == "emoji.json":
-                    entries = json.load(file)
-                elif file is not None and name.match("img/google/64/*.png"):
-                    pictures[name.name] = file.read()
-    except tarfile.TarError as error:
-        raise ValueError(f"{archive}: not an npm package ({error})") from error
-    if not entries or not pictures:
-        raise ValueError(f"{archive}: holds no emoji.json with img/google/64/*.png; expected {PACKAGE}")
-    return entries, pictures
-
-
-def fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def main() -> None:

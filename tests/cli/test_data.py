@@ -30,6 +30,21 @@ def test_tokenize_asks_for_the_labels(
     assert open_tokens(tmp_path / "t").config.class_names == ("02119789", "02120079")
 
 
+def test_tokenize_keeps_captions(
+    table: Path, model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["tokenize", "--data", str(table), "--tokenizer", str(model_folder), "--out", str(tmp_path / "t")]
+    asked += ["--label-column", "fine_label"]
+    for wrong in (["--caption-column", "text"], ["--caption-template", "name"]):
+        assert main([*asked, *wrong]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+        assert not (tmp_path / "t").exists()
+    assert main([*asked, "--caption-template", "class {name}"]) == 0
+    assert "; captions from class names by the template 'class {name}'" in capsys.readouterr().out
+    cache = open_tokens(tmp_path / "t")
+    assert [cache.captions_of(index) for index in (0, 1)] == [("class 02119789",), ("class 02120079",)]
+
+
 @pytest.mark.parametrize("preset", [["--preset", "small"], []])
 def test_train_asks_for_the_labels(
     table: Path, model_folder: Path, tmp_path: Path, preset: list[str],
