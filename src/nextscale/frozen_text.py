@@ -90,7 +90,7 @@ class FrozenEncoder:
 def frozen_encoder(name: str) -> FrozenEncoder:
     """An encoder by its hub id or folder. Raises ValueError in one line where it cannot be loaded."""
     require("a text encoder", "transformers")
-    import transformers  # pyright: ignore[reportMissingImports] of an extra
+    import transformers  # pyright: ignore[reportMissingImports]
 
     transformers.logging.set_verbosity_error()  # it lists the half of the weights that is for images
     transformers.logging.disable_progress_bar()

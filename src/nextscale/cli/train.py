@@ -38,7 +38,8 @@ DERIVED = (
 NOT_OF_ONE_STEP = (
     *("tokenizer", "guidance", "top_k", "top_p", "refine_steps", "label_smoothing", "scale_weights", "self_correct"),
     *("masked_last", "gamma", "compile", "checkpointing", "parallel", "ema", "clip", "weight_decay", "warmup", "flat"),
-    *("weight_decay_end", "cosine"),
+    *("weight_decay_end", "cosine", "condition", "text_encoder", "text_tokens", "word_dropout"),
+    *("caption_column", "caption_template"),
 )
 """Settings that models of one step have not, or that theirs leave as they are."""
 AUTO = "auto"
