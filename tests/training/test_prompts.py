@@ -121,8 +121,8 @@ def test_a_model_of_prompts_keeps_its_way_of_reading_and_may_become_refinable() 
         assert fitted.text == TEXT and fitted.refinable
     model = VAR(fitted)
     model.initialise()
-    vector = model.known.clone()
+    vector = model.state_dict()["known"].clone()
     start_prompts(model, start)
-    assert torch.equal(model.known, vector) and torch.equal(model.positions, start.positions)
+    assert torch.equal(model.state_dict()["known"], vector) and torch.equal(model.positions, start.positions)
     with pytest.raises(ValueError, match="init_from words: reads prompts its own way; leave out --text-encoder"):
         started_config(start.config, transformer_config(text=TextConfig(tokens=9)), **known)
