@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from nextscale.data.source import open_source
 from nextscale.data.tokens import TokenCacheConfig
 from nextscale.families.var import VAR
+from nextscale.frozen_text import FrozenEncoder
 from nextscale.nn import TextConfig
 from nextscale.text import text_prompts
 from nextscale.training.prompts import remember_features
@@ -69,8 +71,8 @@ def test_a_model_reads_their_features(kind: str, tmp_path: Path, caplog: pytest.
     ]
     assert wanted.tokens.shape == (4, 4, 32) and wanted.tokens.dtype == torch.float16
     assert wanted.mask.sum(dim=1).tolist() == [4, 2, 0, 4]
-    alone = text_prompts(text, ["blue"])
-    torch.testing.assert_close(alone.tokens[0][:2], wanted.tokens[1][:2], atol=2e-3, rtol=2e-3)
+    alone = text_prompts(text, ["blue"], tell=True)
+    assert torch.equal(alone.tokens[0], wanted.tokens[1]), "to the digit, whatever is drawn beside it"
     torch.manual_seed(0)
     model = VAR(transformer_config(text=text)).eval()
     model.initialise()
@@ -109,6 +111,24 @@ def test_features_lie_beside_the_tokens(tmp_path: Path) -> None:
     encoder.network = None  # what is remembered needs no network
     found = encoder.stored, [encoder.rows[prompt] for prompt in ("a red square", "")]
     torch.testing.assert_close(found[0][0][found[1]], expected[0], atol=2e-3, rtol=2e-3)
+
+
+def test_what_is_kept_is_of_as_many_tokens_and_drawing_encodes_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[list[str], int]] = []
+
+    def computed(self: FrozenEncoder, prompts: list[str], tokens: int, tell: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        asked.append((list(prompts), tokens))
+        return torch.zeros(len(prompts), tokens, 8).half(), torch.ones(len(prompts), tokens, dtype=torch.bool)
+
+    monkeypatch.setattr(FrozenEncoder, "_computed", computed)
+    network = torch.nn.Identity()
+    network.config = SimpleNamespace(hidden_size=8)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    encoder = FrozenEncoder("any", network, None)
+    encoder.remember(["a", "b"], 4, None)
+    assert encoder.encoded(["b"], 4)[0].shape == (1, 4, 8) and asked == [(["a", "b"], 4)]
+    assert encoder.encoded(["b"], 3)[0].shape == (1, 3, 8), "another model may read fewer"
+    encoder.encoded(["c", "d"], 4, tell=True)
+    assert asked[1:] == [(["b"], 3), (["c"], 4), (["d"], 4)]
 
 
 def test_what_cannot_be_loaded_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

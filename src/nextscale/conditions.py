@@ -96,6 +96,10 @@ class TextPrompts:
         pairs = zip(self.tensors, (*negative, *negative), strict=True)
         return TextPrompts(*(torch.cat(pair) for pair in pairs))
 
+    def without_negative(self) -> TextPrompts:
+        """The same prompts beside empty ones, which differ from all others in their mask alone."""
+        return TextPrompts(self.tokens, self.mask, torch.zeros_like(self.tokens), torch.zeros_like(self.mask))
+
     def read(self, model: Any) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
         """`vectors` and `context`, which the encoder makes together."""
         vectors, tokens, mask = model.text(self.tokens, self.mask)

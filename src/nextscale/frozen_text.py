@@ -23,11 +23,11 @@ TEXT_MODELS = {"clip": "CLIPTextModel", "siglip": "SiglipTextModel", "siglip2": 
 WITHOUT_MASK = ("siglip", "siglip2")
 """Networks that were trained with padding in sight."""
 AT_ONCE = 64
-"""Prompts that are encoded at once."""
+"""Captions that are encoded at once."""
 
 
 class FrozenEncoder:
-    """A tokenizer and a network; the same prompts always have the same features, in float16."""
+    """A tokenizer and a network, and features of captions that are kept, in float16."""
 
     def __init__(self, name: str, network: Any, tokenizer: Any) -> None:
         self.name, self.network, self.tokenizer = name, network.eval().requires_grad_(False), tokenizer
@@ -42,15 +42,18 @@ class FrozenEncoder:
     def encoded(self, prompts: Sequence[str], tokens: int, *, tell: bool = False) -> tuple[Tensor, Tensor]:
         """Features (B, T, F) float16 and which tokens are the prompts', (B, T) bool; none of them of an empty prompt.
 
-        With `tell`, a line is logged for each prompt that is cut. Raises ValueError for more tokens than it reads.
+        With `tell`, as for drawing, each prompt is encoded by itself, for others beside it would change the last
+        digits, and a line is logged for each that is cut. Raises ValueError for more tokens than the network reads.
         """
         most = int(getattr(self.network.config, "max_position_embeddings", tokens))
         if tokens > most:
             raise ValueError(f"text encoder {self.name}: reads at most {most} tokens, got --text-tokens {tokens}")
-        if self.stored is not None and all(prompt in self.rows for prompt in prompts):
+        kept = self.stored is not None and self.stored[1].shape[1] == tokens
+        if self.stored is not None and kept and all(prompt in self.rows for prompt in prompts):
             rows = torch.tensor([self.rows[prompt] for prompt in prompts])
             return self.stored[0][rows], self.stored[1][rows]
-        parts = [self._computed(prompts[i : i + AT_ONCE], tokens, tell) for i in range(0, len(prompts), AT_ONCE)]
+        size = 1 if tell else AT_ONCE
+        parts = [self._computed(prompts[i : i + size], tokens, tell) for i in range(0, len(prompts), size)]
         features, masks = zip(*parts, strict=True)
         return torch.cat(features), torch.cat(masks)
 

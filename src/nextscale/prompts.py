@@ -24,7 +24,7 @@ PARTS = 1 + LONGEST
 def words_of(prompt: str) -> list[str]:
     """Words and symbols of a prompt, NFKC and case-folded: letters, digits and their marks; each symbol alone.
 
-    Spaces, punctuation and control characters separate words. Words of more than `LONGEST` characters are cut.
+    Spaces, punctuation and control characters separate words. A word of more than `LONGEST` characters becomes several.
     """
     words, open_word = [], False
     for character in normalize("NFKC", normalize("NFKC", prompt).casefold()):

@@ -72,6 +72,7 @@ def test_edits_take_prompts(text_folder: Path, tmp_path: Path, capsys: pytest.Ca
     ("model", "flags", "message"),
     [
         ("text", ["--classes", "red"], "--classes red: this model draws from prompts; say --prompt 'a red heart'"),
+        ("text", ["--classes", "none", "--prompt", "cat"], "--classes none and --prompt contradict each other"),
         ("text", ["--prompts", "nowhere"], "--prompts nowhere: cannot be read"),
         (
             "text",
@@ -91,6 +92,14 @@ def test_wrong_prompts_are_refused(
     assert main(["generate", "--model", str(folder), "--count", "1", "--out", str(tmp_path / "out"), *flags]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("wrong", ["5", "{a: b}", "[1]"])
+def test_prompts_in_a_settings_file_are_texts(tmp_path: Path, capsys: pytest.CaptureFixture, wrong: str) -> None:
+    (tmp_path / "settings.yaml").write_text(f"prompt: {wrong}")
+    assert main(["generate", "--config", str(tmp_path / "settings.yaml"), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "prompt: expected" in line
 
 
 @pytest.mark.parametrize(

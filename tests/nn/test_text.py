@@ -11,9 +11,10 @@ from nextscale.conditions import TextPrompts
 from nextscale.families import family, raster, rq
 from nextscale.nn.packed import prepare
 from nextscale.nn.text import TextEncoder
+from nextscale.pyramid import TokenPyramid
 from nextscale.sampling import next_scale
 from nextscale.sampling.draw import draw_next
-from nextscale.sampling.likelihood import teacher_inputs
+from nextscale.sampling.likelihood import paired_log_probabilities, teacher_inputs
 from nextscale.sampling.step import SamplingConfig, pyramid_of
 from nextscale.text import text_prompts
 from toys import FAMILY_SCALES, TEXT, make_tokenizer, make_transformer
@@ -148,3 +149,14 @@ def test_prepared_models_read_prompts(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.start_BC.float(), plain.start_BC, atol=0.1, rtol=0.1)
     *_, last = next_scale.sample_scales(model, quantizer, wanted, seeds=(0, 1), config=SamplingConfig())
     assert bool(last.accumulated.isfinite().all())
+
+
+@torch.no_grad()
+def test_likelihood_without_a_prompt_knows_no_negative_one() -> None:
+    model, tokenizer = toy("var")
+    tokens = TokenPyramid(torch.randint(32, (2, 30)), tokenizer.schedule)
+    plain, negative = prompts("red", "blue"), prompts("red", "blue", negative="ugly")
+    expected = paired_log_probabilities(model, tokenizer.quantizer, tokens, plain)
+    found = paired_log_probabilities(model, tokenizer.quantizer, tokens, negative)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert not torch.equal(found[0], found[1])

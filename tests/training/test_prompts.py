@@ -12,10 +12,11 @@ from nextscale import VARPipeline
 from nextscale.checkpoint import load_config, load_transformer
 from nextscale.config import read_json
 from nextscale.families.var import VAR
+from nextscale.nn import TextConfig
 from nextscale.text import text_prompts
 from nextscale.training.prompts import kept_words, some_prompts
 from nextscale.training.stage2 import split_batch, train_transformer
-from nextscale.training.warm_start import start_prompts
+from nextscale.training.warm_start import start_prompts, started_config
 from toys import CLASS_NAMES, TEXT, make_pipeline, make_transformer, transformer_config
 from training.small_runs import Make, interrupt_at, lines, stage2_config
 
@@ -110,3 +111,18 @@ def test_fine_tuning_takes_a_model_of_classes(
     given["init_from"] = str(tmp_path / "run")
     with pytest.raises(ValueError, match="is a model of prompts, whose words are no classes; add --condition text"):
         train_transformer(stage2_config(image_folder(), tmp_path / "start", tmp_path / "other", **given))
+
+
+def test_a_model_of_prompts_keeps_its_way_of_reading_and_may_become_refinable() -> None:
+    start = make_transformer(text=TEXT)
+    known: dict[str, Any] = {"tokenizer": {}, "classes": 0, "source": "words"}
+    for text in (TEXT, TextConfig()):
+        fitted = started_config(start.config, transformer_config(text=text, refinable=True), **known)
+        assert fitted.text == TEXT and fitted.refinable
+    model = VAR(fitted)
+    model.initialise()
+    vector = model.state_dict()["known"].clone()
+    start_prompts(model, start)
+    assert torch.equal(model.state_dict()["known"], vector) and torch.equal(model.positions, start.positions)
+    with pytest.raises(ValueError, match="init_from words: reads prompts its own way; leave out --text-encoder"):
+        started_config(start.config, transformer_config(text=TextConfig(tokens=9)), **known)

@@ -234,6 +234,8 @@ def merge(values: dict[str, Any], new: dict[str, Any], known: dict[str, Setting]
 def convert(setting: Setting, value: Any, where: str) -> Any:
     """A value that is written as text: 1e-3 (which YAML reads as text), lists as 1,2,3, scales as 1x2,2x4."""
     if setting.name in REPEATED:
+        if not isinstance(value, (str, list, tuple)):
+            raise ValueError(f"{where}: {setting.name}: expected a text or a list of texts, got {value!r}")
         return [value] if isinstance(value, str) else value
     try:
         if isinstance(value, str) and setting.hint in (int, float):

@@ -49,6 +49,8 @@ def wanted(pipeline: VARPipeline, flags: PromptFlags, classes: str, default: str
     if classes not in (default, "none"):
         raise ValueError(f"--classes {classes}: this model draws from prompts; say --prompt 'a red heart'")
     if classes == "none":
+        if prompts:
+            raise ValueError("--classes none and --prompt contradict each other: give one of them")
         return [None]
     return prompts or list(pipeline.config.prompts or [None])
 

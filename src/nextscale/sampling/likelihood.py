@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.conditions import Conditions, as_conditions
+from nextscale.conditions import Conditions, TextPrompts, as_conditions
 from nextscale.pyramid import TokenPyramid
 from nextscale.tokenizer.residual import Quantizer
 
@@ -55,8 +55,10 @@ def paired_log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """log p of each token with its class, or prompt, and without any, both (B, L) float64 in nats on the CPU."""
     twice = TokenPyramid(torch.cat([tokens.packed, tokens.packed]), tokens.schedule)
-    both = as_conditions(classes, model.config.unconditional).with_unconditional()
-    each = token_log_probabilities(model, quantizer, twice, both)[0].cpu().double()
+    conditions = as_conditions(classes, model.config.unconditional)
+    if isinstance(conditions, TextPrompts):  # likelihood knows no guidance, and so nothing that it leads away from
+        conditions = conditions.without_negative()
+    each = token_log_probabilities(model, quantizer, twice, conditions.with_unconditional())[0].cpu().double()
     conditional, unconditional = each.chunk(2)
     return conditional, unconditional
 

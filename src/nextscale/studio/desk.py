@@ -87,9 +87,7 @@ class Desk:
 
     def saved(self, image: Image.Image, settings: dict[str, Any]) -> str:
         """Write a PNG for download that holds its settings, in a folder of its own; returns its path."""
-        shows = re.sub(
-            r"[/\x00-\x1f\x7f\ud800-\udfff]", "-", str(settings.get("prompt", settings.get("class")) or "image")
-        )
+        shows = NO_NAME.sub("-", settings.get("prompt", settings.get("class")) or "image")
         name = f"{shows[:LONGEST]}-seed-{settings['seed']}.png"
         path = self.folder / f"image-{secrets.token_hex(8)}" / name
         facts = PngInfo()

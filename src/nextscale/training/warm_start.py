@@ -11,6 +11,7 @@ import torch
 from nextscale.conditions import reads_prompts
 from nextscale.families import family_of
 from nextscale.families.config import OneStepConfig, StyleGANXLConfig, VARConfig
+from nextscale.nn import TextConfig
 from nextscale.tokenizer.vqvae import VQVAE
 
 CLASS_TABLE = "class_embedding.weight"
@@ -39,7 +40,10 @@ def started_config(start: Any, wanted: Any, tokenizer: Mapping[str, Any], classe
     if reads_prompts(start) and not reads_prompts(wanted):
         raise ValueError(f"init_from {source}: is a model of prompts, whose words are no classes; add --condition text")
     if reads_prompts(wanted):
-        changes = {"classes": 0, "text": getattr(start, "text") or wanted.text}  # noqa: B009 of the kinds that have one
+        text = getattr(start, "text")  # noqa: B009 of the kinds that have one
+        if text is not None and wanted.text not in (text, TextConfig()):
+            raise ValueError(f"init_from {source}: reads prompts its own way; leave out --text-encoder, --text-tokens")
+        changes = {"classes": 0, "text": text or wanted.text}
     if isinstance(wanted, StyleGANXLConfig) and isinstance(start, StyleGANXLConfig) and wanted.side != start.side:
         changes |= {"side": wanted.side, "grown_from": start.sides}
     if isinstance(wanted, VARConfig):
@@ -55,11 +59,11 @@ def start_prompts(model: Any, start: Any) -> str:
     Of a model of classes, what reads prompts starts anew and silent: the model begins as `start` without a class.
     """
     old = start.state_dict()
-    if reads_prompts(start.config):
-        model.load_state_dict({name: tensor.to(torch.float32) for name, tensor in old.items()})
-        return "all of its weights are taken over, those of its text encoder too"
     known = {name: tensor.to(torch.float32) for name, tensor in old.items() if not name.endswith(CLASS_TABLE)}
-    state = model.state_dict() | known
+    state = model.state_dict() | known  # its own: what reads prompts, and the vector of one that becomes refinable
+    if reads_prompts(start.config):
+        model.load_state_dict(state)
+        return "all of its weights are taken over, those of its text encoder too"
     for name in [name for name in old if name.endswith(CLASS_TABLE)]:
         part = name.removesuffix(CLASS_TABLE)
         state[f"{part}text.pooled.weight"] = torch.zeros_like(state[f"{part}text.pooled.weight"])
