@@ -18,9 +18,11 @@ from nextscale.export import export_onnx
 from nextscale.export.config import OnnxConfig
 from nextscale.export.graphs import EncoderGraph, TransformerGraph
 from nextscale.export.narrow import last_product
+from nextscale.export.tables import phi_numbers, quantizer_tables
 from nextscale.pipeline import VARPipeline
+from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.likelihood import teacher_inputs
-from toys import make_baseline, make_pipeline, make_transformer, pixels, toy_image
+from toys import make_baseline, make_pipeline, make_tokenizer, make_transformer, pixels, toy_image
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -145,6 +147,25 @@ def test_images_become_our_tokens(exported: Exported) -> None:
     with torch.no_grad():
         ours = exported.pipeline.tokenizer.features(images).flatten(2).transpose(1, 2).numpy()
     assert np.abs(features - ours).max() < 1e-4 * np.abs(ours).max()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"scales": ((4, 4),), "phi_map": (-1,)}, {"scales": ((2, 2), (4, 4)), "phi_map": (0, 0)}]
+)
+@torch.no_grad()
+def test_tables_of_normalised_codes_add_up_as_the_quantiser_does(changes: dict[str, Any]) -> None:
+    """Codes at length 1, and scales without phi, as ViT-VQGAN has them."""
+    quantizer = make_tokenizer(normalised_codes=True, **changes).quantizer
+    quantizer.codebook.normal_(std=3)
+    model = object.__new__(sampler().OnnxModel)
+    model.tables = {name: table.numpy() for name, table in quantizer_tables(quantizer).items()}
+    model.about = {"phi": phi_numbers(quantizer), "scales": quantizer.schedule.to_list()}
+    packed = torch.randint(32, (2, quantizer.schedule.length))
+    found = np.zeros((2, 16, 8), np.float32)
+    for scale, tokens in enumerate(packed.split([h * w for h, w in quantizer.schedule], dim=1)):
+        found = model.add(found, tokens.numpy(), scale)
+    ours = quantizer.decode(TokenPyramid(packed, quantizer.schedule))
+    assert np.abs(found - ours.flatten(2).transpose(1, 2).numpy()).max() < 1e-5
 
 
 def test_parts_with_a_cache_equal_the_whole_sequence(exported: Exported) -> None:

@@ -74,3 +74,13 @@ def test_blur_spreads_and_fades() -> None:
 def test_small_images_need_enlarging() -> None:
     with pytest.raises(ValueError, match="128 pixels or more, a multiple of 32, not 64"):
         ProjectedDiscriminator(mobilenet_v2(weights=None), None, resize=64)
+
+
+def test_a_backbone_of_one_size_of_images_is_refused() -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            torch._assert(images.shape[2] == 224, "Wrong image height!")
+            return images
+
+    with pytest.raises(ValueError, match="Wrong image height"):
+        strided_layers(Fixed())

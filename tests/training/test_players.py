@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale import ScaleSchedule
-from nextscale.families import table
+from nextscale import ScaleSchedule, families
 from nextscale.families.base import Family
 from nextscale.runtime import image_generator
 from nextscale.sampling.step import ScaleSample
@@ -92,8 +91,8 @@ class ToyGanFamily(Family):
 
 @pytest.fixture
 def gan(monkeypatch: pytest.MonkeyPatch, image_folder: Make, tmp_path: Path) -> TransformerTraining:
-    monkeypatch.setattr(table, "_registered", dict(table._registered))
-    table.register(ToyGanFamily())
+    monkeypatch.setattr(families, "_registered", dict(families._registered))
+    families.register(ToyGanFamily())
     turns.clear()
     data = str(image_folder())
     return training_settings("toy-gan")(

@@ -9,6 +9,7 @@ from typing import Any
 from nextscale import __version__
 from nextscale.checkpoint import fingerprint
 from nextscale.export.config import OnnxConfig
+from nextscale.export.tables import phi_numbers
 from nextscale.nn import HEAD_WIDTH
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.draw import guidance_strengths
@@ -50,7 +51,7 @@ def describe(
         "tokenizer": fingerprint(tokenizer),
         "image_size": list(tokenizer.config.image_size),
         "scales": tokenizer.schedule.to_list(),
-        "phi": list(tokenizer.config.phi_map),
+        "phi": phi_numbers(tokenizer.quantizer),
         "codebook_size": model.codebook_size,
         "latent_channels": model.latent_channels,
         "parts": list(model.sequence.lengths),

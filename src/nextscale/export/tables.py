@@ -18,11 +18,11 @@ def quantizer_tables(quantizer: ResidualQuantizer) -> dict[str, Tensor]:
     """Tables by name, float32; scales and convolutions count from 0.
 
     `codebook` (V, C); `enlarge.K` (h w, l_k) and `reduce.K` (l_k, h w), bicubic and area; `phi.N` (3, 3, C, C) and
-    `phi_bias.N` (C,), with phi's halves and its shortcut inside: phi(u) is this convolution of u; `prior.K`
-    (l_k, l_(k-1)), what spatial guidance moves away from.
+    `phi_bias.N` (C,), with phi's halves and its shortcut inside: phi(u) is this convolution of u, N as in
+    `phi_numbers`; `prior.K` (l_k, l_(k-1)), what spatial guidance moves away from.
     """
     schedule = quantizer.schedule
-    tables = {"codebook": quantizer.codebook.float()}
+    tables = {"codebook": quantizer.codes().float()}
     maps = one_at_each(*schedule.final)
     for scale, size in enumerate(schedule):
         tables[f"reduce.{scale}"] = downsample(maps, size).flatten(1).t()
@@ -34,7 +34,17 @@ def quantizer_tables(quantizer: ResidualQuantizer) -> dict[str, Tensor]:
         kernel = convolution.weight.float().permute(2, 3, 1, 0) / 2  # (3, 3, inputs, outputs)
         kernel[1, 1] += torch.eye(len(convolution.bias)) / 2
         tables[f"phi.{number}"], tables[f"phi_bias.{number}"] = kernel, convolution.bias.float() / 2
+    if min(quantizer.phi_map) < 0:
+        number, channels = len(quantizer.phi), quantizer.codebook.shape[1]
+        unchanged = torch.zeros(3, 3, channels, channels)
+        unchanged[1, 1] = torch.eye(channels)
+        tables[f"phi.{number}"], tables[f"phi_bias.{number}"] = unchanged, torch.zeros(channels)
     return {name: table.contiguous() for name, table in tables.items()}
+
+
+def phi_numbers(quantizer: ResidualQuantizer) -> list[int]:
+    """N of each scale's convolution; scales without phi share a last one that leaves maps as they are."""
+    return [len(quantizer.phi) if number < 0 else number for number in quantizer.phi_map]
 
 
 def one_at_each(height: int, width: int) -> Tensor:

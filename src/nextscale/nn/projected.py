@@ -45,6 +45,8 @@ def strided_layers(network: nn.Module) -> dict[int, tuple[str, int]]:
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, PROBE, PROBE))
+    except AssertionError as error:  # torchvision's ViTs take images of one size alone
+        raise ValueError(f"a projected discriminator cannot read this backbone ({error}); take mobilenet_v2") from error
     finally:
         for hook in hooks:
             hook.remove()
