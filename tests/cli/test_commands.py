@@ -39,7 +39,8 @@ def test_generate_writes_images_grid_and_manifest(model_folder: Path, tmp_path: 
     assert [entry["seed"] for entry in entries] == [7, 8, 9, 10, 11]
     assert entries[0]["settings"] == {
         "guidance": 2.0, "guided_scales": 0, "top_k": 8, "top_p": 0.9, "temperature": 1.0, "temperatures": [],
-        "spatial_guidance": [], "refine_steps": 1, "smooth": False, "steps": 0, "precision": "fp32",
+        "spatial_guidance": [], "refine_steps": 1, "smooth": False, "steps": 0, "truncation": 1.0,
+        "precision": "fp32",
     }  # fmt: skip
     for entry in entries:
         assert entry["sha256"] == sha256((out / entry["file"]).read_bytes()).hexdigest()

@@ -9,7 +9,6 @@ folder/sampling.json             how they are put together
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from nextscale.checkpoint import module_from_state
+from nextscale.environment import quiet_warnings
 from nextscale.errors import require
 from nextscale.export.config import OnnxConfig
 from nextscale.export.description import describe, describe_graph
@@ -141,8 +141,7 @@ def traced(module: nn.Module, inputs: dict[str, Any], outputs: Sequence[str], op
     vary = tuple(
         {axis: side for axis, side in enumerate(sides) if isinstance(side, str)} for _, sides in inputs.values()
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+    with quiet_warnings():  # of the exporter about itself
         program = torch.onnx.export(
             module.eval(), tuple(examples), dynamo=True, opset_version=opset, dynamic_shapes=vary, verbose=False,
             input_names=list(inputs), output_names=list(outputs),
