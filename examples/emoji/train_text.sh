@@ -4,7 +4,7 @@
 #     sh examples/emoji/train_text.sh [DATA [RUNS [PERCEPTUAL_WEIGHTS]]]
 #
 # DATA is written by examples/emoji/build_text.py, at 64 pixels, if it is not there. PERCEPTUAL_WEIGHTS is torchvision's
-# MobileNetV2 ImageNet file; without it torchvision fetches it. About six hours on two cores.
+# MobileNetV2 ImageNet file; without it torchvision fetches it. About six hours on two cores by estimate.
 set -eu
 data=${1:-data/emoji-text}
 runs=${2:-out/emoji-text}

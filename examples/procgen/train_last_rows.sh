@@ -30,7 +30,7 @@ vit_vqgan() {
 
 # R3GAN: one step, no tokenizer, no pretrained network. The generator has 10M parameters; 56,000 images in batches of 16,
 # each seen once, so that the discriminator needs no augmentation. By its CPU time over 30 steps (0.15 to 0.18 s an image),
-# 70 to 85 minutes of two cores.
+# 70 to 85 minutes of two cores by estimate.
 r3gan() {
     nextscale train r3gan --preset r3gan-small-64 --data "$data/train" --heldout "$data/heldout" \
         --steps 3500 --batch-size 16 --class-dropout 0 --penalty 1 --penalty-end 0.1 --augment-end 0 \
