@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nextscale import VARPipeline
-from nextscale.checkpoint import fingerprint, load_tokenizer, load_transformer
+from nextscale.checkpoint import fingerprint, load_tokenizer, load_transformer, save_model
+from nextscale.int8_weights import weights_of_products
 from toys import make_pipeline, make_tokenizer
 
 
@@ -29,6 +30,54 @@ def test_a_saved_model_gives_the_same_images(tmp_path: Path) -> None:
         "m/transformer/config.json",
         "m/transformer/model.safetensors",
     ]
+
+
+def test_weights_in_int8_are_a_quarter_of_the_size_and_float32_when_read(tmp_path: Path) -> None:
+    pipeline = make_pipeline()
+    loaded = VARPipeline.from_pretrained(saved(tmp_path / "m", pipeline, torch.int8), device="cpu")
+    before, after = pipeline.transformer.state_dict(), loaded.transformer.state_dict()
+    assert {tensor.dtype for tensor in after.values()} == {torch.float32}
+    weights = weights_of_products(pipeline.transformer)
+    assert len(weights) > 4 and not any("embedding" in name for name in weights)
+    for name, tensor in before.items():
+        if name not in weights:
+            assert torch.equal(after[name], tensor.bfloat16().float())
+            continue
+        row = tensor[3]
+        step = row.abs().max() / 127
+        assert torch.equal(after[name][3], (row / step).round() * step)
+        assert (after[name] - tensor).abs().max() <= tensor.abs().max() / 127 / 2 * 1.001
+    stored = load_file(tmp_path / "m" / "transformer" / "model.safetensors")
+    assert {tensor.dtype for name, tensor in stored.items() if name in weights} == {torch.int8}
+    # The tokens are those of the same tokenizer stored in bf16.
+    plain = load_tokenizer(saved(tmp_path / "plain", pipeline, torch.bfloat16))
+    assert fingerprint(loaded.tokenizer) == fingerprint(plain)
+    decoder = load_file(tmp_path / "m" / "tokenizer" / "model.safetensors")
+    rounded = {name for name, tensor in decoder.items() if tensor.dtype == torch.int8}
+    assert rounded and all(name.startswith("decoder.") for name in rounded)
+    # Written in int8 again, nothing changes.
+    again = saved(tmp_path / "again", loaded, torch.int8)
+    for part in ("tokenizer", "transformer"):
+        once, twice = (load_file(folder / part / "model.safetensors") for folder in (tmp_path / "m", again))
+        assert once.keys() == twice.keys()
+        assert all(torch.equal(once[name], twice[name]) for name in once if once[name].dtype == torch.int8)
+
+
+def test_int8_weights_without_their_scales_are_refused(model_folder: Path, tmp_path: Path) -> None:
+    pipeline = VARPipeline.from_pretrained(model_folder, device="cpu")
+    path = saved(tmp_path / "m", pipeline, torch.int8) / "transformer" / "model.safetensors"
+    state = load_file(path)
+    name = next(name for name in state if name.endswith(".scale"))
+    for wrong, found in ((None, "missing"), (state[name][:-1], "float32 of shape"), (state[name].char(), "int8")):
+        others = {other: tensor for other, tensor in state.items() if other != name}
+        save_file(others if wrong is None else others | {name: wrong}, path)
+        with pytest.raises(ValueError, match=rf"{name.removesuffix('.scale')} is stored in int8; .*{found}"):
+            load_transformer(tmp_path / "m")
+
+
+def saved(folder: Path, pipeline: VARPipeline, dtype: torch.dtype) -> Path:
+    save_model(folder, pipeline.config, tokenizer=pipeline.tokenizer, transformer=pipeline.transformer, dtype=dtype)
+    return folder
 
 
 def test_saving_over_a_folder_leaves_other_files(tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_names_in_settings_are_those_of_the_code() -> None:
     from nextscale.editing.config import METHOD_NAMES
 
     assert tuple(runtime.DTYPES) == config.PRECISIONS
+    assert tuple(runtime.STORED_DTYPES) == config.STORED
     assert tuple(hooks.METHODS) == METHOD_NAMES
 
 

@@ -22,12 +22,15 @@ from nextscale.config import LEFT_OUT, from_dict, read_json, to_dict
 from nextscale.families import family
 from nextscale.families.config import ARCHITECTURES
 from nextscale.files import complete_folder, write_json
+from nextscale.int8_weights import expanded, in_int8, weights_of_products
 from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
 Module = TypeVar("Module", bound=nn.Module)
 Config = TypeVar("Config")
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+DECODER = ("decoder.", "post_quant_conv.")
+"""Parts of a tokenizer that its tokens do not depend on."""
 RUN = "run.json"
 """Names the command that began a run (see `nextscale.training.run`)."""
 
@@ -66,15 +69,22 @@ class ModelConfig:
 
 
 def save_part(folder: Path, config: Any, module: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Write one part's config and weights (cast to `dtype` where given). Raises OSError when the disk is full."""
+    """Write one part's config and weights (cast to `dtype` where given). Raises OSError when the disk is full.
+
+    In int8 are the weights of products (`nextscale.int8_weights`), of a tokenizer those of the decoder alone: its
+    tokens stay what they are in bf16.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
-        for name, tensor in module.state_dict().items()
-    }
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    if dtype == torch.int8:
+        names = weights_of_products(without_weights(type(module), config))  # `module` may be packed for speed
+        state = in_int8(state, [name for name in names if not isinstance(module, VQVAE) or name.startswith(DECODER)])
+    else:
+        state = {name: tensor.to(dtype if tensor.is_floating_point() else None) for name, tensor in state.items()}
+    state = {name: tensor.contiguous() for name, tensor in state.items()}
     try:
         save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -100,7 +110,7 @@ def load_part(build: Callable[[Any], Module], config: Any, path: Path) -> Module
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    return module_from_state(build, config, state, where=str(path))
+    return module_from_state(build, config, expanded(state, str(path)), where=str(path))
 
 
 def module_from_state(
@@ -111,14 +121,19 @@ def module_from_state(
     Transformers keep the tensors as they are, mapped from their file; tokenizers, a tenth of the size, get float32
     copies. Raises ValueError naming missing, extra or misshapen tensors.
     """
-    with torch.device("meta"), SkipNormal():
-        module = build(config)
+    module = without_weights(build, config)
     check_state(module, state, where)
     wanted = module.state_dict()
     if isinstance(module, VQVAE):
         state = {name: copied_like(tensor, wanted[name]) for name, tensor in state.items()}
     module.load_state_dict(state, assign=True)
     return module.eval()
+
+
+def without_weights(build: Callable[[Any], Module], config: Any) -> Module:
+    """A module whose tensors are on the meta device."""
+    with torch.device("meta"), SkipNormal():
+        return build(config)
 
 
 class SkipNormal(TorchFunctionMode):
@@ -165,7 +180,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_transformer(folder: Path) -> Any:
-    """The network of a model folder or run folder, in the type it is stored in."""
+    """The network of a model folder or run folder, in the type it is stored in (float32, where that is int8)."""
     part = model_folder(folder) / "transformer"
     if not part.is_dir():
         raise ValueError(f"{folder}: holds a tokenizer but no transformer; train one with nextscale train var")
@@ -243,7 +258,7 @@ def fingerprint(tokenizer: VQVAE) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(tokenizer.state_dict().items()):
-        if name.startswith(("decoder.", "post_quant_conv.")):
+        if name.startswith(DECODER):
             continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())

@@ -15,6 +15,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 Config = TypeVar("Config")
 PRECISIONS = ("fp32", "bf16", "fp16")
 """Names of the types that weights are stored and computed in."""
+STORED = (*PRECISIONS, "int8")
+"""Names of the types that weights are stored in."""
 logger = logging.getLogger("nextscale")
 
 LEFT_OUT = "left out where it is None"

@@ -20,6 +20,8 @@ LARGE = 100_000_000
 """Number of parameters above which `auto` is bf16 on CPU: faster, but images then depend a little on their batch."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The types of `config.PRECISIONS`."""
+STORED_DTYPES = DTYPES | {"int8": torch.int8}
+"""The types of `config.STORED`."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:

@@ -9,7 +9,7 @@ from typing import Any
 from nextscale.cli.following import tell_next
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import write_results
-from nextscale.config import PRECISIONS
+from nextscale.config import STORED
 from nextscale.files import complete_folder
 from nextscale.settings import SetsSampling
 
@@ -25,7 +25,7 @@ class ConvertOptions(SetsSampling, ResultsFile):
     to: str = "folder"
     "folder: config.json and safetensors; official: the authors' .pth files."
     export: str = "fp32"
-    "Type the weights are stored in: fp32, bf16 (half the size), fp16."
+    "Type the weights are stored in: fp32, bf16 (half the size), fp16, int8 (a quarter)."
     guidance: float | None = None
     "Generation default to write: guidance [default: the model's]"
     top_k: int | None = None
@@ -44,9 +44,11 @@ class ConvertOptions(SetsSampling, ResultsFile):
     def __post_init__(self) -> None:
         if self.to not in FORMATS:
             raise ValueError(f"to {self.to!r} is not known; expected one of {', '.join(FORMATS)}")
-        if self.export not in PRECISIONS:
-            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(PRECISIONS)}")
+        if self.export not in STORED:
+            raise ValueError(f"export {self.export!r} is not known; expected one of {', '.join(STORED)}")
         if self.to == "official":
+            if self.export == "int8":
+                raise ValueError("the authors' format holds no int8; use --export fp32, bf16 or fp16")
             for name in self.sampling():
                 raise ValueError(f"the authors' format holds no {name}; write --to folder")
         self.sampling()  # raises
@@ -67,9 +69,9 @@ def convert(model: str, *, config: ConfigFile = "", given: Any = None) -> None:
     from nextscale.checkpoint import save_model
     from nextscale.families.var import VAR
     from nextscale.official import save_official
-    from nextscale.runtime import DTYPES
+    from nextscale.runtime import STORED_DTYPES
 
-    stored, dtype = find_model(model), DTYPES[options.export]
+    stored, dtype = find_model(model), STORED_DTYPES[options.export]
     described = replace(stored.config(), **options.sampling())
     transformer = None if described.kind == "tokenizer" else stored.transformer()
     tokenizer = stored.tokenizer()

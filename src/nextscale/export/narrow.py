@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+
+from nextscale.int8_weights import rounded
 
 IN_FLOAT32 = ("LayerNormalization", "InstanceNormalization", "GroupNormalization", "ReduceL2", "Softmax", "Attention")
 """Operators that stay in float32 among those in fp16: norms and softmax, which `Attention` has inside."""
@@ -69,6 +72,6 @@ def in_int8(model: Any) -> Any:
 
 def rounded_to_int8(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers -127 to 127, and a float32 scale for each index of an axis: values are about numbers * scales."""
-    others = tuple(side for side in range(values.ndim) if side != axis)
-    scales = np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    return np.rint(values / scales).astype(np.int8), scales.astype(np.float32)
+    parts = rounded(torch.from_numpy(np.moveaxis(values, axis, 0).copy()))
+    numbers, scales = (np.ascontiguousarray(np.moveaxis(part.numpy(), 0, axis)) for part in parts)
+    return numbers, scales

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from typing import Any
 
-from nextscale.config import PRECISIONS, require_above_zero, require_at_least, require_seed, require_share
+from nextscale.config import PRECISIONS, STORED, require_above_zero, require_at_least, require_seed, require_share
 from nextscale.families.config import (
     ARCHITECTURES,
     OBJECTIVES,
@@ -73,7 +73,7 @@ class LoopConfig(NamesColumns, Computing):
     keep: int = 2
     "Checkpoints kept."
     export: str = "fp32"
-    "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16."
+    "Type that the exported model's weights are stored in: fp32, bf16 (half the size), fp16, int8 (a quarter)."
 
     @property
     def captions(self) -> dict[str, str]:
@@ -88,7 +88,7 @@ class LoopConfig(NamesColumns, Computing):
         require_seed(self.seed)
         if self.stream and self.epochs:
             raise ValueError("a stream does not know its length; give --steps instead of --epochs")
-        for name, known in (("export", list(PRECISIONS)), ("precision", ["auto", *PRECISIONS])):
+        for name, known in (("export", list(STORED)), ("precision", ["auto", *PRECISIONS])):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(known)}")
 

@@ -26,7 +26,7 @@ from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import grid, save_image, to_float, to_images
 from nextscale.plots import can_plot, plot_codebook
 from nextscale.progress import Announce
-from nextscale.runtime import DTYPES, autocast
+from nextscale.runtime import STORED_DTYPES, autocast
 from nextscale.tokenizer.config import VQVAEConfig
 from nextscale.tokenizer.quantizer import CodebookUsage, nearest_others
 from nextscale.tokenizer.vqvae import VQVAE
@@ -228,7 +228,7 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         if can_plot():
             plot_codebook(self.model.schedule, journal.lines(), self.run.path / "codebook.png")
         about = ModelConfig(kind="tokenizer", class_names=self.source.class_names, trained_steps=done)
-        dtype = DTYPES[self.config.export]
+        dtype = STORED_DTYPES[self.config.export]
         save_model(self.run.path / "model", about, tokenizer=cast(VQVAE, model), dtype=dtype)
 
 

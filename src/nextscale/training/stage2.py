@@ -29,7 +29,7 @@ from nextscale.pictures import grid, save_image
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce
 from nextscale.pyramid import TokenPyramid
-from nextscale.runtime import DTYPES, autocast
+from nextscale.runtime import STORED_DTYPES, autocast
 from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.collapse import FEWEST, IMAGES, Watch, warn_of_collapse
 from nextscale.training.config import TransformerTraining
@@ -349,7 +349,7 @@ class TransformerStage(TrainingStage[TransformerTraining]):
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
         """Write RUN/model, then a grid of samples: 16 images of up to 16 classes; no grid when `stop` says so."""
         model = self.family.exported(model)
-        pipeline, dtype = self.pipeline_of(model, done), DTYPES[self.config.export]
+        pipeline, dtype = self.pipeline_of(model, done), STORED_DTYPES[self.config.export]
         about = pipeline.config
         save_model(self.run.path / "model", about, tokenizer=self.tokenizer, transformer=model, dtype=dtype)
         wanted: Any = self.examples or range(min(16, len(self.names))) or None
