@@ -29,15 +29,16 @@ def main(
     decoder: Annotated[str, cyclopts.Parameter(help="Run that trained the tokenizer's decoder further.")] = "",
     out: Path = ASSETS,
 ) -> None:
-    """Write the run's model in bf16 with these generation defaults."""
-    defaults = {"guidance": guidance, "top_k": top_k, "top_p": top_p, "spatial_guidance": spatial_guidance}
+    """Write the run's model in int8 with these generation defaults."""
+    defaults = {"guidance": guidance, "top_k": top_k, "top_p": top_p}
+    defaults |= {"spatial_guidance": (spatial_guidance,) if spatial_guidance else ()}
     SamplingConfig(**defaults)
     trained = find_model(run)
     tokenizer = find_model(decoder or run).tokenizer()
     if fingerprint(tokenizer) != fingerprint(trained.tokenizer()):
         raise SystemExit(f"{decoder}: its tokens are not those that {run} was trained on")
     config = replace(trained.config(), **defaults)
-    save_model(out, config, tokenizer=tokenizer, transformer=trained.transformer(), dtype=torch.bfloat16)
+    save_model(out, config, tokenizer=tokenizer, transformer=trained.transformer(), dtype=torch.int8)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     print(f"{out}: {size / 1e6:.1f} MB")
 
