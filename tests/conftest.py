@@ -19,7 +19,7 @@ import torch
 from hypothesis import settings
 from torchvision.models import mobilenet_v2
 
-from nextscale.evaluation import generation
+from nextscale.evaluation import generation, text
 from nextscale.evaluation.features import load_features
 from nextscale.families.var import VAR
 from nextscale.pipeline import VARPipeline
@@ -76,12 +76,13 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def small_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Evaluations of generation know networks `small-6`, `other-6` and the like; they find no features made before."""
+    """Evaluations of generation and of text know networks `small-6`, `other-6` and the like; they find no features made before."""
 
     def load(name: str, weights: str = "") -> torch.nn.Module:
         return SmallFeatures(name, weights) if name.startswith(("small-", "other-")) else load_features(name, weights)
 
-    monkeypatch.setattr(generation, "load_features", load)
+    for module in (generation, text):
+        monkeypatch.setattr(module, "load_features", load)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 

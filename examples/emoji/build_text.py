@@ -9,7 +9,8 @@ Fluent Emoji by Microsoft (MIT). Names and keywords are Unicode's CLDR (Unicode 
     train/         *.parquet: image (PNG on white), captions, name, style, label (9 categories)
     heldout/       every tenth emoji, in both styles and all skin tones
     combinations/  new combinations of words that training has: colours, skin tones, roles, families
-    combinations.json   each of these with its two words and 20 names to tell it from
+    combinations.json   each of these with its two words and 20 names to tell it from: `evaluate text --questions`
+    names.json          100 names of training, and all of them to tell each from
     NOTICE         where the pictures and names are from, and their licences
 
 The same command writes the same bytes.
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from names import STYLES, Named, candidates_of, captions_of, combinations, readable, split_of, summary
+from names import STYLES, Named, candidates_of, captions_of, combinations, questions, readable, split_of, summary
 from packages import CATEGORIES, CLASSES, PACKAGE, fail, fetch, read_package
 from PIL import Image
 
@@ -201,7 +202,8 @@ def build(out: Path, size: int, packages: Path | None, temporary: Path) -> None:
         write_split(out, split, images, size)
     order = np.random.default_rng(0)
     listed = [asdict(one) | {"candidates": candidates_of(one, emoji, order)} for one in held]
-    (out / "combinations.json").write_text(json.dumps(listed, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    for name, asked in (("combinations", {"questions": listed}), ("names", questions(emoji, splits))):
+        (out / f"{name}.json").write_text(json.dumps(asked, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     (out / "NOTICE").write_text(NOTICE, encoding="utf-8")
 
 
@@ -220,7 +222,7 @@ def main() -> None:
             fail(str(error))
         except OSError as error:
             fail(f"{error.filename or options.out}: {error.strerror or error}")
-    print(f"wrote {options.out}/train, heldout, combinations, combinations.json and NOTICE")
+    print(f"wrote {options.out}/train, heldout, combinations, combinations.json, names.json and NOTICE")
 
 
 if __name__ == "__main__":

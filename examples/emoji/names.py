@@ -12,6 +12,7 @@ STYLES = ("flat", "3d")
 """Words of the prompt for Noto and for Fluent 3D."""
 HELDOUT_EVERY = 10
 CANDIDATES = 20
+QUESTIONS = 100
 TONES = ("light", "medium-light", "medium", "medium-dark", "dark")
 TONE_EVERY = 12
 """Of every this many people, one skin tone is held out."""
@@ -162,6 +163,17 @@ def candidates_of(one: Combination, emoji: Sequence[Named], order: np.random.Gen
         alike = sorted(names, key=lambda name: 0 if length is None else abs(len(name.split()) - length))
         chosen += alike[: most - len(chosen)]
     return sorted(chosen)
+
+
+def questions(emoji: Sequence[Named], splits: Sequence[str]) -> dict[str, list]:
+    """100 names of training from all over it, in both styles, to be told from all its names without skin tones."""
+    known = [one.name for one, split in zip(emoji, splits, strict=True) if split == "train" and one.name == one.base_name]
+    chosen = known[:: max(1, len(known) // QUESTIONS)][:QUESTIONS]
+    styles = [STYLES[0 if name.startswith("flag of ") else number % len(STYLES)] for number, name in enumerate(chosen)]
+    asked = [
+        {"name": name, "prompt": f"{with_article(name)}, {style}"} for name, style in zip(chosen, styles, strict=True)
+    ]
+    return {"questions": asked, "candidates": known}
 
 
 def summary(splits: Sequence[str]) -> str:

@@ -171,10 +171,16 @@ def test_emoji_with_names(tmp_path: Path, packages: Path) -> None:
     assert source.captions_of(by_name[f"{TONE}-flat"])[1] == "thumbs up, light skin tone, flat"
     held = open_source(tmp_path / "a" / "combinations", caption_column="captions")
     assert {held.captions_of(index)[2] for index in range(len(held))} == {"green heart"}
-    (listed,) = json.loads((tmp_path / "a" / "combinations.json").read_text())
+    (listed,) = json.loads((tmp_path / "a" / "combinations.json").read_text())["questions"]
     assert (listed["kind"], listed["name"], listed["words"]) == ("colour", "green heart", ["green", "heart"])
     assert len(set(listed["candidates"])) == 20
     assert {"green heart", "red heart", "blue heart", "green book"} <= set(listed["candidates"])
+    names = json.loads((tmp_path / "a" / "names.json").read_text())
+    assert {"name": "red heart", "prompt": "a red heart, 3d"} in names["questions"] or {
+        "name": "red heart",
+        "prompt": "a red heart, flat",
+    } in names["questions"]
+    assert "red heart" in names["candidates"] and not {"green heart", "flag of France"} & set(names["candidates"])
     apart = open_source(tmp_path / "a" / "heldout", caption_column="captions")
     flag = [index for index in range(len(apart)) if apart.name(index).startswith("1f1eb-1f1f7")]
     assert [apart.captions_of(index)[0] for index in flag] == ["flag of France, flat"], "Fluent has no flags"

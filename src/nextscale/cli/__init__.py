@@ -84,6 +84,7 @@ evaluate = add_group("evaluate", "Measure models, or any images, against real on
 add(evaluate, "generation", "Figures of generated images, or of any others.", "evaluate:generation")
 add(evaluate, "reconstruction", "Figures of a tokenizer: what it keeps of images.", "evaluate:reconstruction")
 add(evaluate, "likelihood", "Figures of predicted tokens of held-out images.", "evaluate:likelihood")
+add(evaluate, "text", "Whether images of prompts are recognised.", "evaluate:text")
 add(app, "compare", "Models of several kinds in quality, steps, FLOPs and time.", "compare:compare", MEASURING)
 scaling = add_group("scaling", "Scaling laws: train a family of depths, fit, plot, predict.", MEASURING)
 add(scaling, "run", "Train a family of depths; a run that was stopped continues.", "scaling:run")

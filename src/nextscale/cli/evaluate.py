@@ -11,7 +11,12 @@ from nextscale.cli.options import ConfigFile, accepts, settle
 from nextscale.cli.outputs import at_work, write_results
 from nextscale.cli.tables import FIGURES, figure_text, show_table
 from nextscale.errors import require
-from nextscale.evaluation.config import GenerationEvaluation, LikelihoodEvaluation, ReconstructionEvaluation
+from nextscale.evaluation.config import (
+    GenerationEvaluation,
+    LikelihoodEvaluation,
+    ReconstructionEvaluation,
+    TextEvaluation,
+)
 from nextscale.files import write_json
 
 MAIN = ("data", "model", "images", "out", "count", "sets", "seed", "features")
@@ -108,6 +113,26 @@ def likelihood(*, config: ConfigFile = "", given: Any = None) -> None:
     with at_work() as progress:
         report = evaluate_likelihood(options, progress=progress)
     show_likelihood(report)
+    write_report(report, options.out, options.json)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextCommand(TextEvaluation):
+    """Settings, and a place for the report."""
+
+    json: str = ""
+    "File for the report besides OUT/report.json."
+
+
+@accepts(TextCommand, first=(*MAIN, "others", "questions"))
+def text(*, config: ConfigFile = "", given: Any = None) -> None:
+    """Measure whether images drawn of prompts are recognised among real images with captions."""
+    options = settle(TextCommand, given, file=config)
+    from nextscale.evaluation.text import evaluate_text
+
+    with at_work() as progress:
+        report = evaluate_text(options, progress=progress)
+    show_text(report)
     write_report(report, options.out, options.json)
 
 
@@ -217,3 +242,19 @@ def show_likelihood(report: dict[str, Any]) -> None:
             nearest, chance = by["nearest_class_mean"], by["nearest_chance"]
             line += f"; nearest class mean in {by['features']} {nearest:.2%}, chance {chance:.2%}"
         print(line + ")")
+
+
+def show_text(report: dict[str, Any]) -> None:
+    """A row per guidance, and what the tokenizer's reconstructions and another prompt's images reach."""
+
+    def row(label: str, found: dict[str, float]) -> tuple[str, ...]:
+        first = f"{found['first']:.1%} ± {found['first_error']:.1%}"
+        return label, first, f"{found['first_five']:.1%}", f"{found['median_rank']:g}"
+
+    rows = [row("the right image, reconstructed", report["reconstructed"])]
+    for point in report["points"]:
+        rows.append(row(f"drawn, guidance {point['guidance']:g}", point["drawn"]))
+        rows.append(row("the same, prompts shuffled", point["shuffled"]))
+    title = f"{report['model']}: {report['count']} prompts, {report['samples']} images each"
+    show_table(title, ("features of", "right one first", "among five", "median rank"), rows)
+    print(f"chance: {report['chance']:.2%}; {report['images']} real images, {report['features']['name']} features")

@@ -60,6 +60,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "evaluate reconstruction": ("--data my-images --model out/runs/tokenizer --count 1000",),
     "evaluate likelihood": ("--data held-out-images --model out/runs/var",),
+    "evaluate text": ("--data captioned-images --model out/runs/words --guidances 0,2,4",),
     "compare": ("out/runs/var out/runs/raster --data my-images", "--report out/compare/report.json"),
     "scaling run": ("--tokenizer out/runs/tokenizer --data out/tokens --heldout out/held-out-tokens --depths 1,2,3,4",),
     "scaling fit": ("out/scaling", "docs/results/scaling.json --json out/laws.json"),

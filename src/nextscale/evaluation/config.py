@@ -133,3 +133,42 @@ class LikelihoodEvaluation(DataColumns, Computing):
     def __post_init__(self) -> None:
         require_at_least(self, 1, "count", "batch_size")
         require_at_least(self, 0, "classify")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEvaluation(CaptionColumns, DataColumns, ScaleFlags):
+    """Settings of `nextscale evaluate text`."""
+
+    data: str
+    "Real images with captions (folder, parquet, WebDataset, hub id), of which some are asked for."
+    model: str
+    "Model of prompts whose images are drawn and recognised."
+    others: str = ""
+    "More images with captions that the right ones must be told from: as --data, several with commas between them."
+    questions: str = ""
+    "JSON file of questions, each a name, and candidates to tell it from [default: captions, among all images]"
+    out: str = "out/evaluation-text"
+    "Folder for report.json and a picture."
+    count: int = 100
+    "Captions that are asked for, from all over the data, where no file of questions is given."
+    samples: int = 4
+    "Images drawn of each prompt; their features are averaged."
+    seed: int = 1_000_000
+    "Seed of the first image."
+    guidance: float | None = None
+    "Guidance at the last scale [default: the model's]"
+    guidances: tuple[float, ...] = ()
+    "Several guidances to compare."
+    features: str = "mobilenet_v2"
+    "A torchvision classifier, or inception."
+    feature_weights: str = ""
+    "File with that network's weights, for any number of classes; without it, they are fetched."
+    batch_size: int = 64
+    "Images at once."
+
+    def __post_init__(self) -> None:
+        require_at_least(self, 2, "count")
+        require_at_least(self, 1, "samples", "batch_size")
+        require_seed(self.seed, count=self.count * self.samples)
+        if self.guidance is not None and self.guidances:
+            raise ValueError("guidance and guidances name the same setting; give one of them")
