@@ -26,11 +26,12 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# Trainings that are killed, hostile requests, a server under load: too long for every change.
+# Trainings that are killed, hostile requests, a server under load, scripts for a GPU: too long for every change.
 stress: install
 	$(BIN)/python tests/stress/interruptions.py
 	$(BIN)/python tests/stress/hostile.py
 	$(BIN)/python tests/stress/serving.py
+	$(BIN)/python -m pytest tests/stress/rehearsals.py
 
 check: install
 	$(BIN)/ruff check

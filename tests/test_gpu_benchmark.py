@@ -104,16 +104,6 @@ def test_rehearsal(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_families_are_trained_and_compared(tmp_path: Path) -> None:
-    out = rehearse("gpu_families.sh", tmp_path, "--seconds", "1800")
-    report = json.loads((out / "families.json").read_text())
-    assert len(report["models"]) == 2
-    assert (out / "samples.png").is_file()
-    rows = (out / "curves.csv").read_text().splitlines()
-    assert [row.split(",")[:2] for row in rows[1:]] == [["var", "64"], ["raster", "64"]]
-
-
-@pytest.mark.slow
 def test_demo_comes_back_in_parts(tmp_path: Path) -> None:
     from nextscale import VARPipeline
 
@@ -136,18 +126,17 @@ def test_preparing_needs_the_authors_code(tmp_path: Path) -> None:
     assert "not a clone" in done.stderr
 
 
-@pytest.mark.slow
-def test_ways_of_training_are_compared(tmp_path: Path) -> None:
-    import tarfile
+def test_commands_of_the_longer_scripts_are_known(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Rehearsals of these scripts take minutes: `make stress` has them."""
+    from nextscale.cli import app
 
-    out = rehearse("gpu_quality.sh", tmp_path, "--seconds", "1800")
-    with tarfile.open(out / "reports.tar.gz") as file:
-        names = set(file.getnames())
-    assert {f"reports/{name}.json" for name in ("about", "var-masked", "demo", "demo-disturbed")} <= names
-    joined = b"".join(part.read_bytes() for part in sorted(out.glob("models.tar.part-*")))
-    (tmp_path / "models.tar").write_bytes(joined)
-    with tarfile.open(tmp_path / "models.tar") as file:
-        assert set(file.getnames()) == {f"{name}.tar.xz" for name in ("demo", "growing-disturbed", "var-masked")}
-        file.extractall(tmp_path, filter="data")
-    with tarfile.open(tmp_path / "var-masked.tar.xz") as file:
-        assert "var-masked/transformer/model.safetensors" in file.getnames()
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    families, quality = importlib.import_module("gpu_families"), importlib.import_module("gpu_quality")
+    plan = quality.Plan(tmp_path, tmp_path, SimpleNamespace(), "cuda", False, tmp_path / "weights.pth", procgen=True)
+    runs = [*families.coders(plan).values(), *quality.trainings(plan).values()]
+    commands = [["train", *run.arguments, "--steps", "4", "--out", str(run.out)] for run in runs]
+    assert len(commands) >= 12
+    for command in commands:
+        app.parse_args(command, print_error=False, exit_on_error=False)
+    with pytest.raises(Exception, match="--self-corrects"):
+        app.parse_args([*commands[-1], "--self-corrects", "1"], print_error=False, exit_on_error=False)

@@ -326,7 +326,7 @@ def test_the_command_is_near_its_attention(
         return original(self, *inputs, **options)
 
     monkeypatch.setattr(SelfAttention, "forward", forward)
-    assert main(["generate", "--count", "2", "--out", str(tmp_path / "out")]) == 0
+    assert main(["generate", "--spatial-guidance", "0", "--count", "2", "--out", str(tmp_path / "out")]) == 0
     with capsys.disabled():
         print("\n" + " > ".join(frames))
     assert frames[0] == "cli/__init__.py:main" and frames[1] == "cli/generate.py:generate"
