@@ -76,7 +76,7 @@ def mobilenet(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def small_features(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Evaluations of images and texts know networks `small-6`, `other-6` and the like; none finds features made before."""
+    """Evaluations of images and texts know networks like `small-6` and `other-6`; none finds features made before."""
 
     def load(name: str, weights: str = "") -> torch.nn.Module:
         return SmallFeatures(name, weights) if name.startswith(("small-", "other-")) else load_features(name, weights)

@@ -19,7 +19,7 @@ from nextscale.server.app import create_app
 from nextscale.server.local import LocalBackend
 from nextscale.server.settings import Keys, ServerSettings
 from talk import Client, picture, png, served, talk, talk_to
-from toys import make_pipeline, toy_image
+from toys import TEXT, make_pipeline, toy_image
 
 WHOLE = png(Image.new("L", (16, 16), 255))
 
@@ -61,6 +61,15 @@ def test_generations_with_every_setting_of_the_client(client: openai.OpenAI, pip
     plain = client.images.generate(prompt="green", extra_body={"seed": 3})
     assert first_image(answer).format == "JPEG"
     assert first_image(plain).tobytes() == pipeline.generate("green", seeds=[3]).images[0].tobytes()
+
+
+def test_prompts_of_the_client_are_the_words_of_a_model_that_reads_them() -> None:
+    prompted = make_pipeline(text=TEXT)
+    with served(create_app(LocalBackend(prompted, "words"), ServerSettings(model="words"))) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="any", max_retries=0)
+        answer = client.images.generate(model="words", prompt="a red heart, big", extra_body={"seed": 3})
+    wanted = prompted.generate(["a red heart, big"], seeds=[3]).images[0]
+    assert first_image(answer).tobytes() == wanted.tobytes()
 
 
 def test_client_reads_param_and_code(client: openai.OpenAI) -> None:
