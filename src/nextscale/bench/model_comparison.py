@@ -189,7 +189,8 @@ def images_seen(model: str) -> int | None:
     """Images that a run was trained on, from its config.json; None for a model that is not a run."""
     path = Path(model) / "config.json"
     settings = read_json(path) if path.is_file() else {}
-    return settings["steps"] * settings["batch_size"] if {"steps", "batch_size", "optimiser"} <= set(settings) else None
+    known = {"steps", "batch_size", "optimiser"} <= set(settings) and not settings.get("decoder_only")
+    return settings["steps"] * settings["batch_size"] if known else None
 
 
 def time_in_turn(

@@ -53,6 +53,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "out/runs/var-neon --resume",
         "--model demo --data held-out-images --features mobilenet_v2 --weights 0.5,1,1.5 --guidances 2,3,4",
     ),
+    "distill decoder": (
+        "--model out/runs/var --data my-images --perceptual 0.12 --out out/runs/decoder",
+        "out/runs/decoder --resume",
+        "--model demo --data my-images --decoder-channels 24 --adversarial 0.4",
+    ),
     "tokenize": ("--tokenizer out/runs/tokenizer --data my-images --out out/tokens", "--data my-images --views 4"),
     "evaluate generation": (
         "--data my-images --model out/runs/var --count 2000",
