@@ -96,11 +96,23 @@ def bench_model(options: BenchOptions) -> None:
     finally:
         progress.close()
     show_speeds(pipeline, model, speeds, {n: v for n, v in chosen.items() if v != getattr(BenchOptions, n)})
+    path = path_taken(pipeline, options.precision)
+    print(path)
     facts: dict[str, Any] = {"model": model, "settings": asdict(pipeline.sampling(**chosen))}
-    facts |= {"precision": pipeline.precision, "device": title_of(pipeline.device)}
+    facts |= {"precision": pipeline.precision, "path": path, "device": title_of(pipeline.device)}
     write_results(options.json, facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
     if options.plot:
         plot_speed(pipeline.schedule, speeds, Path(options.plot))
+
+
+def path_taken(pipeline: VARPipeline, asked: str) -> str:
+    """The precision of a pipeline, why it has that where such a `--precision` was asked for, and its kernels."""
+    from nextscale.bench.machine import kernels_of
+    from nextscale.runtime import reason_of
+
+    model, device = pipeline.transformer, pipeline.device
+    reason = reason_of(asked, device, parameters=pipeline.family.parameters(model))
+    return f"{pipeline.precision}, {reason}; {kernels_of(model, device)}"
 
 
 def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed], settings: dict[str, Any]) -> None:
