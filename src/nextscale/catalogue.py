@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
 from nextscale.checkpoint import (
     ModelConfig,
+    fingerprint,
     load_config,
     load_tokenizer,
     load_transformer,
@@ -21,6 +24,7 @@ from nextscale.checkpoint import (
 from nextscale.classes import imagenet_names
 from nextscale.errors import one_line
 from nextscale.families.config import transformer_presets
+from nextscale.families.pair import ModelPair
 from nextscale.families.var import VAR
 from nextscale.official import (
     OFFICIAL_FILES,
@@ -36,6 +40,8 @@ from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 logger = logging.getLogger("nextscale")
 
 RANDOM = "random:"
+PAIR = r"(.+)\+(.+)@(\d+)"
+"""Two models in turn: the name of that of the first scales, of that of the others, and the number of the first."""
 TORCH_FILES = (".pth", ".pt", ".ckpt")
 BUNDLED = ("demo", "demo-raster")
 """Models in the package: next-scale prediction, and raster order for comparison."""
@@ -142,12 +148,67 @@ class RandomModel:
         return ModelConfig(class_names=imagenet_names())
 
     def tokenizer(self) -> VQVAE:
-        return VQVAE(VQVAEConfig(scales=transformer_presets()[self.name].scales)).eval()
+        """The same at every call, as all official sizes of one schedule have the same."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return VQVAE(VQVAEConfig(scales=transformer_presets()[self.name].scales)).eval()
 
     def transformer(self) -> VAR:
         model = VAR(transformer_presets()[self.name])
         model.initialise()
         return model.eval()
+
+
+@dataclass(frozen=True)
+class PairModel:
+    """Two models in turn: DRAFT+REFINER@SWITCH. Reading raises ValueError where they do not fit."""
+
+    draft: StoredModel
+    refiner: StoredModel
+    switch: int
+
+    @property
+    def place(self) -> str:
+        return f"{self.draft.place}; from scale {self.switch + 1} on {self.refiner.place}"
+
+    def config(self) -> ModelConfig:
+        return paired_config(self.draft.config(), self.refiner.config())
+
+    def tokenizer(self) -> VQVAE:
+        """The draft's, with its decoder."""
+        tokenizer = self.draft.tokenizer()
+        require_same_tokenizer(tokenizer, self.refiner.tokenizer())
+        return tokenizer
+
+    def transformer(self) -> ModelPair:
+        self.config()  # raises for kinds that do not fit, before large weights are read
+        return ModelPair.of(self.draft.transformer(), self.refiner.transformer(), self.switch)
+
+
+def in_turn(draft: Any, refiner: Any, switch: int) -> tuple[Any, ModelPair, ModelConfig]:
+    """Tokenizer, models and defaults of two pipelines in turn. Raises ValueError where they do not fit."""
+    for name in ("device", "precision"):
+        one, other = getattr(draft, name), getattr(refiner, name)
+        if one != other:
+            raise ValueError(f"two models in turn need the same {name}: one has {one}, the other {other}")
+    config = paired_config(draft.config, refiner.config)
+    require_same_tokenizer(draft.tokenizer, refiner.tokenizer)
+    return draft.tokenizer, ModelPair.of(draft.transformer, refiner.transformer, switch), config
+
+
+def paired_config(draft: ModelConfig, refiner: ModelConfig) -> ModelConfig:
+    """The draft's defaults, for two models in turn. Raises ValueError where their kinds or classes do not fit."""
+    if not draft.kind == refiner.kind == "var":
+        raise ValueError(f"two models in turn are of next-scale prediction; these are {draft.kind} and {refiner.kind}")
+    if draft.class_names != refiner.class_names:
+        raise ValueError("two models in turn need the same classes; theirs have other names")
+    return replace(draft, kind="pair", refine_steps=refiner.refine_steps)
+
+
+def require_same_tokenizer(one: Any, other: Any) -> None:
+    """Raises ValueError for two tokenizers whose tokens differ; their decoders may."""
+    if fingerprint(one) != fingerprint(other):
+        raise ValueError("two models in turn need the same tokenizer: tokens of one mean nothing to the other's model")
 
 
 def find_model(model: str | Path) -> StoredModel:
@@ -168,6 +229,8 @@ def find_model(model: str | Path) -> StoredModel:
         raise ValueError(f"model {model}: is a file; {KNOWN}")
     if text in OFFICIAL_FILES:
         return OfficialModel(*(official_download(file, text) for file in OFFICIAL_FILES[text]))
+    if pair := re.fullmatch(PAIR, text):
+        return PairModel(find_model(pair[1]), find_model(pair[2]), int(pair[3]))
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
         raise ValueError(f"model {text!r} is not known; {KNOWN}")
     from huggingface_hub import snapshot_download

@@ -185,6 +185,8 @@ def tokenizer_to_official(model: VQVAE) -> State:
         raise ValueError(
             "the official format only has CNNs with plain codes: no vit, no factorised or normalised codes"
         )
+    if config.decoder_channels not in (0, config.channels):
+        raise ValueError("the official format only has decoders as wide as their encoders")
     if config.patch != 1:
         raise ValueError(f"patch {config.patch}: the official tokenizer has no space-to-depth stem")
     levels = len(config.multipliers)

@@ -13,7 +13,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from nextscale.catalogue import OfficialModel, StoredModel, find_model
+from nextscale.catalogue import OfficialModel, StoredModel, find_model, in_turn
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.classes import Classes, repeated
 from nextscale.conditioned import Conditioned
@@ -127,6 +127,13 @@ class VARPipeline(Conditioned):
         """Write config.json and model.safetensors per part; it appears only when complete."""
         save_model(Path(folder), self.config, tokenizer=self.tokenizer, transformer=self.transformer)
 
+    def with_refiner(self, refiner: VARPipeline, switch: int) -> Self:
+        """Two models in turn (CoDe, arXiv:2411.17787): this one draws the first `switch` scales, `refiner` the rest.
+
+        Raises ValueError where they do not fit: other tokens, classes, device or precision.
+        """
+        return type(self)(*in_turn(self, refiner, switch)).use_graphs(self.graphs)
+
     @property
     def family(self) -> Family:
         """What kind of model the transformer is."""
@@ -195,10 +202,9 @@ class VARPipeline(Conditioned):
         """Generate one image per seed: image i has class `classes[i mod n]`, or this prompt of a model of prompts.
 
         Without seeds, one image per class with the seeds 0, 1, ... Guidance leads away from the unconditional class, or
-        from `negative_prompt`. Settings are those of `SamplingConfig` (guidance,
-        top_k, top_p, temperature, ...); the model's defaults hold for the others. `batch_size` images are worked on
-        at once; 0 takes `default_batch_size`. With `rejection`, several candidates of each image are drawn and the
-        best kept, with their scores. Raises ValueError for unknown classes and settings out of range.
+        from `negative_prompt`. Settings are those of `SamplingConfig`; the model's defaults hold for the others.
+        `batch_size` images are worked on at once; 0 takes `default_batch_size`. With `rejection`, the best of several
+        candidates are kept, with their scores. Raises ValueError for unknown classes and settings out of range.
         """
         how: Any = {"seeds": seeds, "batch_size": batch_size, "config": config, "rejection": rejection, **settings}
         how["negative_prompt"] = negative_prompt

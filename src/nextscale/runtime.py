@@ -6,9 +6,11 @@ import ctypes
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,6 +24,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """The types of `config.PRECISIONS`."""
 STORED_DTYPES = DTYPES | {"int8": torch.int8}
 """The types of `config.STORED`."""
+EMULATED = 5e-3
+"""Seconds that only emulated products of 16 x 128 x 128 take."""
+SLOW = 1.5
+"""From this many times as long as a float32 product, one in bf16 is slow; below, the machine may just be busy."""
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -43,9 +49,9 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 def resolve_dtype(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> torch.dtype:
     """A torch dtype from a dtype or a `--precision` name. Raises ValueError.
 
-    `auto` is bf16 on CUDA devices that multiply it and fp16 on others. On CPU it is bf16 where the processor has
-    instructions for it and the model has more than 100 million `parameters`. Otherwise, and on MPS, it is float32, in
-    which images do not depend on their batch.
+    `auto` is bf16 on CUDA devices that multiply it and fp16 on others. On CPU it is bf16 where that pays (the processor
+    has instructions for it, and they are fast) and the model has more than 100 million `parameters`. Otherwise, and on
+    MPS, it is float32, in which images do not depend on their batch.
     """
     if isinstance(precision, torch.dtype):
         if precision not in DTYPES.values():
@@ -96,12 +102,58 @@ def cuda_multiplies_bf16(device: torch.device) -> bool:
 
 
 def multiplies_bf16() -> bool:
-    """Whether the processor has instructions for bf16 products and torch uses them; emulating them is much slower."""
+    """Whether products in bf16 pay on this processor."""
+    return not bf16_obstacle()
+
+
+def bf16_obstacle() -> str:
+    """Why products in bf16 do not pay on this processor, in words; empty where they do."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    has = any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    if not any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+        return "this processor has no instructions for bf16 products"
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()  # the user's limit
-    limited = limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI")
-    return has and not limited and mkldnn_supports_bf16()
+    if limit.startswith(("SSE", "AVX2")) or limit in ("AVX", "AVX512_CORE", "AVX512_CORE_VNNI"):
+        return f"ONEDNN_MAX_CPU_ISA {limit} leaves out the instructions for bf16 products"
+    if not mkldnn_supports_bf16():
+        return "this torch has no bf16 products for this processor"
+    return "bf16 products are slower than those of float32 here" if bf16_is_slow() else ""
+
+
+@lru_cache(maxsize=1)
+def bf16_is_slow() -> bool:
+    """Whether bf16 products take longer than float32's although the processor says that it has them.
+
+    Measured once, in some hundredths of a second: a small product first, since emulation may take a thousand times
+    as long.
+    """
+    if product_seconds(16, 128, torch.bfloat16) > EMULATED:
+        return True
+    return product_seconds(256, 1024, torch.bfloat16) > SLOW * product_seconds(256, 1024, torch.float32)
+
+
+def product_seconds(rows: int, side: int, dtype: torch.dtype) -> float:
+    """Seconds of the fastest of five products (rows, side) x (side, side), after one that warms up."""
+    x, weight = (torch.ones(count, side, device="cpu", dtype=dtype) for count in (rows, side))
+    seconds = []
+    with torch.no_grad():
+        for _ in range(6):
+            began = time.perf_counter()
+            torch.nn.functional.linear(x, weight)
+            seconds.append(time.perf_counter() - began)
+    return min(seconds[1:])
+
+
+def reason_of(precision: str | torch.dtype, device: torch.device, *, parameters: int = 0) -> str:
+    """Why `resolve_generation_dtype` chooses what it does, in words."""
+    if precision != "auto":
+        return "as asked for"
+    if device.type == "cuda":
+        return "this GPU multiplies bf16" if cuda_multiplies_bf16(device) else "this GPU has no bf16 products"
+    if device.type != "cpu":
+        return f"all of {device.type} is float32"
+    if parameters <= LARGE:
+        return "a model of up to 100 million parameters, whose images do not depend on their batch in float32"
+    return bf16_obstacle() or "this processor multiplies bf16"
 
 
 def mkldnn_supports_bf16() -> bool:

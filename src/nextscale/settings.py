@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+DEMO = "demo"
+"""The model of commands that are given none."""
+
 
 class NamesColumns:
     """Settings that say which columns of the data hold images and labels."""
@@ -53,6 +56,30 @@ class Computing:
     "auto, cpu, cuda, mps."
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairFlags:
+    """Two models in turn, in place of one."""
+
+    draft: str = ""
+    "Model of the first scales, in place of --model; --refine names the model of the others."
+    refine: str = ""
+    "Model of the scales after those of --draft, such as a smaller one: with its tokenizer and classes."
+    switch: int | None = None
+    "Scales that --draft draws, from the first."
+
+    def model_or_pair(self, model: str) -> str:
+        """`model`, or the name of both in turn. Raises ValueError where a part of that is missing."""
+        given = {"draft": self.draft, "refine": self.refine, "switch": self.switch}
+        missing = [name for name, value in given.items() if value in ("", None)]
+        if len(missing) == len(given):
+            return model
+        if missing:
+            raise ValueError(f"{missing[0]} is missing: two models in turn take draft, refine and switch")
+        if model != DEMO:
+            raise ValueError("give model, or draft and refine for two in turn, not both")
+        return f"{self.draft}+{self.refine}@{self.switch}"
+
+
 class SetsSampling:
     """Settings that may replace the model's own settings of the sampler; None, or a missing one, keeps the model's."""
 
@@ -81,8 +108,8 @@ class SamplingFlags(SetsSampling, Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScaleFlags(SamplingFlags):
-    """How tokens are drawn, scale by scale."""
+class PerScale(SetsSampling):
+    """Settings of drawing scale by scale."""
 
     guided_scales: int = 0
     "Scales that are guided, from the first; 0 is all. Fewer are faster."
@@ -92,3 +119,8 @@ class ScaleFlags(SamplingFlags):
     "Temperature of each scale, such as 1.1,1,0.9; the last holds for those after it."
     refine_steps: int | None = None
     "Passes that draw the last map of a model trained with --masked-last, surest tokens first [default: the model's]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleFlags(PerScale, SamplingFlags):
+    """How tokens are drawn, also scale by scale."""

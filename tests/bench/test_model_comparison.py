@@ -49,6 +49,14 @@ def test_two_kinds_side_by_side(
     assert main(["compare", "--data", "x"]) == 2
     assert main([*command, str(tmp_path / "var"), "--out", str(tmp_path / "again")]) == 2
     assert "models must have different names" in capsys.readouterr().err
+    pair, settings = f"{tmp_path / 'var'}+{tmp_path / 'var'}@2", ["--guided-scales", "2"]
+    assert main(["compare", pair, *command[3:], *flags, *settings, "--out", str(tmp_path / "pair")]) == 0
+    (row,) = json.loads((tmp_path / "pair" / "report.json").read_text())["models"]
+    assert row["kind"] == "pair" and row["sampling"]["guided_scales"] == 2 and row["steps"] == 4
+    assert row["flops_per_image"] < rows[0]["flops_per_image"], "fewer guided scales, at a prefix computed twice"
+    capsys.readouterr()
+    assert main([*command, *flags, *settings, "--out", str(tmp_path / "refused")]) == 2
+    assert "guided_scales and temperatures are next-scale prediction's" in capsys.readouterr().err
 
 
 def test_models_side_by_side_share_classes_by_name() -> None:
@@ -61,9 +69,9 @@ def test_models_side_by_side_share_classes_by_name() -> None:
 
 def test_a_vit_tokenizer_is_named() -> None:
     pipeline = make_baseline("raster")
-    assert facts("x", pipeline, None)["title"] == "raster-order AR (VQGAN)"
+    assert facts("x", pipeline, {})["title"] == "raster-order AR (VQGAN)"
     pipeline.tokenizer = make_tokenizer(scales=((4, 4),), architecture="vit", patch=4, width=64, depth=1)
-    about = facts("x", pipeline, None)
+    about = facts("x", pipeline, {})
     assert about["title"] == "raster-order AR (VQGAN), ViT tokenizer"
     matrices = 2 * 16 * (8 * 64 + 12 * 64**2 + 64 * 48) + 4 * 16**2 * 64  # from the codes, a block, to the pixels
     assert about["flops_per_image"] - about["transformer_flops_per_image"] == matrices

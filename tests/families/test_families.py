@@ -239,7 +239,7 @@ def test_sizes_of_the_presets() -> None:
     assert count == pytest.approx(675e6, rel=0.01)
     for kind in kinds():
         one = family(kind)
-        for name, config in family_presets(kind).items():
+        for name, config in one.presets().items():
             assert family_of(config) is one, name
     assert isinstance(family_presets("raster")["raster-d16"], RasterConfig)
     with torch.device("meta"):

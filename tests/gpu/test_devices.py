@@ -37,6 +37,7 @@ from toys import (
     make_baseline,
     make_pipeline,
     make_tokenizer,
+    make_transformer,
     noise,
     pixels,
     toy_image,
@@ -86,6 +87,17 @@ def test_every_family_draws_the_same_images(kind: str, device: torch.device) -> 
     cpu, gpu = both(lambda: make_baseline(kind), device)
     settings: dict[str, Any] = {"seeds": [1, 2], "guidance": 1.5, "steps": 5 if kind == "dit" else 0}
     require_equal(gpu.generate([0, None], **settings), cpu.generate([0, None], **settings))
+
+
+def test_two_models_in_turn_draw_the_same_images(device: torch.device) -> None:
+    def pair() -> VARPipeline:
+        refiner = make_pipeline()
+        refiner.transformer = make_transformer(1, depth=3)
+        return make_pipeline().with_refiner(refiner, 2)
+
+    cpu, gpu = both(pair, device)
+    settings: dict[str, Any] = {"seeds": [1, 2, 3], "guided_scales": 3}
+    require_equal(gpu.generate([0, 1, None], **settings), cpu.generate([0, 1, None], **settings))
 
 
 def test_generation_scale_by_scale(device: torch.device) -> None:

@@ -153,6 +153,23 @@ def test_on_cuda_images_of_graphs_are_those_without(settings: dict[str, Any]) ->
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("settings", [{}, {"guided_scales": 2}])
+def test_on_cuda_two_models_in_turn_are_one_graph(settings: dict[str, Any]) -> None:
+    def pair() -> VARPipeline:
+        refiner = make_pipeline()
+        refiner.transformer = make_transformer(1, depth=3)
+        return make_pipeline().with_refiner(refiner, 2).to(torch.device("cuda"), torch.bfloat16)
+
+    graphed, plain = pair(), pair().use_graphs(False)
+    for first in (0, 100, 200):
+        seeds = range(first, first + 4)
+        found, expected = (one.generate([0, 1, 2], seeds=seeds, **settings) for one in (graphed, plain))
+        assert torch.equal(found.tokens.packed, expected.tokens.packed)
+    graphs = graphed.tokenizer.graphs
+    assert graphs is graphed.transformer.graphs and graphs is not None and graphs.capture and len(graphs.kept) == 2
+
+
+@pytest.mark.gpu
 def test_on_cuda_memory_does_not_grow() -> None:
     pipeline = cuda_pipeline(torch.bfloat16)
     taken = []

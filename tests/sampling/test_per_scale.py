@@ -179,6 +179,9 @@ def test_kinds_without_scales_refuse_them(kind: str, settings: dict[str, Any]) -
         make_baseline(kind).generate(["red"], **settings)
 
 
-def test_the_benchmark_does_not_count_flops_that_are_not_spent(pipeline: VARPipeline) -> None:
-    with pytest.raises(ValueError, match="leave guided_scales out"):
-        measure_speed(pipeline, [1], rounds=1, guided_scales=2)
+def test_the_benchmark_counts_the_flops_that_are_spent(pipeline: VARPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextscale.bench.speed.gemm_rate", lambda *_: 1.0)
+    given: list[dict[str, Any]] = [{}, {"guided_scales": 2}, {"guided_scales": 1}, {"guidance": 0.0}]
+    whole, some, none, off = (measure_speed(pipeline, [1], rounds=1, **settings)[0] for settings in given)
+    assert whole.flops_per_image > some.flops_per_image > none.flops_per_image == off.flops_per_image
+    assert off.flops_per_image > off.decoder_flops_per_image > 0

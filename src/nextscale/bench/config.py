@@ -7,14 +7,14 @@ from typing import Any
 
 from nextscale.config import require_at_least, require_seed
 from nextscale.evaluation.config import GenerationEvaluation
-from nextscale.settings import CaptionColumns, Computing, DataColumns
+from nextscale.settings import CaptionColumns, Computing, DataColumns, PerScale
 
 REPORT = {"models", "published", "floor", "sets", "count", "features"}
 """What a report of `nextscale compare` has at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelComparison(CaptionColumns, DataColumns, Computing):
+class ModelComparison(PerScale, CaptionColumns, DataColumns, Computing):
     """Settings of `nextscale compare`."""
 
     data: str = ""

@@ -13,6 +13,7 @@ import torch
 from nextscale.families import family_of
 from nextscale.families.base import Stack
 from nextscale.nn import TransformerConfig
+from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 HEAD_BYTES = 4
@@ -38,12 +39,18 @@ class GenerationFlops:
 
 def sampling_steps(config: Any, steps: int = 0) -> int:
     """Passes of the model one after the other for an image; `steps` where a kind lets one choose (0: its own)."""
-    return sum(stack.times * len(stack.sequence) for stack in family_of(config).stacks(config, steps=steps)) or 1
+    return sum(stack.passes for stack in family_of(config).stacks(config, steps=steps)) or 1
 
 
-def generation_flops(config: Any, tokenizer: Any, *, guided: bool, steps: int = 0) -> GenerationFlops:
-    """FLOPs of one image, decoding included. With guidance, two sequences go through the model side by side."""
-    flops = model_flops(config, sequences=2 if guided else 1, steps=steps)
+def generation_flops(
+    config: Any, tokenizer: Any, *, guided: bool, steps: int = 0, guided_scales: int = 0
+) -> GenerationFlops:
+    """FLOPs of one image, decoding included.
+
+    With guidance, two sequences go through the model side by side, in next-scale prediction through the first
+    `guided_scales` (0: all).
+    """
+    flops = model_flops(config, sequences=2 if guided else 1, steps=steps, guided_scales=guided_scales)
     return replace(flops, decoder=decoder_flops(tokenizer)) if isinstance(tokenizer, VQVAEConfig) else flops
 
 
@@ -52,12 +59,19 @@ def training_flops(config: Any) -> float:
     return family_of(config).training_flops(config) or 3 * model_flops(config, sequences=1, steps=1).total
 
 
-def model_flops(config: Any, *, sequences: int, steps: int = 0) -> GenerationFlops:
+def sampled_flops(pipeline: Any, sampling: SamplingConfig) -> GenerationFlops:
+    """`generation_flops` of a pipeline's image with these settings."""
+    steps, guided = pipeline.family.steps_of(sampling), bool(sampling.guidance)
+    parts = pipeline.transformer.config, pipeline.tokenizer.config
+    return generation_flops(*parts, guided=guided, steps=steps, guided_scales=sampling.guided_scales)
+
+
+def model_flops(config: Any, *, sequences: int, steps: int = 0, guided_scales: int = 0) -> GenerationFlops:
     """The model's share of `generation_flops`."""
     family = family_of(config)
     total = GenerationFlops(family.other_flops(config), 0, 0)
-    for stack in family.stacks(config, steps=steps):
-        total = total + stack_flops(stack, sequences)
+    for stack in family.stacks(config, steps=steps, guided_scales=guided_scales):
+        total = total + stack_flops(stack, sequences if stack.guided else 1)
     return total
 
 

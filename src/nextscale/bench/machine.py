@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from nextscale.nn.cuda import compiles
 from nextscale.nn.linear import Linear
-from nextscale.nn.packed import can_pack, pack_linears
+from nextscale.nn.packed import PackedLinear, can_pack, int8_range, is_quantized, pack_linears
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -21,6 +22,18 @@ CLEAR = Path("/proc/self/clear_refs")
 def title_of(device: torch.device) -> str:
     """A device's name, and on CUDA its model."""
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def kernels_of(model: nn.Module, device: torch.device) -> str:
+    """Which kernels multiply the matrices of a model that is ready for generation, in words."""
+    if is_quantized(model):
+        weight, largest = int8_range()
+        return f"oneDNN's int8 products, weights in {weight} and inputs in {largest} steps"
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        return "oneDNN's products, weights packed once"
+    if device.type == "cuda":
+        return "torch's products between kernels of Triton" if compiles(device) else "torch's products, no Triton"
+    return "torch's own products: oneDNN has none that fit this type and processor"
 
 
 def now(device: torch.device) -> float:

@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from nextscale.bench.config import ModelComparison
-from nextscale.bench.cost import generation_flops, sampling_steps, training_flops
+from nextscale.bench.cost import sampled_flops, sampling_steps, training_flops
 from nextscale.catalogue import find_model
 from nextscale.classes import UNMATCHED, match_classes
 from nextscale.config import read_json
@@ -84,18 +84,19 @@ def compare_models(
         raise ValueError("no models given; name the runs to compare")
     if not config.data:
         raise ValueError("data is missing; name the real images with --data")
-    names = ["-".join(Path(model).parts[-2:]).strip("/") for model in models]
+    names = [folder_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"models must have different names, got {', '.join(names)}")
     for model in models:
         find_model(model).config()  # raises before the first model is measured
     measured: list[dict[str, Any]] = []
-    guidances: list[float | None] = []
+    settings: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
     for name, model in zip(names, models, strict=True):
         evaluation = config.evaluation(model, str(Path(config.out) / name))
-        guidances.append(best_guidance(evaluation, config, processes, progress))
-        evaluation = replace(evaluation, guidance=guidances[-1])
+        guidance = best_guidance(evaluation, config, processes, progress)
+        settings.append(config.sampling() | {"guidance": guidance})
+        evaluation = replace(evaluation, guidance=guidance)
         report = evaluate_generation(evaluation, processes=processes, progress=progress)
         if not report:
             continue
@@ -104,16 +105,21 @@ def compare_models(
     if not measured:
         return {}
     pipelines = [VARPipeline.from_pretrained(m, device=config.device, dtype=config.precision) for m in models]
-    about = map(facts, models, pipelines, guidances)
+    about = map(facts, models, pipelines, settings)
     rows = [row | figures for row, figures in zip(about, measured, strict=True)]
-    seconds = time_in_turn(pipelines, guidances, config, progress)
-    save_image(side_by_side(pipelines, guidances), Path(config.out) / "samples.png")
+    seconds = time_in_turn(pipelines, settings, config, progress)
+    save_image(side_by_side(pipelines, settings), Path(config.out) / "samples.png")
     titles = [row["title"] for row in rows]
     for row, times in zip(rows, seconds, strict=True):
         row["seconds_per_image"] = times
         if titles.count(row["title"]) > 1:
             row["title"] += f", {row['steps']} steps"
     return shared | {"sets": config.sets, "models": rows, "published": [asdict(row) for row in IMAGENET_256]}
+
+
+def folder_name(model: str) -> str:
+    """The end of a model's name, or of both models' in turn, as the name of a folder."""
+    return "+".join("-".join(Path(part).parts[-2:]).strip("/") for part in model.split("+"))
 
 
 def best_guidance(
@@ -131,12 +137,12 @@ def best_guidance(
     return float(read_json(out / "report.json")["best"]["guidance"])
 
 
-def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str, Any]:
+def facts(model: str, pipeline: VARPipeline, settings: dict[str, Any]) -> dict[str, Any]:
     """What a model is, and what one image and the training cost."""
     transformer, tokenizer = pipeline.transformer.config, pipeline.tokenizer.config
-    sampling = pipeline.sampling(guidance=guidance)
+    sampling = pipeline.sampling(**settings)
     steps = pipeline.family.steps_of(sampling)
-    flops = generation_flops(transformer, tokenizer, guided=bool(sampling.guidance), steps=steps)
+    flops = sampled_flops(pipeline, sampling)
     family, tokens, seen = pipeline.family, pipeline.schedule.length, images_seen(model)
     bits = tokens * math.log2(tokenizer.codebook_size) if family.reads_tokens and family.predicts_tokens else None
     vit = family.reads_tokens and tokenizer.architecture == "vit"
@@ -157,15 +163,15 @@ def facts(model: str, pipeline: VARPipeline, guidance: float | None) -> dict[str
     }
 
 
-def side_by_side(pipelines: Sequence[VARPipeline], guidances: Sequence[float | None]) -> Image.Image:
+def side_by_side(pipelines: Sequence[VARPipeline], settings: Sequence[dict[str, Any]]) -> Image.Image:
     """A row of images per model, a column per class: the first classes of the first model, one seed each."""
     images = []
     first = next((pipeline for pipeline in pipelines if pipeline.transformer.config.classes), pipelines[0])
-    for pipeline, guidance in zip(pipelines, guidances, strict=True):
+    for pipeline, chosen in zip(pipelines, settings, strict=True):
         ids = shared_classes(first, pipeline)
         own = list(pipeline.config.prompts or ()) if pipeline.reads_prompts else ids
         wanted: list[Any] = [own[number % len(own)] if own else None for number in range(COLUMNS)]
-        images += pipeline.generate(wanted, seeds=range(COLUMNS), guidance=guidance).images
+        images += pipeline.generate(wanted, seeds=range(COLUMNS), **chosen).images
     return grid([image.resize(images[0].size) for image in images], columns=COLUMNS)
 
 
@@ -183,11 +189,12 @@ def images_seen(model: str) -> int | None:
     """Images that a run was trained on, from its config.json; None for a model that is not a run."""
     path = Path(model) / "config.json"
     settings = read_json(path) if path.is_file() else {}
-    return settings["steps"] * settings["batch_size"] if {"steps", "batch_size", "optimiser"} <= set(settings) else None
+    known = {"steps", "batch_size", "optimiser"} <= set(settings) and not settings.get("decoder_only")
+    return settings["steps"] * settings["batch_size"] if known else None
 
 
 def time_in_turn(
-    pipelines: Sequence[VARPipeline], guidances: Sequence[float | None], config: ModelComparison, progress: Announce
+    pipelines: Sequence[VARPipeline], settings: Sequence[dict[str, Any]], config: ModelComparison, progress: Announce
 ) -> list[dict[str, float]]:
     """Seconds per image by batch size, decoding included: medians over rounds in which all models take turns."""
     batches, rounds = config.time_batches, config.rounds
@@ -195,12 +202,12 @@ def time_in_turn(
     advance = progress("timed", (rounds + 1) * len(batches) * len(pipelines))
     done = 0
     for number in range(rounds + 1):
-        for pipeline, guidance, times in zip(pipelines, guidances, taken, strict=True):
+        for pipeline, chosen, times in zip(pipelines, settings, taken, strict=True):
             classes = pipeline.transformer.config.classes
             for batch in batches:
                 wanted = [i % classes if classes else None for i in range(batch)]
                 began = time.perf_counter()
-                pipeline.generate(wanted, seeds=range(batch), batch_size=batch, guidance=guidance)
+                pipeline.generate(wanted, seeds=range(batch), batch_size=batch, **chosen)
                 if number:  # the first warms up
                     times[batch].append((time.perf_counter() - began) / batch)
                 done += 1

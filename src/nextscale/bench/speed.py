@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nextscale.bench.cost import generation_flops
+from nextscale.bench.cost import sampled_flops
 from nextscale.bench.machine import gemm_rate, mark, now, peak_memory, reset_peak_memory, seconds_between
 from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure, viridis
@@ -120,6 +120,7 @@ class GenerationSpeed:
     times: GenerationTimes
     spread: float  # seconds of the slowest round over those of the fastest
     flops_per_image: float
+    decoder_flops_per_image: float
     gemm_flops_per_second: float
     peak_bytes: int
     cache_bytes_per_image: int
@@ -148,14 +149,11 @@ def measure_speed(
 ) -> list[GenerationSpeed]:
     """One warm-up and `rounds` rounds over all batch sizes in turn. `settings` are the sampler's.
 
-    `advance` gets the number of batches that are done. Raises ValueError for models that have no scales to time,
-    and for `guided_scales`.
+    `advance` gets the number of batches that are done. Raises ValueError for models that have no scales to time.
     """
     if not pipeline.family.editable:
         raise ValueError(f"stage by stage, only next-scale prediction is timed; this model is {pipeline.family.title}")
     sampling = pipeline.sampling(**settings)
-    if sampling.guided_scales:
-        raise ValueError("FLOPs are counted with guidance at all scales or none; leave guided_scales out")
     device, dtype = pipeline.device, pipeline.transformer.dtype
     measured: dict[int, list[GenerationTimes]] = {batch: [] for batch in batches}
     peaks: dict[int, int] = {}
@@ -168,16 +166,15 @@ def measure_speed(
             else:  # in later rounds the process still holds what larger batches freed
                 peaks[batch] = peak_memory(device)
             advance(number * len(batches) + place + 1)
-    guided = bool(sampling.guidance)
-    steps = pipeline.family.steps_of(sampling)
-    flops = generation_flops(pipeline.transformer.config, pipeline.tokenizer.config, guided=guided, steps=steps)
+    flops = sampled_flops(pipeline, sampling)
     gemm = gemm_rate(device, dtype)
-    cache_bytes = pipeline.family.cache_bytes(pipeline.transformer.config, dtype) // (1 if guided else 2)
+    cache_bytes = pipeline.family.cache_bytes(pipeline.transformer.config, dtype) // (1 if sampling.guidance else 2)
     return [
         GenerationSpeed(
             times=GenerationTimes.middle(done),
             spread=max(t.total for t in done) / min(t.total for t in done),
             flops_per_image=flops.total,
+            decoder_flops_per_image=flops.decoder,
             gemm_flops_per_second=gemm,
             peak_bytes=peaks[batch],
             cache_bytes_per_image=cache_bytes,

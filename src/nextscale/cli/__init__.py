@@ -78,6 +78,8 @@ add(train, "var", "Stage 2: the next-scale transformer.", "train:train_var_comma
 for kind, title in BASELINES.items():
     add(train, kind, f"Stage 2 of a baseline: {title}.", f"train:train_{kind.replace('-', '_')}_command")
 add(train, "neon", "After training: improve a model by its own samples.", "train:neon")
+distill = add_group("distill", "Make a smaller copy of a part of a model.", TRAINING)
+add(distill, "decoder", "A narrower decoder for the same tokens: a quarter of the work.", "train:distill_decoder")
 add(app, "tokenize", "Write a token cache to train transformers from.", "tokenize:tokenize", TRAINING)
 
 evaluate = add_group("evaluate", "Measure models, or any images, against real ones.", MEASURING)

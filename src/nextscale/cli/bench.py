@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.generate import load_pipeline
-from nextscale.cli.options import ConfigFile, accepts, settle
+from nextscale.cli.options import ConfigFile, accepts, settle, show
 from nextscale.cli.outputs import at_work, write_results
 from nextscale.cli.tables import print_table, show_table
 from nextscale.config import read_json, require_at_least
-from nextscale.settings import SamplingFlags
+from nextscale.settings import DEMO, PairFlags, ScaleFlags
 
 if TYPE_CHECKING:
     from nextscale.bench.speed import GenerationSpeed
@@ -23,10 +23,10 @@ ONE_CALL = "all in one call"
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchOptions(SamplingFlags):
+class BenchOptions(PairFlags, ScaleFlags):
     """Settings of `nextscale bench`."""
 
-    model: str = "demo"
+    model: str = DEMO
     "demo, var-d16 ..., a model or run folder, a hub id, or random:var-d16 for an official size without its weights."
     batch_sizes: tuple[int, ...] = (1, 8)
     "Images at once, with commas."
@@ -63,7 +63,7 @@ class BenchOptions(SamplingFlags):
             raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
 
 
-@accepts(BenchOptions, first=("model", "batch_sizes", "rounds", "families"))
+@accepts(BenchOptions, first=("model", "draft", "refine", "switch", "batch_sizes", "rounds", "families"))
 def bench(*, config: ConfigFile = "", given: Any = None) -> None:
     """Time generation stage by stage, and compare it with the rate of one large matrix product."""
     options = settle(BenchOptions, given, file=config)
@@ -85,30 +85,47 @@ def bench_model(options: BenchOptions) -> None:
     from nextscale.bench.speed import measure_speed, plot_speed
     from nextscale.progress import Progress
 
-    pipeline = load_pipeline(options.model, options.device, options.precision)
+    model, chosen = options.model_or_pair(options.model), options.sampling()
+    pipeline = load_pipeline(model, options.device, options.precision)
     pipeline.use_graphs(options.graphs)
     if options.compile:
         pipeline.compile()
-    chosen = options.sampling()
     progress = Progress((options.rounds + 1) * len(options.batch_sizes), title="batches", line_seconds=10)
     try:
         speeds = measure_speed(pipeline, options.batch_sizes, rounds=options.rounds, advance=progress.advance, **chosen)
     finally:
         progress.close()
-    show_speeds(pipeline, options.model, speeds)
-    facts = {"model": options.model, "precision": pipeline.precision, "device": title_of(pipeline.device)}
+    show_speeds(pipeline, model, speeds, {n: v for n, v in chosen.items() if v != getattr(BenchOptions, n)})
+    path = path_taken(pipeline, options.precision)
+    print(path)
+    facts: dict[str, Any] = {"model": model, "settings": asdict(pipeline.sampling(**chosen))}
+    facts |= {"precision": pipeline.precision, "path": path, "device": title_of(pipeline.device)}
     write_results(options.json, facts | {"batch_sizes": [speed.to_dict() for speed in speeds]})
     if options.plot:
         plot_speed(pipeline.schedule, speeds, Path(options.plot))
 
 
-def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]) -> None:
-    """Milliseconds per image of every stage, one column per batch size, and what follows from them."""
+def path_taken(pipeline: VARPipeline, asked: str) -> str:
+    """The precision of a pipeline, why it has that where such a `--precision` was asked for, and its kernels."""
+    from nextscale.bench.machine import kernels_of
+    from nextscale.runtime import reason_of
+
+    model, device = pipeline.transformer, pipeline.device
+    reason = reason_of(asked, device, parameters=pipeline.family.parameters(model))
+    return f"{pipeline.precision}, {reason}; {kernels_of(model, device)}"
+
+
+def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed], settings: dict[str, Any]) -> None:
+    """Milliseconds per image of every stage, one column per batch size, and what follows from them.
+
+    `settings` are those of the sampler that were asked for.
+    """
     from rich.table import Table
 
     from nextscale.bench.machine import title_of
 
-    title = f"{model}, {pipeline.precision}, {title_of(pipeline.device)}: ms per image"
+    asked = "".join(f", {name.replace('_', '-')} {show(value)}" for name, value in settings.items())
+    title = f"{model}{asked}, {pipeline.precision}, {title_of(pipeline.device)}: ms per image"
     shown = Table("stage", *(f"batch {speed.times.batch}" for speed in speeds), title=title)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -121,6 +138,7 @@ def show_speeds(pipeline: VARPipeline, model: str, speeds: list[GenerationSpeed]
         "slowest round / fastest": lambda speed: f"{speed.spread:.2f}",
         "images/s": lambda speed: f"{speed.images_per_second:.3g}",
         "GFLOP per image": lambda speed: f"{speed.flops_per_image / 1e9:.4g}",
+        "of them decoding": lambda speed: f"{speed.decoder_flops_per_image / 1e9:.4g}",
         "GFLOP/s": lambda speed: f"{speed.flops_per_image * speed.images_per_second / 1e9:.0f}",
         "GFLOP/s of a large product": lambda speed: f"{speed.gemm_flops_per_second / 1e9:.0f}",
         "share of it": lambda speed: f"{speed.share_of_gemm:.0%}",

@@ -15,6 +15,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--model out/runs/var --count 64 --guidance 2",
         "--classes maze --count 2 --candidates 8 --out out/best",
         "--model out/runs/r3gan --truncation 0.7",
+        "--draft var-d30 --refine var-d16 --switch 8",
     ),
     "reconstruct": ("out/eight/000000.png --scales", "photos --model out/runs/tokenizer --out out/rebuilt"),
     "edit inpaint": (
@@ -52,6 +53,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "out/runs/var-neon --resume",
         "--model demo --data held-out-images --features mobilenet_v2 --weights 0.5,1,1.5 --guidances 2,3,4",
     ),
+    "distill decoder": (
+        "--model out/runs/var --data my-images --perceptual 0.12 --out out/runs/decoder",
+        "out/runs/decoder --resume",
+        "--model demo --data my-images --decoder-channels 24 --adversarial 0.4",
+    ),
     "tokenize": ("--tokenizer out/runs/tokenizer --data my-images --out out/tokens", "--data my-images --views 4"),
     "evaluate generation": (
         "--data my-images --model out/runs/var --count 2000",
@@ -70,7 +76,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "--images my-images --tokenizer out/runs/tokenizer --data out/tokens --heldout out/held-out-tokens "
         "--raster-tokenizer out/runs/one-scale --raster-data out/tokens-1 --raster-heldout out/held-out-tokens-1",
     ),
-    "bench": ("", "--model random:var-d16 --batch-sizes 1,4 --precision bf16", "--plot out/speed.png"),
+    "bench": (
+        "",
+        "--model random:var-d16 --batch-sizes 1,4 --precision bf16",
+        "--draft random:var-d30 --refine random:var-d16 --switch 8 --guided-scales 8",
+        "--plot out/speed.png",
+    ),
     "info": ("", "out/runs/var --json out/var.json"),
     "export onnx": ("", "--model out/runs/var --dtype int8 --out out/onnx-int8"),
     "convert": ("checkpoints/var_d16.pth --out var-d16", "out/runs/var --to official --out official-files"),

@@ -12,7 +12,7 @@ from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
 from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
 from nextscale.cli.wanted import PromptFlags, told, wanted
 from nextscale.config import require_at_least, require_seed
-from nextscale.settings import ScaleFlags
+from nextscale.settings import DEMO, PairFlags, ScaleFlags
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,10 +26,10 @@ GRID_IMAGES = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenerateOptions(PromptFlags, ScaleFlags, ResultsFile):
+class GenerateOptions(PromptFlags, PairFlags, ScaleFlags, ResultsFile):
     """Settings of `nextscale generate`."""
 
-    model: str = "demo"
+    model: str = DEMO
     "demo, a model or run folder, or a hub id."
     classes: str = "all"
     "Class names or ids with commas, all, or none (unconditional). Image i has class i mod n."
@@ -64,10 +64,14 @@ class GenerateOptions(PromptFlags, ScaleFlags, ResultsFile):
         require_seed(self.seed, count=self.count)
 
 
-@accepts(GenerateOptions, first=("model", "classes", "prompt", "prompts", "negative_prompt", "count", "seed", "out"))
+MAIN = ("model", "draft", "refine", "switch", "classes", "prompt", "prompts", "negative_prompt", "count", "seed", "out")
+
+
+@accepts(GenerateOptions, first=MAIN)
 def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     """Generate images; without options, 16 of the demo model."""
     options = settle(GenerateOptions, given, file=config)
+    model = options.model_or_pair(options.model)
     from nextscale.pictures import sheet
     from nextscale.progress import Progress
     from nextscale.sampling.rejection import Rejection
@@ -76,13 +80,13 @@ def generate(*, config: ConfigFile = "", given: Any = None) -> None:
     Rejection(candidates=options.candidates, keep=options.keep)
     began = time.monotonic()
     with results_folder(Path(options.out), options.count) as folder:
-        pipeline = load_pipeline(options.model, options.device, options.precision)
+        pipeline = load_pipeline(model, options.device, options.precision)
         pipeline.use_graphs(options.graphs)
         if options.compile:
             pipeline.compile()
         sampling = pipeline.sampling(**options.sampling())
         rejection = chosen_rejection(pipeline, options.candidates, options.keep, options.judge)
-        facts = manifest_facts(pipeline, options, sampling)
+        facts = manifest_facts(pipeline, options, model, sampling)
         named = wanted(pipeline, options, options.classes, "all")
         seeds = range(options.seed, options.seed + options.count)
         entries: list[dict[str, Any]] = []
@@ -124,7 +128,9 @@ def chosen_rejection(pipeline: VARPipeline, candidates: int, keep: int, judge: s
     return load_rejection(candidates, keep, judge, classes=known, class_names=pipeline.config.class_names)
 
 
-def manifest_facts(pipeline: VARPipeline, options: GenerateOptions, sampling: SamplingConfig) -> dict[str, Any]:
+def manifest_facts(
+    pipeline: VARPipeline, options: GenerateOptions, model: str, sampling: SamplingConfig
+) -> dict[str, Any]:
     """What the manifest says of every image: its settings, its model, and what a known model draws."""
     from nextscale.catalogue import ABOUT
 
@@ -133,8 +139,8 @@ def manifest_facts(pipeline: VARPipeline, options: GenerateOptions, sampling: Sa
         settings |= {"negative_prompt": options.negative_prompt}
     if options.candidates > 1:
         settings |= {"candidates": options.candidates, "judge": options.judge}
-    about = {"about": ABOUT[options.model]} if options.model in ABOUT else {}
-    return {"settings": settings, "model": options.model} | about
+    about = {"about": ABOUT[model]} if model in ABOUT else {}
+    return {"settings": settings, "model": model} | about
 
 
 def write_batch(

@@ -1,10 +1,10 @@
-"""`nextscale train tokenizer`, `nextscale train KIND` for each kind of stage-2 model, and `nextscale train neon`."""
+"""`nextscale train tokenizer`, `train KIND` for each kind of stage-2 model, `train neon`, and `distill decoder`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ from nextscale.cli.outputs import write_results
 from nextscale.cli.tables import figure_text, show_table
 from nextscale.config import essential, named
 from nextscale.families.config import ARCHITECTURES, OneStepConfig, family_presets, recipes
-from nextscale.tokenizer.config import tokenizer_presets, tokenizer_recipes
+from nextscale.tokenizer.config import VQVAEConfig, tokenizer_presets, tokenizer_recipes
 from nextscale.training.config import LoopConfig, TokenizerTraining, TransformerTraining, training_settings
 from nextscale.training.neon_config import NeonTraining
 
@@ -84,9 +84,13 @@ class Start:
 
 
 def find_start(
-    command: str, run: str, given: Any, *, config: str, resume: bool, preset: str, presets: dict[str, dict[str, Any]]
-) -> Start:
-    """The run folder of a command, and what it recorded if it is to be continued. Raises ValueError."""
+    command: str, run: str, given: Any, *, config: str, resume: bool, preset: str = AUTO,
+    presets: dict[str, dict[str, Any]] | None = None, folder: str = "",
+) -> Start:  # fmt: skip
+    """The run folder of a command, and what it recorded if it is to be continued. Raises ValueError.
+
+    `folder` is the run folder where none is named.
+    """
     from nextscale.checkpoint import resume_hint
     from nextscale.training.run import read_record
 
@@ -94,11 +98,11 @@ def find_start(
     if run and flagged and Path(run) != Path(flagged):
         raise ValueError(f"two run folders are given: {run} and --out {flagged}")
     file = flat(read_settings(config)) if config else {}
-    out = str(run or flagged or file.get("out") or f"out/runs/{command}")
+    out = str(run or flagged or file.get("out") or folder or f"out/runs/{command}")
     record = read_record(Path(out)) if resume else None
     if record is not None and record.command not in ("", command):
         raise ValueError(f"{out}: is a run of train {record.command}; {resume_hint(Path(out))}")
-    chosen = None if preset == AUTO else named(presets, preset)
+    chosen = None if preset == AUTO else named(presets or {}, preset)
     if chosen is not None and isinstance(file.get("model"), dict):
         print(f"--preset {preset} gives way to the model of --config {config}", file=sys.stderr)
     return Start(command, out, given, config, chosen, resume, None if record is None else record.settings)
@@ -211,8 +215,8 @@ def require_used(start: Start, known: LoopConfig) -> None:
                 raise ValueError(f"--{name.replace('_', '-')} is no setting of architecture {known.model.architecture}")
 
 
-def run_training(start: Start, config: LoopConfig) -> None:
-    """Train; says how the run continues where it is stopped."""
+def run_training(start: Start, config: LoopConfig, *command: str) -> None:
+    """Train; says how the run continues where it is stopped, with a `command` of its own if there is one."""
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.run import read_record
     from nextscale.training.stage1 import train_tokenizer
@@ -224,8 +228,49 @@ def run_training(start: Start, config: LoopConfig) -> None:
         train(config, resume=start.resume)
     except KeyboardInterrupt:
         if read_record(Path(config.out)) is not None:
-            tell_next("train", start.command, "--resume", "--out", config.out, word="continue with")
+            words = command or ("train", start.command)
+            tell_next(*words, "--resume", "--out", config.out, word="continue with")
         raise
+
+
+FORMER = "Model, run or tokenizer folder whose decoder is to be narrower; its tokens stay as they are."
+Teacher = Annotated[str, Parameter(help=FORMER, show_default=False, group=PANELS["Main settings"], metavar="TEXT")]
+DECIDED = ("init_from", "init_scales", "decoder_only", "restart_every", "restart_below")
+"""Settings of the training of tokenizers that the command decides, or that frozen codes have not."""
+FROZEN = (*DECIDED, *(field.name for field in fields(VQVAEConfig) if field.name != "decoder_channels"))
+DECODER_MAIN = ("data", "out", "decoder_channels", "teacher", "heldout", "steps", "epochs", "batch_size", "seed")
+DISTILLED = {"out": "out/runs/decoder", "teacher": 1.0}
+
+
+@accepts(TokenizerTraining, first=DECODER_MAIN, hidden=FROZEN, defaults=DISTILLED)
+def distill_decoder(
+    run: RunName = "", /, *, model: Teacher = "", config: ConfigFile = "", resume: Resume = False, given: Any = None
+) -> None:
+    """Train a narrower decoder on a model's frozen tokens, against the images and what its own decoder makes of them.
+
+    It is a run of `train tokenizer` with --decoder-only; without --decoder-channels the decoder is half as wide.
+    """
+    start = find_start("tokenizer", run, given, config=config, resume=resume, folder=str(DISTILLED["out"]))
+    chosen: dict[str, Any] = {"init_from": model} if model else {}
+    if start.recorded is None:
+        chosen |= {"decoder_only": True, "teacher": DISTILLED["teacher"]}
+    if not (model or start.recorded):
+        raise ValueError("--model is missing; the model whose decoder is to be narrower")
+    settings = replace(start, preset=chosen).settings(TokenizerTraining)
+    if not settings.model.decoder_channels and start.recorded is None:
+        settings = replace(settings, model=replace(settings.model, decoder_channels=half_as_wide(settings.init_from)))
+    run_training(start, settings, "distill", "decoder")
+    print_result(settings.out, "reconstruct", settings.data, "--model", settings.out)
+
+
+def half_as_wide(model: str) -> int:
+    """Half the channels of a model's decoder. Raises ValueError for a ViT's."""
+    from nextscale.catalogue import find_tokenizer
+
+    known = find_tokenizer(model).config
+    if known.architecture != "cnn":
+        raise ValueError(f"model {model}: its decoder is a ViT; only those of CNNs are distilled")
+    return max(1, (known.decoder_channels or known.channels) // 2)
 
 
 NEON_MAIN = ("model", "data", "out", "samples", "steps", "weights", "guidances", "tuning_count", "features", "seed")
@@ -236,7 +281,7 @@ def neon(
     run: RunName = "", /, *, config: ConfigFile = "", json: Json = "", resume: Resume = False, given: Any = None
 ) -> None:
     """Improve a finished model by its own samples: tune a copy on them, extrapolate the weights away."""
-    start = find_start("neon", run, given, config=config, resume=resume, preset=AUTO, presets={})
+    start = find_start("neon", run, given, config=config, resume=resume)
     settings = start.settings(NeonTraining)
     from nextscale.runtime import retain_freed_memory
     from nextscale.training.neon import train_neon

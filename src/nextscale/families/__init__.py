@@ -13,6 +13,8 @@ from nextscale.families.config import ARCHITECTURES
 if TYPE_CHECKING:
     from nextscale.families.base import Family
 
+WITHOUT_TRAINING = ("pair",)
+"""Families of the package whose models are made of finished ones."""
 _registered: dict[str, Family] = {}
 
 
@@ -24,7 +26,7 @@ def register(family: Family) -> Family:
 
 def family(kind: str) -> Family:
     """The family of a kind. Raises ValueError for an unknown one."""
-    if kind not in _registered and kind in ARCHITECTURES:
+    if kind not in _registered and kind in (*ARCHITECTURES, *WITHOUT_TRAINING):
         register(import_module(f"nextscale.families.{kind.replace('-', '_')}").FAMILY)
     if kind not in _registered:
         raise ValueError(f"kind {kind!r} is not known; expected one of {', '.join(kinds())}")
@@ -33,7 +35,7 @@ def family(kind: str) -> Family:
 
 def kinds() -> tuple[str, ...]:
     """Names of all families."""
-    return tuple(dict.fromkeys([*ARCHITECTURES, *_registered]))
+    return tuple(dict.fromkeys([*ARCHITECTURES, *WITHOUT_TRAINING, *_registered]))
 
 
 def family_of(config: Any) -> Family:

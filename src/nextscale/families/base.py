@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -64,6 +64,15 @@ class Stack:
     "How often condition and modulation are computed for all of that."
     known: int = 0
     "Positions before the sequence, whose keys and values are there already."
+    guided: bool = True
+    "Whether guidance, where there is any, doubles it; else only the conditional half is computed."
+    joined: bool = False
+    "Whether it is computed in one pass with the first part of the stack after it."
+
+    @property
+    def passes(self) -> int:
+        """Passes one after the other."""
+        return 0 if self.joined else self.times * len(self.sequence)
 
 
 class Family(ABC):
@@ -215,8 +224,11 @@ class Family(ABC):
         """Compile what a generation runs; `options` go to torch.compile. Raises ValueError where nothing can be."""
         raise ValueError(f"only next-scale prediction is compiled for generation; this model is {self.title}")
 
-    def stacks(self, config: Any, *, steps: int = 0) -> Sequence[Stack]:
-        """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number)."""
+    def stacks(self, config: Any, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
+        """The stacks of blocks that an image takes; `steps` where a family lets one choose them (0: its own number).
+
+        `guided_scales` are those of `SamplingConfig`: 0 is all.
+        """
         return ()
 
     def steps_of(self, sampling: SamplingConfig) -> int:
@@ -251,7 +263,7 @@ class Family(ABC):
 
     def yields(self, config: Any) -> int:
         """How often `sample` yields for an image."""
-        return sum(stack.times * len(stack.sequence) for stack in self.stacks(config)) or 1
+        return sum(stack.passes for stack in self.stacks(config)) or 1
 
 
 class Autoregressive(Family):
@@ -312,6 +324,21 @@ def whole_sequence(config: TransformerConfig) -> Stack:
         latent_channels=config.latent_channels,
         head_positions=sequence.length,
         head_outputs=config.codebook_size,
+    )
+
+
+def parts_of(stack: Stack, start: int, stop: int) -> Stack:
+    """Some parts of a stack's sequence, one at least; the condition is computed with the first part of all."""
+    sequence = stack.sequence
+    length = sum(sequence.lengths[start:stop])
+    first = start == 0 and stack.known == 0  # its start tokens are no latents
+    return replace(
+        stack,
+        sequence=ScaleSchedule(sequence.sizes[start:stop]),
+        known=stack.known + sum(sequence.lengths[:start]),
+        embedded=length - first * sequence.lengths[0],
+        head_positions=length if stack.head_positions else 0,
+        conditions=stack.conditions if start == 0 else 0,
     )
 
 

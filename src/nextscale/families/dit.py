@@ -194,7 +194,7 @@ class DiTFamily(Family):
         loss = F.mse_loss(model(noisy, times, classes), noise)
         return loss, {"loss": loss.detach()}
 
-    def stacks(self, config: DiTConfig, *, steps: int = 0) -> Sequence[Stack]:
+    def stacks(self, config: DiTConfig, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
         """The whole map at every step, and what the time modulates."""
         inputs, width = config.latent_channels * config.patch**2, config.width
         return [

@@ -117,7 +117,7 @@ class MaskGITFamily(Family):
         figures = {"loss": plain, "accuracy": right}
         return loss, figures | {f"{name}_last": value for name, value in figures.items()}
 
-    def stacks(self, config: MaskGITConfig, *, steps: int = 0) -> Sequence[Stack]:
+    def stacks(self, config: MaskGITConfig, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
         """The whole map at every step; the modulation once."""
         length = config.schedule.length
         return [

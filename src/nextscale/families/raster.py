@@ -70,7 +70,7 @@ class RasterFamily(Autoregressive):
     network = Raster
     sampler = staticmethod(sample_raster)
 
-    def stacks(self, config: RasterConfig, *, steps: int = 0) -> Sequence[Stack]:
+    def stacks(self, config: RasterConfig, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
         return [whole_sequence(config)]
 
     def yields(self, config: RasterConfig) -> int:

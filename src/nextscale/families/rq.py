@@ -140,7 +140,7 @@ class RQFamily(Autoregressive):
     network = RQTransformer
     sampler = staticmethod(sample_rq)
 
-    def stacks(self, config: RQConfig, *, steps: int = 0) -> Sequence[Stack]:
+    def stacks(self, config: RQConfig, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
         """The spatial transformer over all positions, and the depth transformer at each of them."""
         spatial, codes = whole_sequence(config), whole_sequence(config.depth_config)
         return [replace(spatial, head_positions=0, head_outputs=0), replace(codes, times=config.positions)]

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.conditions import Conditions
-from nextscale.families.base import Autoregressive, Stack, whole_sequence
+from nextscale.families.base import Autoregressive, Stack, parts_of, whole_sequence
 from nextscale.families.config import TITLES
 from nextscale.families.config import VARConfig as VARConfig
 from nextscale.nn.packed import is_quantized, unpack_linears
 from nextscale.nn.transformer import Condition, Transformer
-from nextscale.pyramid import ScaleSchedule, TokenPyramid
+from nextscale.pyramid import TokenPyramid
 from nextscale.sampling.next_scale import sample_scales
 from nextscale.sampling.passes import known_codes
 from nextscale.sampling.step import SamplingConfig
@@ -90,20 +90,40 @@ class VARFamily(Autoregressive):
         unpack_linears(model)  # the compiler refuses packed weights: they are no constants of its graph
         model.compile_transform(**options)
 
-    def stacks(self, config: VARConfig, *, steps: int = 0) -> Sequence[Stack]:
-        """All scales, and the last one again in each of its `steps` passes but the first."""
-        whole, last = whole_sequence(config), config.schedule.lengths[-1]
-        passes = min(steps, last)
-        if passes <= 1:
-            return [whole]
-        again = replace(
-            whole, sequence=ScaleSchedule([config.schedule.final]), times=passes - 1, embedded=last,
-            head_positions=last, conditions=0, known=config.schedule.length - last,
-        )  # fmt: skip
-        return [whole, again]
+    def stacks(self, config: VARConfig, *, steps: int = 0, guided_scales: int = 0) -> Sequence[Stack]:
+        """All scales, the guided ones first, and the last one again in each of its `steps` passes but the first."""
+        scales = len(config.scales)
+        guided = doubled_scales(scales, guided_scales)
+        return [
+            *guided_first(whole_sequence(config), guided),
+            *further_passes(config, steps, guided=guided == scales),
+        ]
 
     def steps_of(self, sampling: SamplingConfig) -> int:
         return sampling.refine_steps
+
+
+def doubled_scales(scales: int, guided_scales: int) -> int:
+    """How many scales are computed twice, from the first; the ramp of guidance is 0 at the first of several."""
+    guided = guided_scales or scales
+    return 0 if guided == 1 < scales else guided
+
+
+def guided_first(stack: Stack, guided: int) -> list[Stack]:
+    """A stack whose first parts are guided, as one or two."""
+    if not guided or guided >= len(stack.sequence):
+        return [replace(stack, guided=guided > 0)]
+    later = parts_of(stack, guided, len(stack.sequence))
+    return [parts_of(stack, 0, guided), replace(later, guided=False)]
+
+
+def further_passes(config: VARConfig, steps: int, *, guided: bool) -> list[Stack]:
+    """The last scale in each of its `steps` passes but the first; none where it is drawn at once."""
+    whole, passes = whole_sequence(config), min(steps, config.schedule.lengths[-1])
+    if passes <= 1:
+        return []
+    last = parts_of(whole, len(config.scales) - 1, len(config.scales))
+    return [replace(last, times=passes - 1, conditions=0, guided=guided)]
 
 
 FAMILY = VARFamily()

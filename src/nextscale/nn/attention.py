@@ -174,7 +174,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         batch, length, width = x_BLC.shape
         query, key, value = self.heads_so_far(x_BLC, cache, layer)
-        if cache is not None:
+        if cache is not None and not groups:
             mixed = attend(query, key, value, None, self.softmax_scale)
         else:
             groups = groups or [(slice(0, length), slice(0, length), None)]

@@ -225,8 +225,9 @@ def prepare(model: Any, device: torch.device, dtype: torch.dtype) -> torch.dtype
         narrow_matrices(model, device, dtype)
         return dtype
     model.to(device, dtype)
-    if device.type == "cpu" and hasattr(model, "head"):
-        model.head.float()  # bf16 would round the logits, and the head is a hundredth of the work
+    for one in getattr(model, "models", (model,)):  # two models in turn have a head each
+        if device.type == "cpu" and hasattr(one, "head"):
+            one.head.float()  # bf16 would round the logits, and the head is a hundredth of the work
     if can_pack(device, dtype):
         pack_linears(model)
         for parameter in model.parameters():  # otherwise the few that are left keep the whole file mapped

@@ -117,7 +117,8 @@ class Backbone(GraphedModule):
         """All blocks, then the head's AdaLN: (B, L, C) -> what the head's Linear reads, (B, L, C) float32.
 
         The one loop over blocks: for a whole sequence under the groups' masks, or for a part with a cache, to which its
-        keys and values are added, or which sees itself alone. Without a head it gives the blocks' states.
+        keys and values are added, or which sees itself alone. The first parts may come at once, with an empty cache and
+        groups. Without a head it gives the blocks' states.
         """
         length = x_BLC.shape[1]
         fuses = not torch.is_grad_enabled() and all(block.may_stay_open for block in self.blocks)
@@ -257,15 +258,18 @@ class Transformer(Backbone):
         parts = [self.embed(None, condition, first), self.embed(latents, condition, rest, **marks)]
         return self.transform(torch.cat(parts, dim=1), condition, groups=self.groups())
 
-    def new_cache(self, batch: int) -> KeyValueCache | None:
-        """An empty cache for `batch` sequences in the type of the products; None where parts see themselves alone."""
+    def new_cache(self, batch: int, parts: int = 0) -> KeyValueCache | None:
+        """An empty cache for `batch` sequences in the type of the products; None where parts see themselves alone.
+
+        It has room for the first `parts`; 0 is all.
+        """
         if not self.config.sees_coarser:
             return None
         return KeyValueCache(
             layers=self.config.depth,
             batch=batch,
             heads=self.config.heads,
-            length=self.sequence.length,
+            length=self.sequence.ends[parts - 1],
             device=self.device,
             dtype=self.dtype,
         )

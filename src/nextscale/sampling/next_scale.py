@@ -6,6 +6,8 @@ Shapes: B batch, C latent channels, (h, w) final grid, (h_k, w_k) grid of scale 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,8 +43,8 @@ Captured = ClassLabels | TextPrompts
 class Predictor:
     """Guided logits of a transformer for one batch, scale after scale; owns the key-value cache, if any.
 
-    `strengths` is the guidance at each scale. As soon as it is 0 at all scales left, the unconditional half of the
-    batch is left out.
+    `strengths` is the guidance at each scale that it predicts. As soon as it is 0 at all scales left, the unconditional
+    half of the batch is left out.
     """
 
     @torch.no_grad()
@@ -50,28 +52,64 @@ class Predictor:
         self.model, self.strengths, self.images = model, strengths, slice(len(conditions))
         self.guidance = Guidance(1.0 if any(strengths) else 0.0)  # merged with each scale's strength
         self.condition = model.condition(self.guidance.conditions(conditions))
-        self.cache = model.new_cache(self.condition.batch)
+        self.cache = model.new_cache(self.condition.batch, len(strengths))
 
     @torch.no_grad()
-    def __call__(self, scale: int, accumulated: Tensor, known: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, scale: int, accumulated: Tensor, known: Tensor | None = None, *, coarser: Sequence[Tensor] = ()
+    ) -> Tensor:
         """(B, h_k w_k, V) float32 from what coarser scales accumulated (B, C, h, w).
 
         With `known` (B, h_k w_k) bool the scale that came last is predicted again: `accumulated` has its codes there.
+        `coarser` is what was accumulated before each coarser scale, where another model has predicted those: their
+        keys and values are computed in the same pass.
         """
         if self.guidance.strength and not any(self.strengths[scale:]):
             self.guidance = Guidance(0.0)
             self.condition = self.condition.select(self.images)
             self.cache = None if self.cache is None else self.cache.select(self.images)
-        latents = None
-        if scale > 0:
-            latents = self.guidance.doubled(flatten_map(downsample(accumulated, self.model.schedule[scale])))
         marks = {} if known is None else {"known": self.guidance.doubled(known)}
         if known is not None and self.cache is not None:
             self.cache.rewind(known.shape[1])
-        x_BLC = self.model.embed(latents, self.condition, self.model.sequence.slice(scale), **marks)
+        x_BLC, groups = self.embed(scale, accumulated, **marks), []
+        if coarser and self.cache is not None:
+            x_BLC = torch.cat([*(self.embed(each, before) for each, before in enumerate(coarser)), x_BLC], dim=1)
+            groups = [(span, slice(0, span.stop), None) for span in self.model.sequence.slices[: scale + 1]]
         transform = self.model.run or self.model.transform
-        read_BLC = transform(x_BLC, self.condition, cache=self.cache)
+        read_BLC = transform(x_BLC, self.condition, cache=self.cache, groups=groups)
+        read_BLC = read_BLC[:, -self.model.sequence.lengths[scale] :]
         return self.model.classify(self.guidance.merged(read_BLC, self.strengths[scale]))
+
+    def embed(self, scale: int, accumulated: Tensor, **marks: Tensor) -> Tensor:
+        """What the blocks read at a scale, guided images twice."""
+        latents = None
+        if scale > 0:
+            latents = self.guidance.doubled(flatten_map(downsample(accumulated, self.model.schedule[scale])))
+        return self.model.embed(latents, self.condition, self.model.sequence.slice(scale), **marks)
+
+
+class InTurn:
+    """Two predictors one after the other: the first `switch` scales from one, the others from another.
+
+    Each is made when its turn comes, and the first one's keys and values are given up then.
+    """
+
+    def __init__(self, first: Callable[[], Predict], second: Callable[[], Predict], switch: int) -> None:
+        """`second` is called with `coarser`, as `Predictor` is, at the first of its scales."""
+        self.make_second, self.switch = second, switch
+        self.predict = first() if switch else None
+        self.coarser: list[Tensor] = []  # what was accumulated before each of the first scales
+
+    def __call__(self, scale: int, accumulated: Tensor, *known: Tensor) -> Tensor:
+        """(B, h_k w_k, V) float32."""
+        if scale < self.switch:
+            self.coarser.append(accumulated)
+        elif scale == self.switch and not known:
+            self.predict = None  # before the second one takes memory
+            self.predict = self.make_second()
+            return self.predict(scale, accumulated, coarser=self.coarser)
+        assert self.predict is not None
+        return self.predict(scale, accumulated, *known)
 
 
 def sample(
@@ -131,7 +169,7 @@ def smooth_draw(seeds: Tensor, config: SamplingConfig, stream: int, quantizer: Q
 
 
 def sample_scales(
-    model: Transformer,
+    model: Any,
     quantizer: Quantizer,
     classes: Tensor | Conditions,
     *,
@@ -140,11 +178,12 @@ def sample_scales(
     stream: int = TOKENS,
     hook: SamplingHook | None = None,
 ) -> Iterator[ScaleSample]:
-    """Generate a batch with a next-scale transformer, yielding after every scale.
+    """Generate a batch with a next-scale model, yielding after every scale.
 
-    `classes` are conditions or ids (B,) int64; one seed per image. In float32 without a hook that replaces,
-    neither tokens nor pixels depend on the batch (`sampling.exact`). Raises ValueError for settings of more scales than
-    the model has, and for `refine_steps` that it was not trained for.
+    `model` is a transformer, or has a `predictor` of its own, which makes what predicts a batch. `classes` are
+    conditions or ids (B,) int64; one seed per image. In float32 without a hook that replaces, neither tokens nor pixels
+    depend on the batch (`sampling.exact`). Raises ValueError for settings of more scales than the model has, and for
+    `refine_steps` that it was not trained for.
     """
     config.require_scales(len(model.schedule))
     require_refinable(config, model.config)
@@ -154,8 +193,10 @@ def sample_scales(
     strengths = guidance_strengths(config, len(model.schedule))
     spatial = spatial_strengths(config.spatial_guidance, len(model.schedule))
 
+    make: Callable[..., Predict] = getattr(model, "predictor", None) or partial(Predictor, model)
+
     def predictor(some: Conditions) -> Predict:
-        predict = Predictor(model, some, strengths)
+        predict = make(some, strengths)
         return SpatiallyGuided(predict, model.schedule, spatial) if any(spatial) else predict
 
     exact = (hook is None or hook.watches) and not config.smooth and model.dtype == torch.float32

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from nextscale.data.decode import center_crop
+from nextscale.families.pair import ModelPair
 from nextscale.families.var import VAR
 from nextscale.nn.attention import SelfAttention
 from nextscale.pictures import grid, to_images, to_tensor
@@ -142,6 +143,8 @@ def attention_of(pipeline: VARPipeline, inspection: Inspection, scale: int, row:
     schedule = inspection.tokens.schedule
     token = schedule.slice(scale).start + row * schedule[scale][1] + column
     model, classes = pipeline.editing_model, torch.tensor([inspection.label])
+    if isinstance(model, ModelPair):
+        model = model.at(scale)
     shares = attention_shares(model, pipeline.tokenizer.quantizer, inspection.tokens, classes)
     seen = torch.stack(shares)[:, 0, token].mean(dim=0)
     return heat(seen.sqrt(), schedule, 0.0, float(seen.max().sqrt()))

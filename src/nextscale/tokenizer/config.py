@@ -27,7 +27,10 @@ def shared_convolutions(scales: int, convolutions: int = 4) -> tuple[int, ...]:
     )
 
 
-CNN = ("channels", "multipliers", "encoder_blocks", "decoder_blocks", "attention", "dropout", "feature_channels")
+CNN = (
+    "channels", "multipliers", "encoder_blocks", "decoder_blocks", "attention", "dropout", "feature_channels",
+    "decoder_channels",
+)  # fmt: skip
 VIT = ("width", "depth", "heads", "decoder_width", "decoder_depth", "decoder_heads")
 """Settings that only one architecture has."""
 
@@ -83,6 +86,8 @@ class VQVAEConfig:
     "Factorised codes: a CNN's channels before a linear map to the latents, and after one back; 0 is off."
     normalised_codes: bool = False
     "Latents and codes are vectors of length 1, compared by their cosine."
+    decoder_channels: int = 0
+    "Channels of a CNN decoder's first level [default: the encoder's, or half of them in distill decoder]"
 
     def __post_init__(self) -> None:
         schedule = ScaleSchedule(self.scales)
@@ -94,7 +99,7 @@ class VQVAEConfig:
         require_at_least(
             self, 1, "codebook_size", "latent_channels", "channels", "encoder_blocks", "decoder_blocks", "patch"
         )
-        require_at_least(self, 0, "feature_channels", *VIT)
+        require_at_least(self, 0, "feature_channels", "decoder_channels", *VIT)
         self._settle_architecture()
         if self.normalised_codes and self.latent_channels == 1:
             raise ValueError("normalised_codes of a single channel are only 1 and -1; give latent_channels")
@@ -166,7 +171,7 @@ class VQVAEConfig:
         height, width = self.image_size
         if self.architecture == "vit":
             return height * width // self.patch**2 * 4 * self.decoder_width
-        return height * width // self.patch**2 * self.channels * self.multipliers[0]
+        return height * width // self.patch**2 * (self.decoder_channels or self.channels) * self.multipliers[0]
 
 
 def small_scales(final: int) -> tuple[tuple[int, int], ...]:

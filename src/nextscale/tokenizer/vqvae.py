@@ -36,10 +36,14 @@ def encoder_and_decoder(config: VQVAEConfig) -> tuple[Encoder | ViTEncoder, Deco
     if config.architecture == "vit":
         encoder = ViTEncoder(config.width, config.depth, config.heads, patch=config.patch)
         return encoder, ViTDecoder(config.decoder_width, config.decoder_depth, config.decoder_heads, patch=config.patch)
-    features, widths = features_of(config)[0], [config.channels * multiplier for multiplier in config.multipliers]
+    features = features_of(config)[0]
+    widths, decoded = (
+        [channels * multiplier for multiplier in config.multipliers]
+        for channels in (config.channels, config.decoder_channels or config.channels)
+    )
     shared: Any = {"patch": config.patch, "attention": config.attention, "dropout": config.dropout}
     encoder = Encoder([config.channels, *widths], config.encoder_blocks, features, **shared)
-    return encoder, Decoder(widths[::-1], config.decoder_blocks, features, **shared)
+    return encoder, Decoder(decoded[::-1], config.decoder_blocks, features, **shared)
 
 
 def features_of(config: VQVAEConfig) -> tuple[int, int]:

@@ -192,6 +192,8 @@ class TokenizerTraining(LoopConfig):
     "Of the held-out images, those that are decoded at every scale, for PSNR and pictures."
     decoder_only: bool = False
     "Train the decoder of --init-from alone: its tokens, and transformers that know them, stay good."
+    teacher: float = 0.0
+    "Of a decoder trained alone: weight of the same errors against what the former one makes of the same tokens."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
@@ -204,11 +206,13 @@ class TokenizerTraining(LoopConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_at_least(self, 1, "restart_every", "decoded_images")
-        require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below")
+        require_at_least(self, 0, "l1", "l2", "perceptual", "perceptual_shift", "restart_below", "teacher")
         if self.precision == "fp16":
             raise ValueError("tokenizers train in bf16 or fp32; their losses and gradients overflow in fp16")
         if self.decoder_only and not self.init_from:
             raise ValueError("decoder_only needs init_from: the tokenizer whose decoder is to be trained")
+        if self.teacher and not self.decoder_only:
+            raise ValueError("teacher needs decoder_only: what it decodes are its own tokens")
         if self.init_scales and (not self.init_from or self.decoder_only):
             raise ValueError(
                 "init_scales needs init_from, a tokenizer all of which is trained: its tokens become others"

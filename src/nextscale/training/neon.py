@@ -29,6 +29,7 @@ from nextscale.data.source import ImageSource
 from nextscale.data.tokens import TokenCacheConfig, claim, finish, shard_folder, write_shard
 from nextscale.evaluation.features import identity
 from nextscale.evaluation.generation import open_evaluation
+from nextscale.families import WITHOUT_TRAINING
 from nextscale.files import unwritable, write_json
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Advance, Stages
@@ -73,6 +74,8 @@ def inputs_of(config: NeonTraining) -> dict[str, Any]:
     pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
     if not pipeline.family.reads_tokens or not pipeline.family.predicts_tokens:
         raise ValueError(f"model {config.model}: draws no tokens to tune on; it is {pipeline.family.title}")
+    if pipeline.family.kind in WITHOUT_TRAINING:
+        raise ValueError(f"model {config.model}: is {pipeline.family.title}; tune each by itself")
     if pipeline.reads_prompts:
         raise ValueError(f"model {config.model}: draws from prompts; neon draws its samples from classes")
     real = open_evaluation(evaluation_of(config, config.model, config.out)).real

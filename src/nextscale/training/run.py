@@ -60,7 +60,7 @@ class Record:
     command: str = ""
     "tokenizer, or a kind of model; empty where an earlier version wrote none."
     inputs: dict[str, Any] = field(default_factory=dict)
-    "Identities by name: data, heldout, perceptual."
+    "Identities by name: data, heldout, perceptual, teacher."
 
 
 def read_record(folder: Path) -> Record | None:
@@ -209,7 +209,7 @@ def identity_of(source: ImageSource | ImageStream | TokenCache | None) -> dict[s
 
 
 def require_same_inputs(folder: Path, before: Record, now: dict[str, Any], config: LoopConfig) -> None:
-    """Raises ValueError where a run would continue with other data or another perceptual network than it began with."""
+    """Raises ValueError where a run would continue with other data, perceptual weights or another teacher."""
     if "data" not in before.inputs:
         logger.warning("%s: does not say what its data was; whether it is the same was not checked", folder)
         return
@@ -224,6 +224,8 @@ def require_same_inputs(folder: Path, before: Record, now: dict[str, Any], confi
             f"{folder}: cannot continue with other perceptual weights; give those it began with as "
             "--perceptual-weights, or choose another --out"
         )
+    if before.inputs.get("teacher") != now.get("teacher"):
+        raise ValueError(f"{folder}: cannot continue: the model whose decoder teaches is another one now")
     if before.inputs.get("heldout") != now.get("heldout"):
         logger.warning("%s: is measured on other held-out images from here on", folder)
 

@@ -15,12 +15,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from nextscale.catalogue import find_tokenizer
+from nextscale.catalogue import find_model, find_tokenizer
 from nextscale.checkpoint import ModelConfig, save_model
 from nextscale.config import from_dict
 from nextscale.data.loader import ImageBatch
 from nextscale.data.source import ImageSource
 from nextscale.data.stream import ImageStream, Position
+from nextscale.evaluation.features import identity
 from nextscale.nn.conv import channels_last
 from nextscale.nn.perceptual import PerceptualDistance
 from nextscale.pictures import grid, save_image, to_float, to_images
@@ -76,7 +77,8 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         torch.manual_seed(config.seed)
         self.model = VQVAE(config.model).to(self.device)
         if start is not None:
-            self.model.load_state_dict(rescaled_state(start, self.model))
+            self.model.load_state_dict(fitting_state(start, self.model))
+        self.teacher = self.find_teacher()
         self.fresh_codebook = start is None or bool(config.init_scales)
         if config.decoder_only:
             for part in (self.model.encoder, self.model.quant_conv, self.model.quantizer):
@@ -102,10 +104,18 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         if self.before is not None and self.run.checkpoints():
             self.needs_checkpoint = True
             recorded = from_dict(VQVAEConfig, self.before.settings["model"])
-            self.config = replace(config, model=replace(recorded, beta=config.model.beta))
+            channels = config.model.decoder_channels or recorded.decoder_channels
+            self.config = replace(config, model=replace(recorded, beta=config.model.beta, decoder_channels=channels))
             return None
         start = find_tokenizer(config.init_from)
-        others = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
+        others: dict[str, Any] = {"scales": config.init_scales, "phi_map": ()} if config.init_scales else {}
+        if channels := config.model.decoder_channels:
+            if not config.decoder_only or start.config.architecture != "cnn":
+                raise ValueError(
+                    "decoder_channels of another tokenizer are those of its CNN's new decoder: they need decoder_only, "
+                    "and no ViT"
+                )
+            others["decoder_channels"] = channels
         self.config = replace(config, model=replace(start.config, beta=config.model.beta, **others))
         wanted, known = self.config.model.schedule, start.config.schedule
         if wanted.final != known.final:
@@ -115,9 +125,21 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
             )
         return start
 
+    def find_teacher(self) -> VQVAE | None:
+        """The tokenizer to start from, as it was, where its decoder teaches the new one."""
+        if not self.config.teacher:
+            return None
+        teacher = find_tokenizer(self.config.init_from).to(self.device)
+        teacher.set_decoder_dtype(self.dtype)
+        return teacher
+
     def inputs(self) -> dict[str, Any]:
-        distance = self.loss.distance
-        return super().inputs() | ({} if distance is None else {"perceptual": distance.fingerprint()})
+        found, distance = super().inputs(), self.loss.distance
+        if distance is not None:
+            found["perceptual"] = distance.fingerprint()
+        if self.teacher is not None:
+            found["teacher"] = identity(self.teacher)
+        return found
 
     def prepare(self) -> None:
         if self.config.compile:
@@ -148,6 +170,11 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         with autocast(self.device, self.dtype):
             reconstructed, quantized = self.wrapped(pixels, self.disturbance(step))
             loss, parts = self.loss(pixels, reconstructed)
+        if self.teacher is not None:
+            shown = self.teacher.decode(quantized.tokens)
+            with autocast(self.device, self.dtype):
+                taught, _ = self.loss(shown, reconstructed)
+            loss, parts = loss + config.teacher * taught, parts | {"teacher": taught.detach()}
         total = loss + quantized.loss
         figures = {"loss": total.detach(), "quantizer": quantized.loss.detach()} | parts
         if adversary is not None and config.adversary.joined(step, config.steps):
@@ -224,17 +251,31 @@ class TokenizerStage(TrainingStage[TokenizerTraining]):
         return {f"{place}_{name}": value for name, value in figures.items()}, reconstruction_line(figures)
 
     def export(self, model: nn.Module, done: int, journal: Journal, stop: Callable[[], bool]) -> None:
-        """Write RUN/model, and a plot of the codes' usage where matplotlib is there."""
+        """Write RUN/model, and a plot of the codes' usage where matplotlib is there.
+
+        A decoder that was taught is written with the transformer of its teacher, if there is one.
+        """
         if can_plot():
             plot_codebook(self.model.schedule, journal.lines(), self.run.path / "codebook.png")
         about = ModelConfig(kind="tokenizer", class_names=self.source.class_names, trained_steps=done)
-        dtype = STORED_DTYPES[self.config.export]
-        save_model(self.run.path / "model", about, tokenizer=cast(VQVAE, model), dtype=dtype)
+        dtype, transformer = STORED_DTYPES[self.config.export], None
+        if self.teacher is not None and (stored := find_model(self.config.init_from)).config().kind != "tokenizer":
+            about, transformer = replace(stored.config(), trained_steps=done), stored.transformer()
+        save_model(self.run.path / "model", about, tokenizer=cast(VQVAE, model), transformer=transformer, dtype=dtype)
 
 
 def no_decay(name: str, parameter: Tensor) -> bool:
     """Whether weight decay skips a parameter: vectors and the codebook."""
     return parameter.ndim < 2 or name.endswith("codebook")
+
+
+def fitting_state(start: VQVAE, model: VQVAE) -> dict[str, Tensor]:
+    """The weights of `start` for a tokenizer of another schedule, or with a decoder of another width, which is new."""
+    state = rescaled_state(start, model)
+    if model.config.decoder_channels == start.config.decoder_channels:
+        return state
+    own = model.state_dict()
+    return {name: own[name] if name.startswith("decoder.") else tensor for name, tensor in state.items()}
 
 
 class ReconstructionLoss(nn.Module):
