@@ -103,4 +103,4 @@ def test_the_core_is_small() -> None:
     core = [
         path for path in MODULES if path.relative_to(PACKAGE).parts[0] in ("nn", "tokenizer", "sampling", "families")
     ]
-    assert len(core) + 1 <= 51, "with pyramid.py"
+    assert len(core) + 1 <= 52, "with pyramid.py"

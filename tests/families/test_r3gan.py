@@ -17,8 +17,8 @@ from nextscale.config import from_dict, to_dict
 from nextscale.families import family
 from nextscale.families.config import R3GANConfig, R3GANObjective, family_presets, r3gan_recipes
 from nextscale.families.r3gan import R3GAN, relativistic_loss
+from nextscale.nn.double_backward import gradient_penalties
 from nextscale.nn.r3gan import doubled, halved
-from nextscale.nn.twice import gradient_penalties
 from nextscale.sampling.step import SamplingConfig
 from nextscale.tokenizer.vqvae import PixelTokenizer
 from nextscale.training.config import training_settings

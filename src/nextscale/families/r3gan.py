@@ -15,8 +15,8 @@ from nextscale.families.config import TITLES, R3GANObjective
 from nextscale.families.config import R3GANConfig as R3GANConfig
 from nextscale.families.one_step import OneStep
 from nextscale.nn.augment import augmented
+from nextscale.nn.double_backward import gradient_penalties
 from nextscale.nn.r3gan import Discriminator, Generator
-from nextscale.nn.twice import gradient_penalties
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE
 

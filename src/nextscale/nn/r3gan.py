@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nextscale.conditions import Conditions, as_conditions
-from nextscale.nn.twice import conv2d
+from nextscale.nn.double_backward import conv2d
 
 BASIS = 4
 """Pixels along each side of the learned basis."""

@@ -16,11 +16,11 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from nextscale.nn.augment import augmented
 from nextscale.nn.conv import channels_last
+from nextscale.nn.stylegan2 import StyleDiscriminator, gradient_penalty, logistic_loss, non_saturating_loss
 from nextscale.pyramid import Size
 from nextscale.training.config import AdversarialConfig, OptimiserConfig
 from nextscale.training.optimisation import Updater
 from nextscale.training.parallel import add_up, launched, wrap
-from nextscale.training.stylegan2 import StyleDiscriminator, gradient_penalty, logistic_loss, non_saturating_loss
 
 LARGEST_WEIGHT = 1e4
 UNCLIPPED = 1e9

@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nextscale.training.adversarial import Adversary
-from nextscale.training.config import AdversarialConfig, OptimiserConfig
-from nextscale.training.stylegan2 import (
+from nextscale.nn.stylegan2 import (
     EqualConv,
     StyleDiscriminator,
     batch_deviation,
@@ -17,6 +15,8 @@ from nextscale.training.stylegan2 import (
     logistic_loss,
     non_saturating_loss,
 )
+from nextscale.training.adversarial import Adversary
+from nextscale.training.config import AdversarialConfig, OptimiserConfig
 
 CPU = torch.device("cpu")
 

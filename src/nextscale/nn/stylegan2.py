@@ -1,4 +1,4 @@
-"""StyleGAN2's discriminator with its loss and penalty, as ViT-VQGAN trains against it.
+"""StyleGAN2's discriminator with its losses and penalty, as ViT-VQGAN trains against it.
 
 Residual and with equalised learning rates (arXiv 1912.04958, configuration F), without custom kernels; R1 is from
 arXiv 1801.04406. Shapes: B batch, C channels, (H, W) pixels.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.nn.twice import gradient_penalties
+from nextscale.nn.double_backward import gradient_penalties
 from nextscale.pyramid import Size
 
 MOST_CHANNELS = 512

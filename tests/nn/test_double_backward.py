@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nextscale.nn.twice import conv2d, inputs_only
+from nextscale.nn.double_backward import conv2d, inputs_only
 
 
 def derivatives(score: Tensor, x: Tensor, weight: Tensor) -> list[Tensor]:
