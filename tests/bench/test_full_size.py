@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from nextscale.bench import full_size
-from nextscale.bench.full_size import Entrant, entrants, measure_growth, random_pipeline, timed
+from nextscale.bench.full_size import Entrant, entrants, measure_entrant, measure_growth, random_pipeline, timed
 from nextscale.cli import main
 from nextscale.families import family
+from nextscale.families.config import family_presets
 from nextscale.progress import silent
 from nextscale.tokenizer.vqvae import VQVAEConfig
 
@@ -30,8 +31,10 @@ def test_entrants_have_their_published_sizes() -> None:
     assert sizes["var-d16"] == pytest.approx(310e6, rel=0.01)
     assert sizes["raster-d16"] == pytest.approx(sizes["var-d16"], rel=0.01)
     assert sizes["dit-xl-2"] == pytest.approx(675e6, rel=0.01)
-    assert [entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 7
-    assert [entrant.tokenizer.image_size for entrant in entrants(256)] == [(256, 256)] * 9
+    assert [entrant.tokenizer and entrant.tokenizer.image_size for entrant in entrants(512)] == [(512, 512)] * 7
+    coders = [entrant.tokenizer for entrant in entrants(256)]
+    assert [coder.image_size for coder in coders if coder] == [(256, 256)] * 9 and coders[9:] == [None, None]
+    assert [one.name for one in entrants(256)][9:] == ["stylegan-xl-256", "r3gan-ffhq-256"]
 
 
 @pytest.mark.parametrize("kind", ["var", "raster", "rq", "maskgit", "dit"])
@@ -43,6 +46,16 @@ def test_samplers_yield_as_often_as_is_counted(kind: str) -> None:
     config = family(kind).config(depth=1, heads=1, scales=scales, codebook_size=64)
     pipeline = random_pipeline(Entrant("one", kind, 0, config, tokenizer), CPU, torch.float32)
     assert sum(1 for _ in pipeline.generate_steps([0], seeds=[0])) == family(kind).yields(config)
+
+
+@pytest.mark.parametrize("kind", ["r3gan", "stylegan-xl"])
+def test_a_model_of_one_step_is_measured(kind: str) -> None:
+    entrant = Entrant("one", kind, 16, family_presets(kind)["tiny"], None)
+    found = measure_entrant(entrant, CPU, torch.float32, 60, flop_rate=1e9, byte_rate=1e9)
+    assert found["steps"] == found["measured"] == 1 and found["seconds"] > found["decoding"] >= 0
+    least = found["roofline"]
+    assert least["read"] == 4 * found["parameters"] and least["decoding"] == 0
+    assert least["seconds"] == pytest.approx(max(found["flops"], least["read"]) / 1e9)
 
 
 def test_what_takes_too_long_is_extrapolated() -> None:

@@ -166,15 +166,23 @@ class Roofline:
     "Share of the passes' time that is spent in passes which wait for memory."
 
 
-def roofline(
-    config: TransformerConfig, tokenizer: VQVAEConfig, *, item: int, flop_rate: float, byte_rate: float
-) -> Roofline:
-    """For one image with guidance, on a machine of these rates, numbers of `item` bytes."""
-    found = passes(config, item=item)
+def roofline(config: Any, tokenizer: VQVAEConfig | None, *, item: int, flop_rate: float, byte_rate: float) -> Roofline:
+    """For one image with guidance, on a machine of these rates, numbers of `item` bytes.
+
+    A model without blocks is taken to read its weights once, at one step.
+    """
+    found = passes(config, item=item) or [Pass(family_of(config).other_flops(config), item * weights_of(config))]
     each = [one.seconds(flop_rate, byte_rate) for one in found]
     waiting = sum(s for one, s in zip(found, each, strict=True) if one.read / byte_rate >= one.flops / flop_rate)
-    decoding = decoder_flops(tokenizer) / flop_rate
+    decoding = decoder_flops(tokenizer) / flop_rate if tokenizer else 0.0
     return Roofline(sum(each) + decoding, decoding, sum(one.read for one in found), waiting / sum(each))
+
+
+def weights_of(config: Any) -> int:
+    """Parameters that generating takes."""
+    family = family_of(config)
+    with torch.device("meta"):
+        return family.parameters(family.network(config))
 
 
 def passes(config: TransformerConfig, *, item: int, sequences: int = 2) -> list[Pass]:

@@ -24,7 +24,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
 from nextscale.progress import Announce
 from nextscale.tokenizer.config import small_scales, tokenizer_presets
-from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
+from nextscale.tokenizer.vqvae import VQVAE, PixelTokenizer, VQVAEConfig
 
 GRIDS = (8, 16, 32, 64)
 """Sides of the token grids over which growth is measured."""
@@ -41,15 +41,17 @@ class Entrant:
     kind: str
     size: int
     "Pixels of the image's side."
-    config: TransformerConfig
-    tokenizer: VQVAEConfig
+    config: Any
+    tokenizer: VQVAEConfig | None
+    "None for a model of pixels."
 
 
 def entrants(size: int) -> list[Entrant]:
     """The models at `size` pixels, 256 or 512; of each the architecture that was published.
 
     VAR-d16 and d30, raster order at both sizes, MaskGIT, RQ-Transformer and DiT-XL/2; at 256 also ViT-VQGAN's two
-    priors behind its base tokenizer. Raises ValueError for other sizes.
+    priors behind its base tokenizer, StyleGAN-XL, and R3GAN, which was published at that size without classes. Raises
+    ValueError for other sizes.
     """
     if size not in (256, 512):
         raise ValueError(f"sizes are 256 and 512, got {size}")
@@ -65,7 +67,9 @@ def entrants(size: int) -> list[Entrant]:
     latent = ((size // 8, size // 8),)
     priors = {name: config for name, config in family_presets("raster").items() if name.startswith("vit-vqgan")}
     coder = tokenizer_presets()["vit-vqgan-base"]
-    published = [Entrant(name, "raster", size, config, coder) for name, config in priors.items() if size == 256]
+    published = [Entrant(name, "raster", 256, config, coder) for name, config in priors.items()]
+    for kind, name in (("stylegan-xl", "stylegan-xl-256"), ("r3gan", "r3gan-ffhq-256")):
+        published.append(Entrant(name, kind, 256, family_presets(kind)[name], None))
     return [
         entrant("var-d16", pyramid),
         entrant("var-d30", pyramid),
@@ -74,7 +78,7 @@ def entrants(size: int) -> list[Entrant]:
         entrant("maskgit-d24", single),
         entrant("rq-d16", repeated, multipliers=(1, 1, 2, 2, 4, 4)),
         entrant("dit-xl-2", latent, latent_channels=4, multipliers=(1, 2, 4, 4), channels=128),
-        *published,
+        *(published if size == 256 else ()),
     ]
 
 
@@ -83,8 +87,9 @@ def random_pipeline(entrant: Entrant, device: torch.device, dtype: torch.dtype) 
     torch.manual_seed(0)
     model = family(entrant.kind).network(entrant.config)
     model.initialise()
-    tokenizer = VQVAE(entrant.tokenizer).eval()
-    config = ModelConfig(kind=entrant.kind, guidance=GUIDANCE)
+    coder = entrant.tokenizer
+    tokenizer = PixelTokenizer(entrant.config.image_size) if coder is None else VQVAE(coder).eval()
+    config = ModelConfig(kind=entrant.kind, guidance=GUIDANCE if family(entrant.kind).guides else 0.0)
     return VARPipeline(tokenizer, model.eval(), config).to(device, dtype)
 
 
@@ -112,12 +117,14 @@ def timed(
 def time_image(pipeline: VARPipeline, limit: float) -> tuple[StepTimes, Any]:
     """`timed` of one image, after the first part of another, or on CUDA all of it, to warm up."""
     config, device = pipeline.transformer.config, pipeline.device
-    parts = family_of(config).yields(config)
+    parts, label = family_of(config).yields(config), 0 if config.classes else None
     if device.type == "cuda":
-        timed(iter(pipeline.generate_steps([0], seeds=[0])), parts, limit, lambda: now(device))
+        timed(iter(pipeline.generate_steps([label], seeds=[0])), parts, limit, lambda: now(device))
     else:
-        next(iter(pipeline.generate_steps([0], seeds=[0], steps=2)))  # steps: else a diffusion's first part is 25
-    return timed(iter(pipeline.generate_steps([1], seeds=[1])), parts, limit, lambda: now(device))
+        # Without a number of steps, a diffusion's first part is 25 of them.
+        fewer: dict[str, Any] = {} if parts == 1 else {"steps": 2}
+        next(iter(pipeline.generate_steps([label], seeds=[0], **fewer)))
+    return timed(iter(pipeline.generate_steps([label], seeds=[1])), parts, limit, lambda: now(device))
 
 
 def measure_entrant(
@@ -137,7 +144,7 @@ def measure_entrant(
         **{name: getattr(entrant, name) for name in ("name", "kind", "size")},
         "parameters": pipeline.family.parameters(pipeline.transformer),
         "steps": sampling_steps(entrant.config),
-        "flops": generation_flops(entrant.config, entrant.tokenizer, guided=True).total,
+        "flops": generation_flops(entrant.config, entrant.tokenizer, guided=pipeline.family.guides).total,
         "seconds": times.seconds + decoding,
         "decoding": decoding,
         "measured": times.measured,
