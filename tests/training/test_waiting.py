@@ -21,6 +21,7 @@ from nextscale.training.stage1 import TokenizerStage
 from nextscale.training.stage2 import TransformerStage, train_transformer
 from nextscale.training.tokens import write_tokens
 from nextscale.training.transfer import Late
+from toys import tokenizer_config
 from training.small_runs import Make, lines, stage1_config, stage2_config
 
 ADVERSARY = AdversarialConfig(adversarial=0.4, adversarial_start=0, discriminator_channels=4, discriminator_levels=2)
@@ -47,15 +48,21 @@ class Waits(TorchDispatchMode):
 
 
 def stages(data: Path, tokenizer: Path, folder: Path, mobilenet: str, **changes: Any) -> list[TrainingStage[Any]]:
-    """Both stages, ready to take steps: stage 1 with all its losses, stage 2 from tokens and from images."""
+    """Both stages, ready to take steps: stage 1 with all its losses, stage 2 from tokens and from images.
+
+    Stage 1 also for a decoder alone that another one teaches.
+    """
     known = load_tokenizer(tokenizer)
     about = TokenCacheConfig(scales=known.config.scales, codebook_size=known.config.codebook_size)
     tokens = write_tokens(known, open_source(data), folder / "tokens", about)
     losses = {"perceptual": 0.1, "perceptual_weights": mobilenet, "perceptual_shift": 1, "adversary": ADVERSARY}
     losses["disturbance"] = DisturbanceConfig(disturb=0.5, scale_dropout=0.5)
+    taught = losses | {"init_from": str(tokenizer), "decoder_only": True, "teacher": 1.0}
+    taught["model"] = tokenizer_config(decoder_channels=8)
     mistakes = {"self_correct": 0.3, "masked_last": 0.5, "scale_weights": (2.0, 1.0, 1.0, 1.0)}
     made: list[TrainingStage[Any]] = [
         TokenizerStage(stage1_config(data, folder / "one", restart_every=99, **losses, **changes), resume=False),
+        TokenizerStage(stage1_config(data, folder / "taught", restart_every=99, **taught, **changes), resume=False),
         TransformerStage(stage2_config(tokens, tokenizer, folder / "two", **changes), resume=False),
         TransformerStage(stage2_config(data, tokenizer, folder / "three", **changes), resume=False),
         TransformerStage(stage2_config(tokens, tokenizer, folder / "four", **mistakes, **changes), resume=False),
