@@ -16,8 +16,8 @@ from PIL import Image
 from nextscale.explain.server import SITE
 
 MODELS = ("demo", "demo-raster")
-STILLS = (("leaper", 8), ("maze", 3), ("coinrun", 1), ("bigfish", 5), ("jumper", 2), ("starpilot", 4))
-"""Class and seed of each picture that stands before models are loaded; those of the first one are the strip's."""
+STILLS = Path(__file__).parents[3] / "web" / "src" / "data" / "stills.json"
+"""Class and seed of the pictures that stand before models are loaded; those of the first one are the strip's too."""
 
 
 def export_models(folder: Path) -> None:
@@ -37,9 +37,10 @@ def write_stills(folder: Path) -> None:
 
     folder.mkdir()
     pipeline = VARPipeline.from_pretrained("demo", device="cpu", dtype="fp32")
-    for number, (name, seed) in enumerate(STILLS):
-        frames = [np.asarray(step.preview()[0]) for step in pipeline.generate_steps(name, seeds=[seed])]
-        Image.fromarray(frames[-1]).save(folder / f"{name}.png")
+    for number, one in enumerate(json.loads(STILLS.read_text(encoding="utf-8"))):
+        steps = pipeline.generate_steps(one["name"], seeds=[one["seed"]])
+        frames = [np.asarray(step.preview()[0]) for step in steps]
+        Image.fromarray(frames[-1]).save(folder / f"{one['name']}.png")
         if number == 0:
             Image.fromarray(np.concatenate(frames, axis=1)).save(folder / "strip.png")
 

@@ -6,7 +6,7 @@ import glueUrl from "ort-glue?url";
 import { codebookColours, toPixels, toRgba } from "./colours.js";
 import { Model } from "./model.js";
 import { evidence, fillHole, keptShares } from "./edit.js";
-import { softmax } from "./draw.js";
+import { choose, filter, softmax } from "./draw.js";
 
 const models = {}; // by name
 const runs = {}; // the last run of each asker, for questions about its positions
@@ -42,17 +42,21 @@ const tasks = {
     return {};
   },
 
-  /** Draw an image; tells after each part. `compare` also says what would be drawn without guidance. */
-  async generate({ model: name, run, label, seed, settings, attention, frames = true }, tell, wanted) {
+  /** Draw an image; tells after each part, with a picture after `every` of them and the last. */
+  async generate({ model: name, run, label, seed, settings, every = 1 }, tell, wanted) {
     const model = models[name], steps = [];
     let last;
-    for await (const step of model.sample({ label, seed, settings, attention })) {
+    for await (const step of model.sample({ label, seed, settings })) {
       if (!wanted()) return null;
       steps.push(keep(step));
       const map = step.accumulated ?? model.partial(step.drawn.flat());
-      const pixels = frames || step.part + 1 === model.about.parts.length ? (await model.decode([map]))[0] : null;
+      const drawn = step.part + 1, due = drawn % every === 0 || drawn === model.about.parts.length;
+      const pixels = due ? (await model.decode([map]))[0] : null;
       last = pixels ?? last;
-      tell({ part: step.part, tokens: step.tokens, milliseconds: step.milliseconds, frame: pixels && toRgba(pixels) });
+      tell({
+        part: step.part, tokens: step.tokens, milliseconds: step.milliseconds, frame: pixels && toRgba(pixels),
+        moved: run && movedByGuidance(model, step),
+      });
     }
     if (run) runs[run] = { model, steps, settings, seed };
     return { tokens: steps.map((step) => step.tokens), pixels: last, milliseconds: steps.at(-1).milliseconds };
@@ -170,6 +174,12 @@ const tasks = {
     return { tokens, milliseconds };
   },
 };
+
+/** Of each token, whether the same noise would have drawn another without guidance. */
+function movedByGuidance({ about: { codebook_size: size } }, { conditional, tokens, noise, how }) {
+  const plain = choose(filter(conditional, size, how), size, noise);
+  return tokens.map((token, place) => token !== plain[place]);
+}
 
 /** What questions about a step need, without its cache. */
 function keep({ part, tokens, milliseconds, conditional, unconditional, guided, kept, strength }) {
