@@ -43,7 +43,8 @@ class Desk {
       h("div", { class: "controls" }, label.element, seed.element, rest.ramp.element),
       h("div", { class: "controls" }, rest.guidance.element, rest.topK.element, rest.topP.element, rest.temperature.element),
       this.strip.element, h("div", { style: "margin-top: 0.4rem" }, this.maps.element), this.differs,
-      h("div", { class: "split" }, h("div", {}, this.heading, this.chart.element),
+      h("div", { class: "split" }, h("div", {}, this.heading, this.chart.element,
+        h("p", { class: "note", style: "margin: 0" }, "Bar: what was drawn from, after the cuts. Upright line: guided, before them. Plus: with the class. Circle: without. Triangle: the code that was drawn.")),
         h("div", { class: "pictures", style: "grid-template-columns: repeat(2, minmax(0, 256px)); align-content: start" }, this.guided.element, this.plain.element)));
   }
 
@@ -89,7 +90,7 @@ class Desk {
     const bars = found.rows.map((row) => ({ ...row, code: String(row.token) }));
     const ticks = found.rows.flatMap((row) => STAGES.slice(0, 2).filter(([key]) => row[key] !== null).map(([key, stage]) => ({ code: String(row.token), share: row[key], stage })));
     this.chart.draw(() => ({
-      marginLeft: 62, marginBottom: 34, marginTop: 24,
+      marginLeft: 62, marginBottom: 34, marginTop: 8,
       x: { label: null, tickFormat: (value) => `${Math.round(100 * value)} %`, ticks: 5, domain: [0, Math.max(0.02, ...bars.map((row) => Math.max(row.kept, row.guided, row.with_class ?? 0)))] },
       y: { domain: order.map(String), label: null, tickSize: 0, tickFormat: (code) => (Number(code) === found.drawn ? `▸ ${code}` : code) },
       symbol: { domain: ["no class", "with class"], range: ["circle", "plus"], legend: false },
@@ -98,7 +99,6 @@ class Desk {
         Plot.barX(bars, { y: "code", x: "kept", fill: (row) => this.about.colour(row.token), insetTop: 1, insetBottom: 1, rx: 2, stroke: (row) => (row.token === found.drawn ? "var(--ink)" : "none"), strokeWidth: 2 }),
         Plot.tickX(bars, { y: "code", x: "guided", stroke: "var(--ink)", strokeWidth: 1.5, insetTop: 3, insetBottom: 3 }),
         Plot.dot(ticks, { y: "code", x: "share", symbol: "stage", stroke: "var(--accent)", strokeWidth: 1.6, r: 4 }),
-        Plot.text(["bar: what is drawn from   | : guided, before cuts   + : with class   ○ : no class"], { frameAnchor: "top-left", dy: -20, fill: "var(--soft)" }),
       ],
     }), `Codes by probability: ${found.rows.slice(0, 5).map((row) => `${row.token} ${(100 * row.kept).toFixed(1)} percent`).join(", ")}`);
   }

@@ -36,7 +36,7 @@ class Bench {
     this.seed = seedField({ value: 1, onchange: redraw });
     this.guidance = slider({ label: "Guidance", min: 0, max: 8, step: 0.5, value: 1.5, oninput: redraw });
     this.keep = slider({ label: "Scales kept", min: 0, max: about.parts.length, value: 3, show: (value) => `${value} of ${about.parts.length}`, oninput: redraw });
-    this.window = slider({ label: "Picture's size in the middle", min: 24, max: 56, step: 8, value: 40, show: (value) => `${value} of 64`, oninput: () => { this.place(); redraw(); } });
+    this.window = slider({ label: "Picture's size", min: 24, max: 56, step: 8, value: 40, show: (value) => `${value} of 64`, oninput: () => { this.place(); redraw(); } });
     this.brush = slider({ label: "Brush", min: 2, max: 20, value: 8, show: (value) => `${value} pixels` });
     this.canvas = h("canvas", {
       width: SIDE, height: SIDE, role: "img", "aria-label": "The picture and the hole that is painted", style: "max-width: 320px; touch-action: none; cursor: crosshair",
