@@ -1,6 +1,6 @@
 """The figures that the page shows, from docs/results; writes web/src/data/figures.json.
 
-    python web/figures.py            # after results have changed; a test says when that is
+python web/figures.py            # after results have changed; a test says when that is
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ def figures() -> dict[str, Any]:
             for one in families["models"]
         ],
         "published": [
-            {**one, "time": str(one["time"]).lstrip(">") and float(str(one["time"]).lstrip(">")),
-             "at_least": str(one["time"]).startswith(">")}
+            {
+                **one,
+                "time": str(one["time"]).lstrip(">") and float(str(one["time"]).lstrip(">")),
+                "at_least": str(one["time"]).startswith(">"),
+            }
             for one in families["published"]
             if one["time"]
         ],
@@ -70,8 +73,12 @@ def figures() -> dict[str, Any]:
         ],
         "growth": {
             kind: [
-                {"n": one["n"], "steps": one["steps"], "gflop": rounded(one["flops"] / 1e9, 3),
-                 "seconds": rounded(one["seconds"], 3)}
+                {
+                    "n": one["n"],
+                    "steps": one["steps"],
+                    "gflop": rounded(one["flops"] / 1e9, 3),
+                    "seconds": rounded(one["seconds"], 3),
+                }
                 for one in size["growth"][kind]["rows"]
             ]
             for kind in ("var", "raster")

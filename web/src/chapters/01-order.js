@@ -24,7 +24,7 @@ export function start(root, lab) {
     label: "Clock", value: "passes", onchange: () => runs.var && replay(),
     options: [["passes", "each pass takes the same"], ["here", "as measured here"], ["large", "310 million parameters, measured"]],
   });
-  const time = slider({ label: "Time", min: 0, max: 1000, value: 0, show: () => "", oninput: (value) => { cancelAnimationFrame(play); show(value); } });
+  const time = slider({ label: "Move through time", min: 0, max: 1000, value: 0, show: () => "", oninput: (value) => { cancelAnimationFrame(play); show(value); } });
   go.disabled = again.disabled = time.input.disabled = true;
   const lanes = {};
   const columns = h("div", { class: "columns" });

@@ -29,6 +29,7 @@ export function start(root, lab) {
     about = model;
     dial.range(1, about.scales.length);
     tokens = tokenMaps({ scales: about.scales, label: "Tokens", onpick: hover, onhover: hover });
+    tokens.element.classList.add("roomy");
     maps.replaceChildren(tokens.element);
     await source.pick(STILLS[0]);
   });

@@ -15,14 +15,14 @@ export function start(root, lab) {
   let sides = DEMO, raster = false, chosen = 40, attention = null, about = null, maps = null;
   const preset = choice({ label: "Schedule", options: PRESETS, value: "demo", onchange: (name) => select(name) });
   const final = slider({ label: "Side of the last map", min: 2, max: 16, value: 8, oninput: () => { preset.value = "dial"; select("dial"); } });
-  const block = slider({ label: "Block of the transformer", min: 0, max: 4, value: 0, show: (value) => (value ? `${value}` : "mean of all"), oninput: () => show() });
+  const block = slider({ label: "Block", min: 0, max: 4, value: 0, show: (value) => (value ? `${value}` : "mean of all"), oninput: () => show() });
   const view = toggle({ label: "Show", value: "may", options: [["may", "may see"], ["does", "does see"]], onchange: () => show() });
   const token = slider({ label: "Token", min: 1, max: 155, value: 41, show: (value) => `${value}`, oninput: (value) => pick(value - 1) });
   const canvas = h("canvas", { class: "plain", width: 465, height: 465, role: "img", "aria-label": "The mask: rows are tokens that look, columns tokens that are seen", style: "width: 100%; max-width: 26rem; cursor: crosshair; aspect-ratio: 1; border-radius: 4px" });
   const places = h("div", { style: "min-height: 9rem" });
   const facts = h("dl", { class: "facts", style: "margin-top: 1.2rem" });
   root.append(h("div", { class: "controls" }, preset.element, final.element),
-    h("div", { class: "split" }, h("div", {}, canvas, h("p", { class: "note" }, "Row: a token that looks. Column: a token that is seen. Blue may be seen.")),
+    h("div", { class: "split" }, h("div", {}, canvas, h("p", { class: "note" }, "Row: a token that looks. Column: a token that is seen. Blue may be seen; the orange line is the chosen token.")),
       h("div", {}, h("div", { class: "controls" }, token.element), h("div", { class: "controls" }, view.element, block.element), places, said)), facts);
 
   const parts = () => (raster ? new Array(64).fill(1) : areas(sides));

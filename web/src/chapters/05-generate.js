@@ -35,6 +35,8 @@ class Desk {
     this.plain = picture({ caption: "same noise, no guidance", label: "The image of the same noise without guidance", large: true });
     this.strip = strip(about.scaleNames, "Generated image");
     this.maps = tokenMaps({ scales: about.scales, label: "Drawn tokens", onpick: (part, place) => this.look(part, place), caption: false });
+    this.strip.element.classList.add("roomy");
+    this.maps.element.classList.add("roomy");
     this.heading = h("h3", {}, "Probabilities at a token: choose one above");
     this.chart = chart({ height: 300, label: "Probabilities of the likeliest codes at a token" });
     this.differs = h("p", { class: "note", style: "margin: 0.5rem 0 1.2rem" }, "Framed tokens: guidance changed the draw.");

@@ -80,12 +80,12 @@ export function start(root) {
   ours.element.style.touchAction = "pan-y";
 
   const lines = PAPER.flatMap(({ name, at, tone }) => Array.from({ length: 30 }, (_, step) => 0.016 * 125 ** (step / 29)).map((n) => ({ n: n * 1e9, loss: at(n), name, tone })));
-  theirs.draw((width) => ({
-    marginLeft: 46, marginRight: width > 600 ? 150 : 20, marginBottom: 40, x: { type: "log", label: "parameters of the blocks", tickFormat: "~s", ticks: 4 }, y: { type: "log", label: "reducible loss", ticks: 4, tickFormat: (v) => String(v) },
+  theirs.draw(() => ({
+    marginLeft: 46, marginBottom: 40, x: { type: "log", label: "parameters of the blocks", tickFormat: "~s", ticks: 4 }, y: { type: "log", label: "reducible loss", ticks: 4, tickFormat: (v) => String(v) },
     marks: [
       Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 4 }),
       Plot.line(lines, { x: "n", y: "loss", z: "name", stroke: "tone", strokeWidth: 2.2, tip: { fill: "var(--card)", stroke: "var(--edge)" }, title: (one) => `${one.name}\n${large(one.n)}: ${one.loss.toFixed(3)}` }),
-      Plot.text(lines, Plot.selectLast({ x: "n", y: "loss", z: "name", text: "name", fill: "tone", dx: 6, textAnchor: "start", ...(width > 600 ? {} : { textAnchor: "end", dx: -4, dy: -12 }) })),
+      ...PAPER.map(({ name, tone }, at) => Plot.text(lines.filter((one) => one.name === name).slice(9, 10), { x: "n", y: "loss", text: "name", fill: tone, dx: at ? 10 : -10, dy: at ? -12 : 12, textAnchor: at ? "start" : "end" })),
     ],
   }), "The paper's laws: reducible loss (2.5 N) to the power −0.20 over all scales and (2.0 N) to the power −0.23 at the last, N in billions");
   settle();

@@ -44,7 +44,7 @@ function publishedAndOurs(root) {
       marks: [
         Plot.gridY({ stroke: "var(--line)", strokeOpacity: 1, ticks: 5 }),
         Plot.ruleY([floor], { stroke: "var(--soft)", strokeDasharray: "4 4" }),
-        Plot.text([floorText], { frameAnchor: "right", y: floor, dy: -8, fill: "var(--soft)" }),
+        Plot.text([floorText], { frameAnchor: width > 600 ? "right" : "left", dx: width > 600 ? 0 : 4, y: floor, dy: width > 600 ? -8 : 8, fill: "var(--soft)" }),
         Plot.dot(rows, { x, y, r: 6.5, fill: "tone", stroke: "var(--card)", tip: TIP, title }),
         Plot.text(labels, { x, y, text: "name", dx: 11, textAnchor: "start", fill: "var(--ink)", ...(width < 600 && { fontSize: 10 }) }),
       ],
@@ -54,7 +54,7 @@ function publishedAndOurs(root) {
 }
 
 function growth(root) {
-  const side = slider({ label: "Side n of the grid of latents", min: 4, max: 64, value: 16, show: (n) => `${n}: images of ${16 * n} pixels in the paper's tokenizer`, oninput: () => show() });
+  const side = slider({ label: "Side n of the grid of latents", min: 4, max: 64, value: 16, hint: "the paper's tokenizer makes a grid of n × n from 16 n × 16 n pixels", oninput: () => show() });
   const what = toggle({ label: "Count", value: "steps", onchange: () => show(), options: [["steps", "passes"], ["tokens", "tokens"], ["pairs", "attention pairs"], ["seconds", "measured seconds"]] });
   const plot = chart({ height: 300, label: "Work over the grid's side" }), facts = h("dl", { class: "facts", style: "margin-top: 1rem" });
   const all = Array.from({ length: 61 }, (_, at) => at + 4).flatMap((n) => [["next scale", areas(growingSides(n))], ["raster order", new Array(n * n).fill(1)]].map(([kind, parts]) => {
@@ -63,7 +63,6 @@ function growth(root) {
   }));
   const measured = Object.entries(figures.growth).flatMap(([kind, rows]) => rows.map((one) => ({ ...one, kind: kind === "var" ? "next scale" : "raster order" })));
   const tone = (one) => (one.kind === "next scale" ? "var(--accent)" : "var(--raster)");
-  side.element.classList.add("broad");
   root.append(h("div", { class: "controls wide-control" }, side.element), h("div", { class: "controls" }, what.element), plot.element, facts,
     h("figcaption", {}, "Counted for scales that grow by about a third, with caches. Seconds were measured with a model of depth 8, on two CPU cores, for n = 8, 16, 32 and 64."));
 

@@ -30,15 +30,17 @@ export function start(root) {
   const which = toggle({ label: "Family", value: "var", onchange: () => { dial.range(0, FAMILIES[which.value].steps); dial.value = Math.round(FAMILIES[which.value].steps * 0.4); show(); }, options: Object.entries(FAMILIES).map(([key, { title }]) => [key, title]) });
   const dial = slider({ label: "Step", min: 0, max: 7, value: 3, show: String, oninput: () => { playing++; show(); } });
   const play = button("Play", () => animate());
-  const grid = tokenMaps({ scales: [[SIDE, SIDE]], label: "What is decided", caption: false });
-  grid.element.style.gridTemplateColumns = "minmax(0, 18rem)";
-  root.append(h("div", { class: "controls" }, which.element), h("div", { class: "controls" }, dial.element, play), grid.element, said);
+  const place = h("div", { style: "max-width: 18rem; aspect-ratio: 1" });
+  root.append(h("div", { class: "controls" }, which.element), h("div", { class: "controls" }, dial.element, play), place, said);
   onTheme(() => show());
 
   function show() {
     const family = FAMILIES[which.value], [share, words] = family.at(dial.value), full = colour("--accent"), blank = colour("--sunken");
-    grid.paint(0, Array.from({ length: PLACES }, (_, place) => share(place)), (value) => `color-mix(in oklab, ${full} ${Math.round(100 * value)}%, ${blank})`, (value) => `${Math.round(100 * value)} percent decided`);
-    if (which.value === "var" && dial.value) block(grid, SIDES[dial.value - 1]);
+    const side = which.value === "var" && dial.value ? SIDES[dial.value - 1] : SIDE; // next scale: its own grid
+    const grid = tokenMaps({ scales: [[side, side]], label: "What is decided", caption: false });
+    grid.element.style.gridTemplateColumns = "1fr";
+    grid.paint(0, Array.from({ length: side * side }, (_, at) => share(at)), (value) => `color-mix(in oklab, ${full} ${Math.round(100 * value)}%, ${blank})`, (value) => `${Math.round(100 * value)} percent decided`);
+    place.replaceChildren(grid.element);
     say(said, `Step ${dial.value} of ${family.steps}: ${words}.`);
   }
 
@@ -55,13 +57,4 @@ export function start(root) {
     }
   }
   show();
-}
-
-/** Borders where a scale's tokens meet. */
-function block(grid, side) {
-  const edge = (place) => Math.floor((place * side) / SIDE);
-  grid.maps[0].cells.forEach((cell, place) => {
-    const x = place % SIDE, y = Math.floor(place / SIDE), last = (v) => v + 1 < SIDE && edge(v) !== edge(v + 1);
-    cell.style.boxShadow = [last(x) && "2px 0 0 var(--card)", last(y) && "0 2px 0 var(--card)"].filter(Boolean).join(", ");
-  });
 }

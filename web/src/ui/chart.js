@@ -10,7 +10,7 @@ export function chart({ height, label }) {
   const element = h("div", { class: "chart", role: "img", "aria-label": label, style: `min-height:${height}px` });
   let make = null, width = 0;
   const render = () => {
-    if (!make || !element.clientWidth) return;
+    if (!make || element.clientWidth < 160) return; // not laid out yet
     width = element.clientWidth;
     const plot = Plot.plot({ width, height, style: { background: "none", color: "var(--ink)", fontSize: "12px", overflow: "visible" }, ...make(width) });
     element.replaceChildren(plot);
