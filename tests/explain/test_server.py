@@ -73,7 +73,7 @@ def get(port: int, path: str) -> tuple[int, dict[str, str], bytes]:
 )
 def test_files_have_the_types_and_headers_that_threads_need(port: int, path: str, kind: str) -> None:
     status, headers, body = get(port, path)
-    assert status == 200 and headers["Content-Type"] == kind and body
+    assert status == 200 and headers["Content-type"] == kind and body
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
     assert "default-src 'self'" in headers["Content-Security-Policy"]
@@ -155,7 +155,8 @@ def test_cuts_are_those_of_the_reference_sampler() -> None:
     code = f"""
         import {{ keepLikely }} from "./engine/draw.js";
         const rows = {json.dumps(logits.tolist())}.map((row) => Float32Array.from(row));
-        console.log(JSON.stringify({json.dumps(cuts)}.map(([k, p]) => rows.map((row) => Array.from(keepLikely(row, k, p), (v) => v > -Infinity)))))
+        const kept = (row, k, p) => Array.from(keepLikely(row, k, p), (value) => value > -Infinity);
+        console.log(JSON.stringify({json.dumps(cuts)}.map(([k, p]) => rows.map((row) => kept(row, k, p)))));
     """
     for found, (top_k, top_p) in zip(in_node(code), cuts, strict=True):
         assert found == (module.kept(logits, top_k, top_p) > -np.inf).tolist()

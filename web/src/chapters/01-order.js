@@ -9,7 +9,7 @@ const KINDS = [
   { kind: "var", model: "demo", title: "Next scale", tone: "next" },
   { kind: "raster", model: "demo-raster", title: "Raster order", tone: "raster" },
 ];
-const EVERY = 4; // raster tokens between two pictures
+const EVERY = 8; // raster tokens, a row, between two pictures
 const PASS = 60; // milliseconds of a pass where all take the same
 
 const fullSize = (kind) => 1000 * figures.full_size.find((one) => one.name === `${kind}-d16` && one.size === 256).seconds;

@@ -80,8 +80,8 @@ class Game {
     this.scale = slider({ label: "Scale to guess", min: 2, max: 7, value: 3, show: (value) => String(value), oninput: () => this.round() });
     this.before = picture({ caption: "known so far", label: "The picture from the scales so far" });
     this.options = Array.from({ length: WRONG + 1 }, (_, at) => {
-      const shown = picture({ label: `Option ${at + 1}` }), text = h("span", { class: "caption", style: "display: block; min-height: 2.9em" }, `option ${at + 1}`);
-      const element = h("button", { type: "button", class: "option", "aria-label": `Option ${at + 1}`, onclick: () => this.guess(at) }, shown.element, text);
+      const shown = picture({}), text = h("span", { class: "caption", style: "display: block; min-height: 2.9em" }, `option ${at + 1}`);
+      const element = h("button", { type: "button", class: "option", onclick: () => this.guess(at) }, shown.element, text);
       return { shown, text, element };
     });
     this.verdict = h("p", { class: "status", role: "status" }, "");

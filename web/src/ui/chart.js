@@ -13,6 +13,7 @@ export function chart({ height, label }) {
     if (!make || element.clientWidth < 160) return; // not laid out yet
     width = element.clientWidth;
     const plot = Plot.plot({ width, height, style: { background: "none", color: "var(--ink)", fontSize: "12px", overflow: "visible" }, ...make(width) });
+    plot.setAttribute("aria-hidden", "true"); // the element's label says what it shows
     element.replaceChildren(plot);
   };
   new ResizeObserver(() => Math.abs(element.clientWidth - width) > 4 && render()).observe(element);

@@ -4,9 +4,9 @@ import { h } from "./dom.js";
 
 const SIDE = 64;
 
-/** A square picture of 64 x 64 pixels with a caption; `show(rgba)` fills it. */
+/** A square picture of 64 x 64 pixels with a caption; `show(rgba)` fills it. Without a label its text says it all. */
 export function picture({ caption, label, large = false }) {
-  const canvas = h("canvas", { width: SIDE, height: SIDE, role: "img", "aria-label": label ?? caption ?? "picture" });
+  const canvas = h("canvas", { width: SIDE, height: SIDE, ...(label ? { role: "img", "aria-label": label } : { "aria-hidden": "true" }) });
   const text = h("figcaption", {}, caption ?? "");
   const element = h("figure", { class: large ? "picture large" : "picture" }, canvas, caption !== undefined && text);
   return {
