@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nextscale.explain.server import SITE
+from nextscale.export.config import OnnxConfig
 
 MODELS = ("demo", "demo-raster")
 STILLS = Path(__file__).parents[3] / "web" / "src" / "data" / "stills.json"
@@ -21,13 +22,16 @@ STILLS = Path(__file__).parents[3] / "web" / "src" / "data" / "stills.json"
 
 
 def export_models(folder: Path) -> None:
-    """Both bundled models in int8; raster order needs no encoder."""
-    from nextscale.cli import main
+    """Both bundled models in int8, with their attention; raster order needs no encoder."""
+    from nextscale.catalogue import TERMS, find_model
+    from nextscale.export import export_onnx
+    from nextscale.pipeline import VARPipeline
 
     for name in MODELS:
-        words = ["--model", name, "--dtype", "int8", "--attention", "--out", str(folder / name)]
-        if main(["export", "onnx", *words]):
-            raise SystemExit(f"{name} is not exported")
+        stored = find_model(name)
+        pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
+        config = OnnxConfig(dtype="int8", attention=True, licence=TERMS.get(name, ""))
+        export_onnx(pipeline, folder / name, config=config, source=name)
     (folder / "demo-raster" / "encoder.onnx").unlink()
 
 

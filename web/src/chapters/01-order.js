@@ -70,6 +70,7 @@ export function start(root, lab) {
         run.tokens.push(tokens);
         run.times.push(milliseconds);
         run.frames.push(frame ?? run.frames.at(-1));
+        if (frame) lanes[kind].shown.show(frame);
         say(said, `${title} draws: ${part + 1} of ${about.parts.length}`);
       };
       const given = { model, label: Number(classes.value), seed: seed.value, settings: {}, every: raster ? EVERY : 1 };

@@ -19,7 +19,7 @@ export function start(root, lab) {
   let about, label, maps, tokens = null, nats = null;
   const body = h("div", {}, source.element, h("div", { class: "controls" }),
     h("div", { class: "split" }, h("div", {}, h("h3", {}, "Nats a token, by scale"), loss.element),
-      h("div", {}, h("h3", {}, "Nats of each token: dark is a surprise"), place)));
+      h("div", {}, h("h3", {}, "Nats of each token: full colour is a surprise"), place)));
   const game = new Game(lab, () => ({ about, tokens, label: Number(label.value) }));
   root.append(body, game.element, said);
 

@@ -17,7 +17,7 @@ export function start(root) {
 
 function publishedAndOurs(root) {
   const plot = chart({ height: 380, label: "Quality over time" }), note = h("figcaption", {});
-  const legend = h("p", { class: "caption", style: "margin: 0 0 0.4rem" }, Object.entries(TONES).map(([name, tone]) => [h("span", { class: "swatch", style: `background: ${tone}` }), ` ${name}   `]));
+  const legend = h("p", { class: "caption", style: "margin: 0 0 0.4rem" }, Object.entries(TONES).map(([name, tone]) => [h("span", { class: "swatch", style: `background: ${tone}` }), ` ${name}\u2003`]));
   const what = toggle({ label: "Figures", value: "published", onchange: () => show(), options: [["published", "published: ImageNet"], ["one", "ours: games, one image"], ["many", "ours: games, batch of 32"]] });
   root.append(h("div", { class: "controls" }, what.element), legend, plot.element, note);
 
@@ -38,7 +38,7 @@ function publishedAndOurs(root) {
   }
 
   function scatter(rows, { x, xLabel, y, yLabel, floor, floorText, title }) {
-    const labels = rows.filter((one) => !/rejection|d20|d24|7B/.test(one.name));
+    const labels = rows.filter((one) => !/rejection|d20|d24|[37]B/.test(one.name));
     plot.draw((width) => ({
       marginLeft: 46, marginBottom: 42, marginRight: width > 600 ? 90 : 40, x: { type: "log", label: xLabel, tickFormat: "~g", ticks: 5, grid: false, domain: what.value === "published" ? [0.2, 70] : [0.02, 0.7] }, y: { type: "log", label: yLabel, ticks: 5, tickFormat: "~g", domain: what.value === "published" ? [1.6, 20] : [50, 700] },
       marks: [
