@@ -81,5 +81,6 @@ fillContents();
 for (const [path, { start }] of Object.entries(chapters)) {
   start(document.querySelector(`[data-file="${path.split("/").at(-1).replace(".js", "")}"]`), lab);
 }
+addEventListener("unhandledrejection", ({ reason }) => failed(reason));
 window.lab = lab; // for the console, and for tests
 requestAnimationFrame(() => setTimeout(() => loadModels().catch(failed)));

@@ -29,7 +29,7 @@ export function start(root, lab) {
   const lanes = {};
   const columns = h("div", { class: "columns" });
   let classes, seed;
-  root.append(h("div", { class: "controls" }), columns, time.element, said);
+  root.append(h("div", { class: "controls" }), columns, h("div", { class: "wide-control", style: "margin-top: 1rem" }, time.element), said);
   const placeholder = KINDS.map(({ tone, title }) => h("div", { class: "lane" }, h("h3", { class: tone }, title), h("div", { style: "min-height:23rem" })));
   columns.append(...placeholder);
 
@@ -99,6 +99,7 @@ export function start(root, lab) {
       else shown.clear();
       maps.clear();
       if (raster && done) maps.paint(0, flat, (token) => (token === undefined ? "" : about.colour(token)), (token) => (token === undefined ? "not drawn yet" : `token ${token}`));
+      if (done) maps.mark(raster ? 0 : done - 1, raster ? done - 1 : -1);
       if (!raster) drawn.slice(0, done).forEach((map, part) => maps.paint(part, map, about.colour));
       say(steps, String(done));
       say(tokens, String(flat.length));
