@@ -32,7 +32,8 @@ export class Engine {
   }
 
   load(progress) {
-    const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
+    // A core stays free for the page: where another process has it, threads that wait for each other are slower than one.
+    const threads = self.crossOriginIsolated ? Math.max(1, Math.min(4, (navigator.hardwareConcurrency || 1) - 1)) : 1;
     const base = new URL("models/", document.baseURI).href;
     return this.ask("load", { base, threads }, {
       tell: (told) => {
