@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test stress check docs clean
+.PHONY: install demo explain test stress check docs clean
 
 install: $(STAMP)
 
@@ -22,6 +22,13 @@ demo: install
 	@echo "  . $(BIN)/activate          # once a shell; or write $(BIN)/nextscale"
 	@echo "  nextscale generate --classes maze,coinrun --count 8 --out out/eight"
 	@echo "  nextscale --help"
+
+# The interactive page: its bundle, and models that draw in the browser. Needs node 20 or newer.
+explain: install
+	@command -v npm >/dev/null || { echo "node 20 or newer is needed (Debian: apt-get install npm)"; exit 1; }
+	cd web && npm ci --no-fund --no-audit --ignore-scripts && npm run build
+	$(BIN)/python -m nextscale.explain.build
+	@echo "look at it: $(BIN)/nextscale explain"
 
 test: install
 	$(BIN)/python -m pytest

@@ -56,7 +56,7 @@ class OnnxModel:
         latents, coarser, drawn = accumulated[:, : about["parts"][0]], None, []
         for part, length in enumerate(about["parts"]):
             inputs = {"classes": classes, "latents": np.repeat(latents, len(classes), axis=0), "cache": cache}
-            logits, cache = self.run("transformer", **inputs)
+            logits, cache, *_ = self.run("transformer", **inputs)
             strength = np.float32(how["guidance"] * how["ramp"][part])
             logits = (1 + strength) * logits[:1] - strength * logits[-1:]
             away, guided = np.float32(how["spatial_guidance"][part]), logits

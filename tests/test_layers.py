@@ -37,6 +37,7 @@ LAYERS = (
     ("training",),
     ("scaling",),
     ("export",),
+    ("explain",),
     ("server",),
     ("studio",),
     ("cli", "__main__"),

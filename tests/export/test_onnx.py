@@ -1,6 +1,7 @@
 """Exported graphs compute what the model does, and a sampler that knows nothing but the folder draws its tokens."""
 
 import ast
+import copy
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from nextscale.cli import main
 from nextscale.export import export_onnx
@@ -198,6 +200,27 @@ def test_the_command_says_what_it_wrote(var: Exported) -> None:
     assert results == {"out": str(var.folder), **var.model.about}
     assert results["licence"] == "ours" and results["source"].endswith("model")
     assert results["sampling"]["guidance"] == 2.0 and results["sampling"]["ramp"] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+@torch.no_grad()
+def test_attention_can_be_watched() -> None:
+    """It is that of the queries and keys, and logits are what they were."""
+    model = make_transformer()
+    plain, watched = TransformerGraph(model), TransformerGraph(copy.deepcopy(model), watched=True)
+    classes, cache = torch.tensor([1, 3], dtype=torch.int32), torch.zeros(2, 4, 2, 0, 64)
+    _, cache = plain(classes, torch.zeros(2, 1, 8), cache)
+    latents = torch.randn(2, model.sequence.lengths[1], 8)
+    logits, _ = plain(classes, latents, cache)
+    found, grown, attention = watched(classes, latents, cache)
+    assert torch.allclose(found, logits, atol=1e-5)
+    assert attention.shape == (2, 2, 4, 5)
+    first = watched.model.blocks[0]
+    rows = watched.condition(classes).rows[0]
+    x_BLC = model.word_embedding(latents) + watched.places[1:5]
+    read = F.layer_norm(x_BLC, x_BLC.shape[-1:], eps=1e-6) * (1 + rows[:, 2:3]) + rows[:, 4:5]
+    query, _, _ = first.attention.project(read)
+    scores = query @ grown[:, 0].transpose(-2, -1) * first.attention.softmax_scale
+    assert torch.allclose(attention[:, 0], scores.softmax(dim=-1).mean(dim=1), atol=1e-5)
 
 
 def test_files_tell_nothing_of_the_machine(var: Exported) -> None:

@@ -70,6 +70,7 @@ add(edit, "outpaint", "Add pixels at the sides.", "edit:outpaint")
 add(edit, "class", "Turn an image, or what a mask covers, into another class.", "edit:edit_class")
 add(edit, "upscale", "Make a small image as large as the model's.", "edit:upscale")
 add(app, "studio", "Open the studio: generate, edit and inspect in a browser.", "studio:studio", PICTURES)
+add(app, "explain", "Play with the method in a browser: ten chapters, real models.", "explain:explain", PICTURES)
 add(app, "serve", "Serve a model over HTTP, in OpenAI's Images API.", "serve:serve", PICTURES)
 
 train = add_group("train", "Train a tokenizer (stage 1) or a transformer (stage 2).", TRAINING)

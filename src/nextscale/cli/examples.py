@@ -26,6 +26,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "edit class": ("photo.png --classes coinrun", "photo.png --classes 3 --mask mask.png --keep-scales 2"),
     "edit upscale": ("small.png --out out/large.png",),
     "studio": ("--open", "--model out/runs/var --port 7861"),
+    "explain": ("", "--port 8080 --no-browser"),
     "serve": ("", "--model out/runs/var --port 8080"),
     "train tokenizer": (
         "--data my-images --out out/runs/tokenizer",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,11 @@ def export_onnx_command(*, config: ConfigFile = "", given: Any = None) -> None:
     stored = find_model(options.model)
     # As they are stored: a pipeline of the generation's precision would round and pack its weights.
     pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
-    licence = options.licence or TERMS.get(options.model, "")
-    chosen = OnnxConfig(dtype=options.dtype, opset=options.opset, licence=licence)
+    chosen = {field.name: getattr(options, field.name) for field in fields(OnnxConfig)}
+    chosen["licence"] = options.licence or TERMS.get(options.model, "")
     with at_work() as progress:
-        description = export_onnx(pipeline, options.out, config=chosen, source=options.model, progress=progress)
+        how: dict[str, Any] = {"config": OnnxConfig(**chosen), "source": options.model, "progress": progress}
+        description = export_onnx(pipeline, options.out, **how)
     write_results(options.json, {"out": options.out, **description})
     for name, about in description["files"].items():
         print(f"{Path(options.out) / name}  {about['bytes'] / 1e6:.2f} MB")

@@ -17,6 +17,8 @@ class OnnxConfig:
     "fp32; fp16: half the size, for GPUs; int8: weights alone, a quarter of the size."
     opset: int = 20
     "Version of ONNX's operators, 18 to 23."
+    attention: bool = False
+    "The transformer also gives its attention, for whoever wants to look at it."
     licence: str = ""
     "Licence of the weights, for whoever gets the files [default: that of a bundled model]"
 

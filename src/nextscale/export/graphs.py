@@ -7,11 +7,13 @@ H heads, (H, W) pixels, (h, w) latent grid.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nextscale.nn.attention import KeyValueCache
+from nextscale.nn.attention import KeyValueCache, SelfAttention
 from nextscale.nn.block import ROWS
 from nextscale.nn.transformer import Condition, Transformer
 from nextscale.tokenizer.residual import flatten_map
@@ -52,6 +54,7 @@ class GrowingCache(KeyValueCache):
     def __init__(self, known: Tensor) -> None:
         self.before = known
         self.grown: list[Tensor] = []
+        self.attention: list[Tensor] = []
         self.end = self.parts = 0
 
     def append(self, layer: int, key_BHLD: Tensor, value_BHLD: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,20 +70,38 @@ class GrowingCache(KeyValueCache):
         return torch.stack(self.grown, dim=1)
 
 
+class WatchedAttention(SelfAttention):
+    """The same attention, which leaves its weights in the cache: the mean over heads of each block, (B, l, P + l)."""
+
+    def __init__(self, attention: SelfAttention) -> None:
+        super().__init__(attention.heads, normalise=attention.log_scale is not None)
+        self.load_state_dict(attention.state_dict())
+
+    def forward(self, x_BLC: Tensor, *, cache: Any = None, layer: int = 0, **_: Any) -> Tensor:
+        query, key, value = self.heads_so_far(x_BLC, cache, layer)
+        weights = ((query * self.softmax_scale) @ key.transpose(-2, -1)).softmax(dim=-1)
+        cache.attention.append(weights.mean(dim=1))
+        return self.proj((weights @ value).transpose(1, 2).flatten(2))
+
+
 class TransformerGraph(nn.Module):
     """One part after P positions whose keys and values are in the cache.
 
     Classes (B,) int32, what the part reads (B, l, C), cache (B, 2 N, H, P, 64) -> logits (B, l, V), cache with l more.
-    At the first part (P = 0) what is read counts for nothing: there stand the start tokens of the class.
+    At the first part (P = 0) what is read counts for nothing: there stand the start tokens of the class. Watched, it
+    gives the attention of all blocks as well, (B, N, l, P + l), the mean over heads.
     """
 
     table: Tensor | None
     places: Tensor
     starts: Tensor
 
-    def __init__(self, model: Transformer) -> None:
+    def __init__(self, model: Transformer, *, watched: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.watched = model, watched
+        if watched:
+            for block in model.blocks:
+                block.attention = WatchedAttention(block.attention)
         config, first = model.config, model.sequence.lengths[0]
         self.first = first
         with torch.no_grad():
@@ -101,13 +122,15 @@ class TransformerGraph(nn.Module):
         start, rows, head = F.embedding(classes, self.table).split([width, ROWS * depth * width, 2 * width], dim=1)
         return Condition(start, rows.unflatten(1, (depth, ROWS, width)).unbind(1), head.unflatten(1, (2, width)))
 
-    def forward(self, classes: Tensor, latents: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, classes: Tensor, latents: Tensor, cache: Tensor) -> tuple[Tensor, ...]:
         condition, known = self.condition(classes), GrowingCache(cache)
         places = torch.arange(latents.shape[1]) + cache.shape[3]
         start_BLC = condition.start_BC.unsqueeze(1) + F.embedding(places, self.starts)
         is_first = (places < self.first).unsqueeze(-1)
         x_BLC = torch.where(is_first, start_BLC, self.model.word_embedding(latents)) + F.embedding(places, self.places)
-        return self.model.classify(self.model.transform(x_BLC, condition, cache=known)), known.all()
+        logits = self.model.classify(self.model.transform(x_BLC, condition, cache=known))
+        seen = [torch.stack(known.attention, dim=1)] if self.watched else []
+        return logits, known.all(), *seen
 
 
 def rows_of_condition(condition: Condition) -> Tensor:

@@ -65,7 +65,7 @@ def export_onnx(
 
     tokenizer, transformer = plain(pipeline.tokenizer), plain(pipeline.transformer)
     with complete_folder(folder) as partial:
-        files, graphs = {}, graphs_of(tokenizer, transformer)
+        files, graphs = {}, graphs_of(tokenizer, transformer, watched=config.attention)
         advance = progress("graphs", len(graphs))
         for name, graph, inputs, outputs in graphs:
             path = partial / f"{name}.onnx"
@@ -105,7 +105,9 @@ def plain(module: Any) -> Any:
     return module_from_state(type(module), module.config, state)
 
 
-def graphs_of(tokenizer: Any, transformer: Any) -> list[tuple[str, nn.Module, dict[str, Any], Sequence[str]]]:
+def graphs_of(
+    tokenizer: Any, transformer: Any, *, watched: bool = False
+) -> list[tuple[str, nn.Module, dict[str, Any], Sequence[str]]]:
     """Name, module, inputs and names of outputs of each graph; an input is an example type and its sides."""
     config, (height, width) = transformer.config, tokenizer.schedule.final
     images = {"images": (torch.float32, ("batch", 3, *tokenizer.config.image_size))}
@@ -115,9 +117,10 @@ def graphs_of(tokenizer: Any, transformer: Any) -> list[tuple[str, nn.Module, di
         "latents": (torch.float32, ("batch", "length", config.latent_channels)),
         "cache": (torch.float32, ("batch", 2 * config.depth, config.heads, "known", HEAD_WIDTH)),
     }
+    outputs = ["logits", "next_cache", *(["attention"] if watched else [])]
     return [
         ("encoder", EncoderGraph(tokenizer), images, ["features"]),
-        ("transformer", TransformerGraph(transformer), part, ["logits", "next_cache"]),
+        ("transformer", TransformerGraph(transformer, watched=watched), part, outputs),
         ("decoder", DecoderGraph(tokenizer), accumulated, ["images"]),
     ]
 
