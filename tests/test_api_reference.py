@@ -22,7 +22,8 @@ DIRECTIVES = re.findall(
 
 def found(name: str) -> object:
     module, _, leaf = name.rpartition(".")
-    return getattr(import_module(module), leaf)
+    inside = import_module(module)
+    return getattr(inside, leaf) if hasattr(inside, leaf) else import_module(name)
 
 
 def ours(cls: type) -> set[str]:
