@@ -45,10 +45,14 @@ check: install
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: install
+docs: $(STAMP)-docs
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build/html
+	@test -f docs/_build/html/explain/index.html || echo "without the interactive page, which make explain builds"
+	@echo "look at it: $(BIN)/python -m http.server --directory docs/_build/html"
+
+$(STAMP)-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
-	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
-	@echo "open docs/_build/html/index.html"
+	@touch $@
 
 clean:
 	rm -rf out build dist docs/_build .pytest_cache .ruff_cache .hypothesis

@@ -50,12 +50,18 @@ class Sample:
 class ImageBatch:
     """A batch of images on the CPU."""
 
-    images: Tensor  # (B, 3, H, W) uint8
-    labels: Tensor  # (B,) int64, NO_CLASS without classes
-    indices: Tensor  # (B,) int64, positions in the source
-    epochs: Tensor  # (B,) int64
-    captions: list[tuple[str, ...]] | None = None  # (B,) all of each image; None where the source has none
-    position: dict[str, Any] | None = None  # of a stream, behind this batch
+    images: Tensor
+    "(B, 3, H, W) uint8."
+    labels: Tensor
+    "(B,) int64, -1 without classes."
+    indices: Tensor
+    "(B,) int64, positions in the source."
+    epochs: Tensor
+    "(B,) int64."
+    captions: list[tuple[str, ...]] | None = None
+    "All captions of each of the B images; None where the source has none."
+    position: dict[str, Any] | None = None
+    "Of a stream, behind this batch."
 
 
 @lru_cache(maxsize=2)

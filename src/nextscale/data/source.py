@@ -62,7 +62,9 @@ class ImageSource:
     rows: Any
     "A `datasets.Dataset`, or a list of paths."
     labels: Sequence[int] | np.ndarray | None
+    "The class of each image; None without classes."
     class_names: tuple[str, ...]
+    "Names of the classes, by label."
     image_column: str = "image"
     "Column of a dataset with encoded images or their paths."
     folder: Path | None = None

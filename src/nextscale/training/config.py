@@ -195,13 +195,17 @@ class TokenizerTraining(LoopConfig):
     teacher: float = 0.0
     "Of a decoder trained alone: weight of the same errors against what the former one makes of the same tokens."
     model: VQVAEConfig = field(default_factory=lambda: tokenizer_presets()["small-64"])
+    "The tokenizer's architecture."
     adversary: AdversarialConfig = field(default_factory=AdversarialConfig)
+    "The discriminator and its loss."
     disturbance: DisturbanceConfig = field(default_factory=DisturbanceConfig)
+    "What happens to codes before they are decoded."
     optimiser: OptimiserConfig = field(
         default_factory=lambda: OptimiserConfig(
             learning_rate=1.2e-3, weight_decay=0.005, clip=1.0, flat=0.3, final=0.02, ema=0.999
         )
     )
+    "Rates, their schedule, and the average of the weights."
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -264,7 +268,9 @@ class TransformerTraining(CaptionColumns, LoopConfig):
     tokenizer_fingerprint: str = ""
     "Identity of the tokenizer's weights, filled in; another tokenizer under the same name is refused."
     model: VARConfig = field(default_factory=lambda: transformer_presets()["small"])
+    "The transformer's architecture."
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    "Rates, their schedule, and the average of the weights."
 
     @property
     def captions(self) -> dict[str, str]:
