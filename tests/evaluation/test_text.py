@@ -12,7 +12,7 @@ from nextscale import VARPipeline
 from nextscale.cli import main
 from nextscale.evaluation import text
 from nextscale.evaluation.config import TextEvaluation
-from nextscale.evaluation.questions import Question, places_of, read_questions
+from nextscale.evaluation.questions import Question, checked, places_of, read_questions
 from nextscale.evaluation.text import Gallery, evaluate_text, figures, others, rank
 from toys import CLASS_NAMES, TEXT, make_pipeline, toy_image
 
@@ -82,6 +82,14 @@ def test_questions_of_a_file(tmp_path: Path) -> None:
             read(held)
 
 
+def test_another_caption_of_the_right_images_is_nothing_to_tell_them_from() -> None:
+    config = TextEvaluation(data="data", model="model", questions="q.json")
+    places = places_of(CAPTIONS[:1])
+    for candidates in (("a red heart, flat",), ()):
+        with pytest.raises(ValueError, match="q.json: 'red heart' has no candidates with images"):
+            checked([Question("x", "red heart", candidates)], places, config)
+
+
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     for label, name in enumerate(CLASS_NAMES):
@@ -138,6 +146,11 @@ def test_a_model_of_prompts_is_measured(
             lambda folder: {"questions": asked(folder, [{"name": "a red", "candidates": ["a red", "a cow"]}])},
             "'a red' has no candidates with images",
         ),
+        (
+            lambda folder: {"questions": asked(folder, [{"name": "a red", "candidates": ["a cow", "a hen"]}])},
+            "'a red' has no candidates with images",
+        ),
+        (lambda folder: {"questions": asked(folder, [{"name": "a red"}])}, "asks for 'a red' alone"),
         (lambda folder: {"guidance": 1.0, "guidances": (2.0,)}, "name the same setting"),
     ],
 )

@@ -40,9 +40,22 @@ def places_of(captions: Iterable[tuple[str, ...]]) -> dict[str, list[int]]:
 def asked(
     config: TextEvaluation, captions: Sequence[tuple[str, ...]], places: Mapping[str, list[int]]
 ) -> list[Question]:
-    """The questions of a file, or the first captions of images from all over the data. Raises ValueError."""
+    """The questions of a file, or the first captions of images from all over the data; two at least.
+
+    Raises ValueError.
+    """
     if config.questions:
-        return checked(read_questions(Path(config.questions)), places, config)
+        found = checked(read_questions(Path(config.questions)), places, config)
+    else:
+        found = from_captions(config, captions)
+    if len(found) < 2:
+        where = config.questions or f"data {config.data}"
+        raise ValueError(f"{where}: asks for {found[0].prompt!r} alone; two prompts are needed, to shuffle them")
+    return found
+
+
+def from_captions(config: TextEvaluation, captions: Sequence[tuple[str, ...]]) -> list[Question]:
+    """The first captions of images from all over the data, among all images. Raises ValueError."""
     known = [own[0] for own in captions if own]
     if not known:
         raise ValueError(
@@ -91,8 +104,8 @@ def checked(questions: list[Question], places: Mapping[str, list[int]], config: 
     unknown = sorted({one for question in questions for one in question.candidates if one not in places})
     if unknown:
         logger.warning("%d candidates have no image and are left out: %s", len(unknown), ", ".join(unknown[:3]))
-    left = [replace(one, candidates=tuple(filter(places.__contains__, one.candidates))) for one in questions]
-    alone = [question.name for question in left if question.candidates and {*question.candidates} <= {question.name}]
-    if alone:
-        raise ValueError(f"{config.questions}: {alone[0]!r} has no candidates with images to tell it from")
-    return left
+    for one in questions:
+        shown = {image for name in one.candidates or places for image in places.get(name, ())}
+        if shown <= {*places[one.name]}:
+            raise ValueError(f"{config.questions}: {one.name!r} has no candidates with images to tell it from")
+    return [replace(one, candidates=tuple(filter(places.__contains__, one.candidates))) for one in questions]
