@@ -303,21 +303,11 @@ def test_two_models_side_by_side(page: playwright.Page) -> None:
     assert page.get_by_text("finished").count() == 2
 
 
-def open_tab(page: playwright.Page, name: str) -> None:
-    """Through the row of tabs, or through the menu that takes those for which there is no room."""
-    place = page.get_by_role("tab", name=name)
-    if place.first.is_visible():
-        place.first.click()
-    else:
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).first.click()
-
-
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: str, width: int, photo: Path) -> None:
     page = visit(browser, url, width)
     for name in ("Generate", "Edit", "Inspect", "Compare", "Scaling"):
-        open_tab(page, name)
+        page.get_by_role("tab", name=name).first.click()  # all stand in the row, on a phone too
         if name == "Inspect":
             page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
             page.locator("#inspect-image img").wait_for()
@@ -330,3 +320,18 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
         tabs = page.locator(".tabs").first.bounding_box()
         assert tabs and tabs["width"] > 0.8 * width, name
     page.close()
+
+
+def test_tabs_answer_arrow_keys_and_pictures_say_what_they_show(page: playwright.Page) -> None:
+    page.get_by_role("tab", name="Generate").focus()
+    for key, name in (("ArrowRight", "Edit"), ("ArrowRight", "Inspect"), ("End", "Scaling"), ("Home", "Generate")):
+        page.keyboard.press(key)
+        tab = page.get_by_role("tab", name=name)
+        playwright.expect(tab).to_be_focused(timeout=WAIT)
+        playwright.expect(tab).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue").wait_for()
+    page.locator("#generate-gallery img").nth(3).wait_for()
+    settle(page)
+    said = page.evaluate("[...document.images].filter(one => one.checkVisibility()).map(one => one.alt)")
+    assert len(said) >= 5 and all(said), said
