@@ -49,7 +49,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
         editing = model.family.editable
         with gr.Tabs() as tabs:
             with purposeful_tab("Generate"):
-                take, chosen = generate_tab(page)
+                made = generate_tab(page)
             with purposeful_tab("Edit", visible=editing):
                 canvas = edit_tab(page) if editing else None
             with purposeful_tab("Inspect", visible=editing):
@@ -61,14 +61,14 @@ def build_studio(desk: Desk) -> gr.Blocks:
                 scaling_tab(desk, scaling)
 
         if canvas is None:
-            take.visible = False
+            made.take.visible = False
         else:
 
             @errors_as_messages
             def taken(chosen: tuple[str, str]) -> Update:
                 return canvas.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
 
-            take.click(taken, chosen, [*canvas.parts, tabs], **QUIET)
+            made.take.click(taken, made.chosen, [*canvas.parts, tabs], **QUIET)
         page.restore(blocks, browser)
     blocks.queue(max_size=WAITING, default_concurrency_limit=4)
     return blocks

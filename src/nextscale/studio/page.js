@@ -12,6 +12,13 @@
     tabs[next].focus();
   });
 
+  // On a phone the result comes into view.
+  document.addEventListener("click", event => {
+    if (innerWidth > 640 || !event.target.closest?.("#generate-start")) return;
+    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    document.querySelector("#generate-picture")?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+  });
+
   // Pictures say what they show: the caption of a thumbnail, the class names of a label, or the title above.
   const titled = block => {
     for (let at = block?.previousElementSibling; at; at = at.previousElementSibling)
@@ -19,7 +26,9 @@
     return "";
   };
   const name = image => {
-    const caption = image.closest("button")?.querySelector(".caption-label")?.innerText.trim();
+    const caption =
+      image.closest("button")?.querySelector(".caption-label")?.innerText.trim() ||
+      image.closest(".preview")?.querySelector(".caption")?.innerText.trim();
     const block = image.closest(".block");
     const label = block?.querySelector('[data-testid="block-label"]')?.textContent.trim();
     const said = caption || titled(block) || label || (block?.classList.contains("chart") ? "Chart" : "");
