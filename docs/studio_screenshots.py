@@ -22,7 +22,7 @@ from nextscale import VARPipeline
 from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
 
-WIDTHS = {"": (1280, 900), "-phone": (390, 844)}
+WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
 
 
 def main(
@@ -63,18 +63,13 @@ def main(
 
 
 def tab(page: Page, name: str) -> None:
-    """Open a tab, from the menu where the row of tabs is too narrow."""
-    found = page.get_by_role("tab", name=name)
-    if not found.first.is_visible():
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).first.click()
-    else:
-        found.first.click()
+    page.get_by_role("tab", name=name).first.click()
 
 
 def generate(page: Page) -> None:
     page.get_by_label("Class").first.click()
     page.get_by_role("option", name="fruitbot").click()
+    page.get_by_label("Seed", exact=True).first.fill("0")
     page.get_by_role("button", name="Generate", exact=True).click()
     page.get_by_text("4 images of").wait_for()
 

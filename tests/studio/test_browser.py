@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -222,6 +223,7 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
     monkeypatch.setattr("nextscale.studio.components.uploaded", reading)
     seed, take = page.get_by_label("Seed", exact=True).first, page.locator("#take")
     assert take.is_disabled()
+    seed.fill("0")
     page.locator("#generate-start").click()
     page.get_by_text("4 images of blue, seed 0").wait_for()
     thumbnails = page.locator("#generate-gallery .thumbnail-item")
@@ -303,21 +305,11 @@ def test_two_models_side_by_side(page: playwright.Page) -> None:
     assert page.get_by_text("finished").count() == 2
 
 
-def open_tab(page: playwright.Page, name: str) -> None:
-    """Through the row of tabs, or through the menu that takes those for which there is no room."""
-    place = page.get_by_role("tab", name=name)
-    if place.first.is_visible():
-        place.first.click()
-    else:
-        page.locator(".overflow-menu > button").first.click()
-        page.locator(".overflow-dropdown button", has_text=name).first.click()
-
-
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: str, width: int, photo: Path) -> None:
     page = visit(browser, url, width)
     for name in ("Generate", "Edit", "Inspect", "Compare", "Scaling"):
-        open_tab(page, name)
+        page.get_by_role("tab", name=name).first.click()  # all stand in the row, on a phone too
         if name == "Inspect":
             page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
             page.locator("#inspect-image img").wait_for()
@@ -330,3 +322,49 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
         tabs = page.locator(".tabs").first.bounding_box()
         assert tabs and tabs["width"] > 0.8 * width, name
     page.close()
+
+
+def test_tabs_answer_arrow_keys_and_pictures_say_what_they_show(page: playwright.Page) -> None:
+    page.get_by_role("tab", name="Generate").focus()
+    for key, name in (("ArrowRight", "Edit"), ("ArrowRight", "Inspect"), ("End", "Scaling"), ("Home", "Generate")):
+        page.keyboard.press(key)
+        tab = page.get_by_role("tab", name=name)
+        playwright.expect(tab).to_be_focused(timeout=WAIT)
+        playwright.expect(tab).to_have_attribute("aria-selected", "true", timeout=WAIT)
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue").wait_for()
+    page.locator("#generate-gallery img").nth(3).wait_for()
+    settle(page)
+    said = page.evaluate("[...document.images].filter(one => one.checkVisibility()).map(one => one.alt)")
+    assert len(said) >= 5 and all(said), said
+
+
+def test_what_was_made_is_used_again(page: playwright.Page, tmp_path: Path) -> None:
+    page.locator("#generate-strip figure").nth(3).wait_for()  # ready-made
+    page.locator("#generate-start").click()
+    page.get_by_text("4 images of blue").wait_for()
+    thumbnails = page.locator("#generate-gallery .thumbnail-item")
+    thumbnails.nth(3).click()
+    playwright.expect(page.locator("#take")).to_contain_text("Edit blue, seed", timeout=WAIT)
+    chosen = page.locator("#take").inner_text().split()[-1]
+    playwright.expect(page.locator("#generate-strip .whose")).to_have_text(f"blue, seed {chosen}", timeout=WAIT)
+    assert page.locator("#generate-strip figcaption").all_inner_texts() == ["1 x 1", "2 x 2", "3 x 3", "4 x 4"]
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(tmp_path / "ours.png")
+    seed, lock = page.get_by_label("Seed", exact=True).first, page.locator("#generate-lock input")
+    assert not lock.is_checked() and seed.input_value() != chosen
+    page.get_by_role("button", name="Settings from a picture").click()
+    page.locator("#settings-file input[type=file]").set_input_files(str(tmp_path / "ours.png"))
+    playwright.expect(seed).to_have_value(chosen, timeout=WAIT)
+    assert lock.is_checked()
+    with page.expect_download() as download:
+        page.locator("#zip").click()
+    with ZipFile(download.value.path()) as together:
+        assert len(together.namelist()) == 4 and any(f"seed-{chosen}.png" in one for one in together.namelist())
+    page.locator("#more").click()
+    page.get_by_text(f"More like blue, seed {chosen}: 4 variations").wait_for()
+    playwright.expect(thumbnails).to_have_count(8, timeout=WAIT)
+    page.locator("#delete").click()
+    playwright.expect(thumbnails).to_have_count(7, timeout=WAIT)
+    assert page.locator("#take").is_disabled()

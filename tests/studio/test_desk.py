@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import gradio as gr
 import numpy as np
@@ -21,12 +22,16 @@ from nextscale.editing.apply import EditConfig
 from nextscale.families import family_of
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pipeline import VARPipeline
+from nextscale.sampling.rejection import Rejection
 from nextscale.scaling.fits import read_results
 from nextscale.studio.app import run_studio
 from nextscale.studio.compare import race_live
-from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, take_files
+from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, settings_in, take_files
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
-from nextscale.studio.generate import chosen_of, generate_live, listed, sampling_controls
+from nextscale.studio.figures import strip_of
+from nextscale.studio.generate import generate_controls, generate_live, listed, sampling_controls
+from nextscale.studio.grids import grid_live, numbers
+from nextscale.studio.history import chosen_of
 from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
 from nextscale.studio.scaling import plotted, result_sets
@@ -115,7 +120,10 @@ def test_scales_without_time_follow_when_the_images_are_done(desk: Desk) -> None
     assert frames[4].files and not frames[5].files
     desk.previews = math.inf
     *_, wanted = generate_live(desk, "green", 2, 5, guidance=1.0, top_k=4, top_p=0.9)
-    assert frames[5].strip and wanted.strip and frames[5].strip.tobytes() == wanted.strip.tobytes()
+    assert len(frames[5].stages) == len(wanted.stages) == 2
+    for stages, other in zip(frames[5].stages, wanted.stages, strict=True):
+        assert [label for label, _ in stages] == ["1 x 1", "2 x 2", "3 x 3", "4 x 4"]
+        assert [one.tobytes() for _, one in stages if one] == [one.tobytes() for _, one in other if one]
 
 
 def test_the_chosen_image_is_not_a_number(desk: Desk) -> None:
@@ -168,8 +176,57 @@ def test_images_appear_scale_by_scale_and_hold_their_settings(desk: Desk, pipeli
         list(generate_live(desk, "green", 1, 0, guidance=1.0, top_k=0, top_p=7.0))
 
 
+def test_settings_are_read_back_from_a_picture(desk: Desk, tmp_path: Path) -> None:
+    typed: dict[str, Any] = {"guidance": 1.5, "temperatures": listed("3,1"), "top_k": 4}
+    *_, last = generate_live(desk, "green", 1, 5, **typed)
+    with gr.Blocks():
+        controls = generate_controls(desk)
+    facts = settings_in((last.files or [])[0][0])
+    again = controls.reused(desk, facts)
+    assert (again[controls.name], again[controls.seed], again[controls.lock]) == ("green", 5, True)
+    assert {name: again[controls.sampling[name]] for name in typed} == {**typed, "temperatures": "3.0,1.0"}
+    with pytest.raises(ValueError, match="of the class purple, which toy does not have"):
+        controls.reused(desk, facts | {"class": "purple"})
+    toy_image(0, 0).save(plain := tmp_path / "plain.png")
+    with pytest.raises(ValueError, match="plain.png: holds no settings"):
+        settings_in(str(plain))
+
+
+def test_the_likeliest_candidate_is_kept_with_the_seed_that_draws_it(desk: Desk, pipeline: VARPipeline) -> None:
+    *_, last = generate_live(desk, "green", 2, 5, candidates=3, top_k=4)
+    best = pipeline.generate("green", seeds=[5, 6], top_k=4, rejection=Rejection(candidates=3)).images
+    assert last.files and len(last.stages) == 2
+    for (path, _), wanted, stages in zip(last.files, best, last.stages, strict=True):
+        alone = pipeline.generate("green", seeds=[settings_in(path)["seed"]], top_k=4).images[0]
+        saved = Image.open(path).tobytes()
+        assert saved == wanted.tobytes() == alone.tobytes() == (stages[-1][1] or wanted).tobytes()
+    with pytest.raises(ValueError, match="name classes"):
+        list(generate_live(desk, NO_CLASS, 1, 0, candidates=2))
+
+
+def test_a_grid_holds_every_class_guidance_and_seed(desk: Desk, pipeline: VARPipeline) -> None:
+    cells = list(grid_live(desk, ["red", NO_CLASS], numbers("0, 2"), [3, 4]))
+    assert [line for line, _, _ in cells] == [f"{count} of 8 images, seeds 3, 4" for count in (2, 4, 6, 8)]
+    wanted = pipeline.generate("red", seeds=[3, 4], guidance=2.0).images
+    assert [Image.open(path).tobytes() for path, _ in cells[1][2]] == [one.tobytes() for one in wanted]
+    table = cells[-1][1]
+    assert table.count("<img") == 8 and 'alt="red, guidance 2, seed 4"' in table
+    assert len(ZipFile(desk.zipped([file for _, _, files in cells for file in files])).namelist()) == 8
+    for names, strengths in (([], [1.0]), (["red"] * 40, [1.0])):
+        with pytest.raises(ValueError, match="a grid has 1 to 64 images"):
+            list(grid_live(desk, names, strengths, [0, 1]))
+    with pytest.raises(ValueError, match="numbers with commas"):
+        numbers("1;2")
+
+
+def test_steps_say_what_they_are_and_keep_their_place() -> None:
+    strip = strip_of('<"blue">', [("1 x 1", toy_image(0, 0)), ("2 x 2", None)])
+    assert strip.count("<img") == 1 and strip.count("to-come") == 1 and strip.count("<figcaption>") == 2
+    assert 'alt="&lt;&quot;blue&quot;&gt;: 1 x 1"' in strip and '<"blue">' not in strip
+
+
 def test_images_with_settings_per_scale(desk: Desk, pipeline: VARPipeline) -> None:
-    typed = {"temperatures": listed("3, 1,0.5,"), "spatial_guidance": listed("2")}
+    typed: dict[str, Any] = {"temperatures": listed("3, 1,0.5,"), "spatial_guidance": listed("2")}
     *_, last = generate_live(desk, "green", 1, 5, guided_scales=2, **typed)
     saved = Image.open((last.files or [])[0][0])
     own: dict[str, Any] = {"guided_scales": 2, "temperatures": [3, 1, 0.5]}

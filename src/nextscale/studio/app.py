@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from importlib.resources import files
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
-from gradio.themes import Soft
 
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
@@ -19,12 +18,19 @@ from nextscale.studio.generate import generate_tab
 from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
 from nextscale.studio.scaling import scaling_tab
+from nextscale.studio.theme import asset, studio_theme
 
 log = logging.getLogger(__name__)
 EVERY, KEPT = 3600, 24 * 3600
 """Seconds between looks for old copies of files, and the age at which they are removed."""
-FONTS = ("system-ui", "sans-serif")
-"""Fonts of the system: nothing is fetched from elsewhere."""
+PURPOSES = {
+    "Generate": "Draw images from coarse to fine: each scale is one pass of the model, and is shown as it is drawn.",
+    "Edit": "Paint over a part of an image and have the model draw it anew, or let it draw beyond the edges.",
+    "Inspect": "Take an image apart: what each scale adds, which tokens it takes, and where the model looks.",
+    "Compare": "See two models fill the same image side by side, each against its own clock.",
+    "Scaling": "See how the loss falls with size and compute, and how models compare.",
+}
+"""What each tab is for, in a sentence."""
 
 
 def build_studio(desk: Desk) -> gr.Blocks:
@@ -42,36 +48,42 @@ def build_studio(desk: Desk) -> gr.Blocks:
         page = PageJobs(desk, gr.State(None))
         editing = model.family.editable
         with gr.Tabs() as tabs:
-            with gr.Tab("Generate", id="Generate"):
-                take, chosen = generate_tab(page)
-            with gr.Tab("Edit", id="Edit", visible=editing):
+            with purposeful_tab("Generate"):
+                made = generate_tab(page)
+            with purposeful_tab("Edit", visible=editing):
                 canvas = edit_tab(page) if editing else None
-            with gr.Tab("Inspect", id="Inspect", visible=editing):
+            with purposeful_tab("Inspect", visible=editing):
                 if editing:
                     inspect_tab(page)
-            with gr.Tab("Compare", id="Compare"):
+            with purposeful_tab("Compare"):
                 compare_tab(page)
-            with gr.Tab("Scaling", id="Scaling") as scaling:
+            with purposeful_tab("Scaling") as scaling:
                 scaling_tab(desk, scaling)
 
         if canvas is None:
-            take.visible = False
+            made.take.visible = False
         else:
 
             @errors_as_messages
             def taken(chosen: tuple[str, str]) -> Update:
                 return canvas.opened(chosen[0]) | {tabs: gr.Tabs(selected="Edit")}
 
-            take.click(taken, chosen, [*canvas.parts, tabs], **QUIET)
+            made.take.click(taken, made.chosen, [*canvas.parts, tabs], **QUIET)
         page.restore(blocks, browser)
     blocks.queue(max_size=WAITING, default_concurrency_limit=4)
     return blocks
 
 
+def purposeful_tab(name: str, **options: Any) -> gr.Tab:
+    """A tab that says what it is for."""
+    with gr.Tab(name, id=name, **options) as tab:
+        gr.Markdown(PURPOSES[name], elem_classes="purpose")
+    return tab
+
+
 def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -> gr.Blocks:
     """Serve the page in the background. Raises ValueError for a port in use."""
     page = build_studio(desk)
-    style = files("nextscale") / "studio" / "style.css"
     try:
         page.launch(
             server_name=host,
@@ -79,8 +91,9 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
             inbrowser=open_browser,
             prevent_thread_lock=True,
             quiet=True,
-            theme=Soft(primary_hue="violet", font=FONTS),
-            css=style.read_text(encoding="utf-8"),
+            theme=studio_theme(),
+            css=asset("style.css"),
+            js=asset("page.js"),
             footer_links=[],
             run_history=False,
             max_file_size="32mb",

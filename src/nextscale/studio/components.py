@@ -38,11 +38,13 @@ def shown_picture(
     return gr.Image(label=title, type="pil", buttons=[*buttons], elem_classes=style, **SHOWN, **options)
 
 
-def shown_gallery(title: str, *, columns: int, elem_id: str, buttons: Sequence[Any] = ("fullscreen",)) -> gr.Gallery:
-    """Finished images; `download` among the buttons where they are shown as they are."""
-    gr.Markdown(title, elem_classes="title")
+def shown_gallery(title: str, *, columns: int, elem_id: str, titled: bool = True) -> gr.Gallery:
+    """Finished images, with their title above unless it stands elsewhere."""
+    buttons: Any = ["fullscreen"]
+    if titled:
+        gr.Markdown(title, elem_classes="title")
     style: dict[str, Any] = {"height": "auto", "object_fit": "contain", "elem_classes": "gallery"}
-    return gr.Gallery(label=title, columns=columns, buttons=[*buttons], elem_id=elem_id, **style, **SHOWN)
+    return gr.Gallery(label=title, columns=columns, buttons=buttons, elem_id=elem_id, **style, **SHOWN)
 
 
 def image_input(**options: Any) -> gr.Image:

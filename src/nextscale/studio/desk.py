@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -26,6 +27,8 @@ from nextscale.studio.pictures import SHARE
 
 VARIABLE = "GRADIO_TEMP_DIR"
 NO_CLASS = "(no class)"
+FRESH = 10**6
+"""Seeds drawn are below: short enough to be read and typed."""
 LONGEST = 50
 """Characters of a class or prompt in the name of a file."""
 NO_NAME = re.compile(r"[/\x00-\x1f\x7f\ud800-\udfff]")
@@ -96,6 +99,17 @@ class Desk:
             image.save(partial, format="PNG", pnginfo=facts, compress_level=1)
         return str(path)
 
+    def zipped(self, made: list[tuple[str, str]]) -> str:
+        """A new ZIP of finished images; returns its path. Raises ValueError where there are none."""
+        if not made:
+            raise ValueError("there are no images yet: generate some first")
+        path = self.folder / f"zip-{secrets.token_hex(8)}" / "nextscale.zip"
+        path.parent.mkdir()
+        with ZipFile(path, "w") as together:  # PNG is compressed already
+            for number, (one, _) in enumerate(reversed(made), start=1):
+                together.write(one, f"{number:03d}-{Path(one).name}")
+        return str(path)
+
     def close(self) -> None:
         """Stop what runs, and remove all files."""
         self.visitors.close()
@@ -103,10 +117,22 @@ class Desk:
         release_files(self.folder)
 
 
+def settings_in(path: str) -> dict[str, Any]:
+    """The settings that a PNG of a studio holds. Raises ValueError for a file without them."""
+    try:
+        with Image.open(path) as image:
+            found = json.loads(image.info[SETTINGS_KEY])
+        if not isinstance(found, dict):
+            raise TypeError
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{Path(path).name}: holds no settings; a PNG that was downloaded from here does") from error
+    return found
+
+
 def seed_of(value: float | None, fresh: bool) -> int:
     """A new seed, or the one that was typed. Raises ValueError for what is no seed."""
     if fresh or value is None:
-        return secrets.randbelow(2**31)
+        return secrets.randbelow(FRESH)
     if value != int(value) or not 0 <= value < 2**53:
         raise ValueError(f"a seed is a whole number from 0 on, got {value}")
     return int(value)

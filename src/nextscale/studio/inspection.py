@@ -216,7 +216,7 @@ def inspect_tab(page: PageJobs) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             gr.Markdown("Latents still unexplained", elem_classes="title")
-            residuals = gr.Plot(show_label=False)
+            residuals = gr.Plot(show_label=False, elem_id="inspect-residuals", elem_classes="chart")
         headers = ["scale", "tokens", "codes used", "perplexity", "nats/token"]
         codes = gr.Dataframe(headers=headers, label="Codes", interactive=False, elem_id="inspect-codes")
     found = gr.State(None)

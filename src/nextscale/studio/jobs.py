@@ -148,6 +148,11 @@ class Visitor:
     "Files and captions of finished images, the newest first."
     jobs: dict[str, Job] = field(default_factory=dict)
 
+    def remove(self, path: str) -> None:
+        """Forget a finished image, and remove its file."""
+        self.made = [one for one in self.made if one[0] != path]
+        shutil.rmtree(Path(path).parent, ignore_errors=True)
+
     def forget(self) -> None:
         """Stop what runs, and remove all files."""
         for job in self.jobs.values():

@@ -60,7 +60,8 @@ def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
         )
         return
     chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
-    picture = gr.Image(label="Plot", elem_id="scaling-plot", buttons=["download", "fullscreen"], **SHOWN)
+    buttons: Any = ["download", "fullscreen"]
+    picture = gr.Image(label="Plot", elem_id="scaling-plot", elem_classes="chart", buttons=buttons, **SHOWN)
 
     @errors_as_messages
     def show(name: str) -> str:
