@@ -167,7 +167,8 @@ def candidates_of(one: Combination, emoji: Sequence[Named], order: np.random.Gen
 
 def questions(emoji: Sequence[Named], splits: Sequence[str]) -> dict[str, list]:
     """100 names of training from all over it, in both styles, to be told from all its names without skin tones."""
-    known = [one.name for one, split in zip(emoji, splits, strict=True) if split == "train" and one.name == one.base_name]
+    trained = [one for one, split in zip(emoji, splits, strict=True) if split == "train"]
+    known = [one.name for one in trained if one.name == one.base_name]
     chosen = known[:: max(1, len(known) // QUESTIONS)][:QUESTIONS]
     styles = [STYLES[0 if name.startswith("flag of ") else number % len(STYLES)] for number, name in enumerate(chosen)]
     asked = [
