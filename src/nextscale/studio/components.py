@@ -113,8 +113,8 @@ class PaintedUpload:
 
 
 def brush(size: int) -> gr.Brush:
-    """One colour: what is painted is a mask."""
-    return gr.Brush(colors=["#ff3366"], color_mode="fixed", default_size=size)
+    """One colour, through which the image is seen: what is painted is a mask."""
+    return gr.Brush(colors=[("#ff3366", 0.5)], color_mode="fixed", default_size=size)
 
 
 def painted_upload() -> PaintedUpload:

@@ -29,6 +29,8 @@ from nextscale.studio.jobs import Job, Update
 from nextscale.studio.pictures import RegionPreview, fitted, paced, strip
 
 INPAINT, OUTPAINT, WHOLE = "Painted part", "Around the image", "Whole image"
+SEEN = 31
+"""Opacity of 255 above which a stroke counts: strokes are half transparent, to show what is below."""
 SIDES = ("left", "right", "top", "bottom")
 
 
@@ -41,7 +43,7 @@ class PaintedImage:
 
     @classmethod
     def of(cls, value: dict[str, Any] | None) -> PaintedImage:
-        """Of `background`, an image or its file, and `layers`, images of any size that are opaque where it is painted.
+        """Of `background`, an image or its file, and `layers`, images of any size whose strokes cover what is painted.
 
         Raises ValueError where there is no image, or one that is too large.
         """
@@ -52,7 +54,7 @@ class PaintedImage:
         mask = np.zeros((image.height, image.width), dtype=np.float32)
         for layer in (value or {}).get("layers") or ():
             painted = np.asarray(layer.convert("RGBA").getchannel("A").resize(image.size))
-            mask = np.maximum(mask, (painted > 127).astype(np.float32))
+            mask = np.maximum(mask, (painted > SEEN).astype(np.float32))
         return cls(image, mask)
 
 
@@ -170,7 +172,12 @@ def edit_tab(page: PageJobs) -> PaintedUpload:
         with gr.Column(scale=1, min_width=300):
             gr.Markdown("Before and after: the part that is edited", elem_classes="title")
             pair = gr.ImageSlider(
-                label="Before and after", type="pil", elem_id="edit-pair", buttons=["fullscreen"], **SHOWN
+                label="Before and after",
+                type="pil",
+                elem_id="edit-pair",
+                slider_position=15,
+                buttons=["fullscreen"],
+                **SHOWN,
             )
             status = gr.Markdown("Ready.", elem_id="edit-status")
             scales = shown_picture("Scale by scale, the first variation", wide=True, elem_id="edit-strip")
@@ -216,8 +223,8 @@ def edit_controls(desk: Desk) -> list[Any]:
     hint = "First scales taken over from the image: more keep more of its composition."
     keep = gr.Slider(0, len(desk.pipeline.schedule), value=0, step=1, label="Scales kept", info=hint)
     count = gr.Slider(1, 8, value=2, step=1, label="Variations")
+    seed = gr.Number(0, label="Seed", info="Of the first variation; the next ones count on.")
     with gr.Accordion("More", open=False):
-        seed = gr.Number(0, label="Seed")
         method = gr.Dropdown(list(METHODS), value=EditConfig().method, label="Method")
         feather = gr.Slider(0, 32, value=EditConfig().feather, step=1, label="Feather, pixels")
 
