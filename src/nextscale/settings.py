@@ -75,6 +75,8 @@ class PairFlags:
             return model
         if missing:
             raise ValueError(f"{missing[0]} is missing: two models in turn take draft, refine and switch")
+        if self.switch is not None and self.switch < 0:
+            raise ValueError(f"switch must be at least 0, got {self.switch}")
         if model != DEMO:
             raise ValueError("give model, or draft and refine for two in turn, not both")
         return f"{self.draft}+{self.refine}@{self.switch}"

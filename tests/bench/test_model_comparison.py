@@ -57,6 +57,7 @@ def test_two_kinds_side_by_side(
     capsys.readouterr()
     assert main([*command, *flags, *settings, "--out", str(tmp_path / "refused")]) == 2
     assert "guided_scales and temperatures are next-scale prediction's" in capsys.readouterr().err
+    assert not (tmp_path / "refused").exists(), "before the first model is measured"
 
 
 def test_models_side_by_side_share_classes_by_name() -> None:

@@ -242,6 +242,7 @@ def test_a_pair_has_a_name_and_commands_take_it(
         ("--draft", "a", "--switch", "2"): "refine is missing",
         ("--draft", "a", "--refine", "b"): "switch is missing",
         ("--draft", "a", "--refine", "b", "--switch", "2", "--model", "c"): "not both",
+        ("--draft", "demo", "--refine", "demo", "--switch", "-1"): "switch must be at least 0, got -1",
         ("--draft", "demo", "--refine", "demo", "--switch", "99"): "switch must be between 0 and 7",
         ("--draft", "demo", "--refine", "demo-raster", "--switch", "1"): "these are var and raster",
     }.items():

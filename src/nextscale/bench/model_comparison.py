@@ -20,7 +20,7 @@ from nextscale.bench.config import ModelComparison
 from nextscale.bench.cost import sampled_flops, sampling_steps, training_flops
 from nextscale.catalogue import find_model
 from nextscale.classes import UNMATCHED, match_classes
-from nextscale.config import read_json
+from nextscale.config import read_json, with_settings
 from nextscale.evaluation.config import GenerationEvaluation
 from nextscale.evaluation.generation import evaluate_generation
 from nextscale.evaluation.sweep import sweep_generation
@@ -31,6 +31,7 @@ from nextscale.pipeline import VARPipeline
 from nextscale.plots import new_figure
 from nextscale.progress import Announce, silent
 from nextscale.runtime import Processes
+from nextscale.sampling.step import SamplingConfig
 
 COLUMNS = 12
 """Classes that the picture of all models shows."""
@@ -87,8 +88,9 @@ def compare_models(
     names = [folder_name(model) for model in models]
     if len(set(names)) < len(names):
         raise ValueError(f"models must have different names, got {', '.join(names)}")
-    for model in models:
-        find_model(model).config()  # raises before the first model is measured
+    for model in models:  # raises before the first model is measured
+        stored = find_model(model).config()
+        family(stored.kind).require_settings(with_settings(SamplingConfig(**stored.sampling()), config.sampling()))
     measured: list[dict[str, Any]] = []
     settings: list[dict[str, Any]] = []
     shared: dict[str, Any] = {}
