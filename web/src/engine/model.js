@@ -91,11 +91,9 @@ export class Model {
       const strength = Math.fround(how.guidance * how.ramp[part]);
       const guided = guide(given.logits[0], given.logits[1], strength);
       const away = Math.fround(how.spatial_guidance?.[part] ?? 0);
-      let logits = guided;
-      if (away) {
-        const prior = multiply(quantizer.tables[`prior.${part}`], coarser, V);
-        logits = guided.map((value, at) => value + away * (value - prior[at]));
-      }
+      const prior = away ? multiply(quantizer.tables[`prior.${part}`], coarser, V) : null;
+      const apart = (some) => (prior ? some.map((value, at) => value + away * (value - prior[at])) : some);
+      let logits = apart(guided);
       coarser = guided;
       if (hook.logits) logits = hook.logits(part, logits, accumulated);
       const kept = filter(logits, V, how);
@@ -112,6 +110,7 @@ export class Model {
       yield {
         part, tokens, drawn, noise, strength, how, milliseconds: spent,
         conditional: given.logits[0], unconditional: given.logits[1], guided, kept, attention: given.attention,
+        unguided: apart(given.logits[0]),
         accumulated: byScale ? accumulated : null,
       };
     }

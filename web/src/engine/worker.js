@@ -176,8 +176,8 @@ const tasks = {
 };
 
 /** Of each token, whether the same noise would have drawn another without guidance. */
-function movedByGuidance({ about: { codebook_size: size } }, { conditional, tokens, noise, how }) {
-  const plain = choose(filter(conditional, size, how), size, noise);
+function movedByGuidance({ about: { codebook_size: size } }, { unguided, tokens, noise, how }) {
+  const plain = choose(filter(unguided, size, how), size, noise);
   return tokens.map((token, place) => token !== plain[place]);
 }
 
