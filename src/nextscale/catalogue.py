@@ -208,7 +208,10 @@ def paired_config(draft: ModelConfig, refiner: ModelConfig) -> ModelConfig:
 def require_same_tokenizer(one: Any, other: Any) -> None:
     """Raises ValueError for two tokenizers whose tokens differ; their decoders may."""
     if fingerprint(one) != fingerprint(other):
-        raise ValueError("two models in turn need the same tokenizer: tokens of one mean nothing to the other's model")
+        raise ValueError(
+            "two models in turn need the same tokenizer, and theirs differ in their codes or encoders; the same one "
+            "stored in fp32 and in bf16 differs, too: convert both with the same --export"
+        )
 
 
 def find_model(model: str | Path) -> StoredModel:

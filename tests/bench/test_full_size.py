@@ -94,6 +94,8 @@ def test_unknown_names_and_sizes_are_refused(tmp_path: Path, capsys: pytest.Capt
     assert "'gan' is not known; expected some of var-d16" in capsys.readouterr().err
     assert main(["bench", "--families", "--sizes", "100"]) == 2
     assert "sizes are 256 and 512, got 100" in capsys.readouterr().err
+    assert main(["bench", "--families", "--guided-scales", "8"]) == 2
+    assert "guided_scales is for one model" in capsys.readouterr().err
     assert not (tmp_path / "out.json").exists()
 
 

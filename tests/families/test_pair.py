@@ -203,7 +203,7 @@ def test_models_that_do_not_fit_are_refused(changes: dict[str, Any], message: st
 
 def test_pipelines_that_do_not_fit_are_refused() -> None:
     one, other = make_pipeline(), make_pipeline(1)
-    with pytest.raises(ValueError, match="need the same tokenizer: tokens of one mean nothing to the other's model"):
+    with pytest.raises(ValueError, match="need the same tokenizer, and theirs differ in their codes"):
         one.with_refiner(other, 2)
     with pytest.raises(ValueError, match="switch must be between 0 and 4, all scales, got 5"):
         pair_of(5)

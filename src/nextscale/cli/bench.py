@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 ONE_CALL = "all in one call"
 """Name of the time of a batch that is not looked at between its scales."""
+
+
+OF_FAMILIES = {"families", "sizes", "entrants", "limit", "growth", "report", "json", "plot", "precision", "device"}
+"""Settings of the bench of all families."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,10 @@ class BenchOptions(PairFlags, ScaleFlags):
             raise ValueError("plot draws the growth with the grid; add --growth")
         if not self.limit > 0:
             raise ValueError(f"limit must be above 0 seconds, got {self.limit}")
+        if self.families or self.report:
+            changed = [one.name for one in fields(self) if getattr(self, one.name) != one.default]
+            if ignored := [name for name in changed if name not in OF_FAMILIES]:
+                raise ValueError(f"{ignored[0]} is for one model; leave it out with --families and --report")
 
 
 @accepts(BenchOptions, first=("model", "draft", "refine", "switch", "batch_sizes", "rounds", "families"))

@@ -272,7 +272,8 @@ def no_decay(name: str, parameter: Tensor) -> bool:
 def fitting_state(start: VQVAE, model: VQVAE) -> dict[str, Tensor]:
     """The weights of `start` for a tokenizer of another schedule, or with a decoder of another width, which is new."""
     state = rescaled_state(start, model)
-    if model.config.decoder_channels == start.config.decoder_channels:
+    width, former = (part.config.decoder_channels or part.config.channels for part in (model, start))
+    if width == former:
         return state
     own = model.state_dict()
     return {name: own[name] if name.startswith("decoder.") else tensor for name, tensor in state.items()}
