@@ -161,7 +161,7 @@ class CodeColours:
         return (0.5 + 0.24 * values).clamp(0.03, 0.97).numpy()
 
 
-STRIP = (("bigfish", 4), ("heist", 0), ("leaper", 8), ("bossfight", 7))
+STRIP = (("starpilot", 3), ("heist", 0), ("leaper", 8), ("bossfight", 8))
 
 
 def coarse_to_fine(path: Path) -> None:
