@@ -13,7 +13,7 @@ from nextscale.cli import main
 from nextscale.evaluation import text
 from nextscale.evaluation.config import TextEvaluation
 from nextscale.evaluation.questions import Question, checked, places_of, read_questions
-from nextscale.evaluation.text import Gallery, evaluate_text, figures, others, rank
+from nextscale.evaluation.text import Gallery, evaluate_text, figures, others, rank, shuffled_places
 from toys import CLASS_NAMES, TEXT, make_pipeline, toy_image
 
 CAPTIONS = [
@@ -53,6 +53,13 @@ def test_an_answer_is_a_candidate_or_an_image() -> None:
     assert others(gallery(), Question("x", "a cat", ("red heart", "a dog")), similar).tolist() == pytest.approx(
         [0.5, 0.4]
     )
+
+
+def test_shuffled_prompts_are_about_other_names() -> None:
+    names = ["a", "b", "a", "c", "d"]
+    places = shuffled_places([Question(f"{name} {place}", name) for place, name in enumerate(names)])
+    assert places == [3, 3, 4, 0, 1]
+    assert all(names[place] != name for place, name in zip(places, names, strict=True))
 
 
 def test_figures_of_ranks() -> None:

@@ -86,7 +86,7 @@ def evaluate_text(config: TextEvaluation, *, progress: Announce = silent) -> dic
         images = draw(pipeline, questions, config, settings, advance)
         means = features_of_each(network, images, config.samples)
         own = [rank(gallery, question, mean) for question, mean in zip(questions, means, strict=True)]
-        turned = means.roll(max(1, len(questions) // 2), dims=0)
+        turned = means[shuffled_places(questions)]
         shuffled = [rank(gallery, question, mean) for question, mean in zip(questions, turned, strict=True)]
         settled = pipeline.sampling(**settings).guidance
         points.append({"guidance": settled, "drawn": figures(own), "shuffled": figures(shuffled), "ranks": own})
@@ -105,6 +105,15 @@ def evaluate_text(config: TextEvaluation, *, progress: Announce = silent) -> dic
             {"prompt": one.prompt, "name": one.name, "answers": n} for one, n in zip(questions, answers, strict=True)
         ],
     }  # fmt: skip
+
+
+def shuffled_places(questions: Sequence[Question]) -> list[int]:
+    """For each question the place of one about another name, the first from half the list on."""
+    count, found = len(questions), []
+    for place, question in enumerate(questions):
+        after = [(place + count // 2 + step) % count for step in range(count)]
+        found.append(next((each for each in after if questions[each].name != question.name), after[0]))
+    return found
 
 
 def rank(gallery: Gallery, question: Question, features: Tensor) -> int:
