@@ -4,10 +4,10 @@
     python benchmarks/training.py --reference VAR
 
 Five things are compared, each side in a process of its own, rounds in turn, medians: the time of an optimiser step
-from tokens (teacher-forcing input, forward, backward, clipping, AdamW) under bf16 autocast with dropout as published, ours plain and compiled;
-the time of tokenising a batch of images, encoder included (theirs in float32, as their trainer does it, and with the
-encoder in bf16); the peak memory of both; and the losses of `--loss-steps`
-steps in float32 with dropout and drop-path off. The authors' code runs as shipped, with autocast for the CPU.
+from tokens (teacher-forcing input, forward, backward, clipping, AdamW) under bf16 autocast with dropout as published,
+ours plain and compiled; the time of tokenising a batch of images, encoder included (theirs in float32, as their trainer
+does it, and with the encoder in bf16); the peak memory of both; and the losses of `--loss-steps` steps in float32 with
+dropout and drop-path off. The authors' code runs as shipped, with autocast for the CPU.
 """
 
 from __future__ import annotations
