@@ -279,10 +279,8 @@ def published_model(name: str, published: Published) -> StoredModel:
     var = [published_file(published.repository, file, name) for file in published.files]
     about = f"{published.about}; weights of {published.repository}, licence {published.licence}"
     logger.info("%s: %s", name, about)
-    models = [OfficialModel(vae, path, published.defaults) for path in var]
-    if published.switch:
-        return PairModel(*models, published.switch)
-    return models[0] if models else OfficialModel(vae)
+    first, *second = [OfficialModel(vae, path, published.defaults) for path in var] or [OfficialModel(vae)]
+    return PairModel(first, *second, switch=published.switch) if published.switch else first
 
 
 def published_file(repository: str, file: str, model: str) -> Path:
