@@ -116,7 +116,10 @@ def test_a_model_of_prompts_is_measured(
     out = tmp_path / "out"
     command = ["evaluate", "text", "--model", str(tmp_path / "model"), "--data", str(images), "--out", str(out)]
     command += ["--features", "small-6", "--caption-template", "a {name}", "--samples", "2"]
-    assert main([*command, "--guidances", "0,2"]) == 0
+    assert main([*command, "--guidances", "0,2", "--others", f"{images}/"]) == 0
+    told = capsys.readouterr()
+    assert f"{images}: named more than once, counted once" in told.err
+    assert "the right image, reconstructed" in told.out
     report = json.loads((out / "report.json").read_text())
     names = [f"a {name}" for name in CLASS_NAMES]
     assert [one["prompt"] for one in report["questions"]] == names
@@ -124,7 +127,6 @@ def test_a_model_of_prompts_is_measured(
     assert report["chance"] == pytest.approx(1 / len(names)) and report["images"] == len(names)
     assert all(1 <= place <= len(names) for point in report["points"] for place in point["ranks"])
     assert (out / "recognised.png").stat().st_size > 0
-    assert "the right image, reconstructed" in capsys.readouterr().out
 
     # Images drawn of the prompts with the seeds that the report names, by hand.
     pipeline = VARPipeline.from_pretrained(tmp_path / "model")

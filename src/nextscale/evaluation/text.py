@@ -9,6 +9,7 @@ Shapes: N real images, Q questions, S images drawn of each, D features.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from nextscale.pictures import save_image, sheet, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.progress import Announce, silent
 from nextscale.runtime import resolve_device
+
+logger = logging.getLogger("nextscale")
 
 SHOWN = 16
 """Questions whose images are shown."""
@@ -64,9 +67,10 @@ def evaluate_text(config: TextEvaluation, *, progress: Announce = silent) -> dic
         raise ValueError(f"model {config.model}: draws classes; evaluate text measures models of prompts")
     size = pipeline.tokenizer.config.image_size
     network = load_features(config.features, config.feature_weights).to(resolve_device(config.device))
-    sources = [
-        open_source(one, **config.columns, **config.captions) for one in (config.data, *config.others.split(",")) if one
-    ]
+    named = [one.rstrip("/") for one in (config.data, *config.others.split(",")) if one]
+    for one in {one for one in named if named.count(one) > 1}:
+        logger.info("%s: named more than once, counted once", one)
+    sources = [open_source(one, **config.columns, **config.captions) for one in dict.fromkeys(named)]
     captions = [own for source in sources for own in map(source.captions_of, range(len(source)))]
     places = places_of(captions)
     questions = asked(config, [sources[0].captions_of(index) for index in range(len(sources[0]))], places)
