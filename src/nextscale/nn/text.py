@@ -58,9 +58,10 @@ class TextEncoder(nn.Module):
             if isinstance(module, Linear):
                 trunc_normal_(module.weight, std=std)
         for parameter in (self.whole, self.positions):
-            trunc_normal_(parameter, std=0.1)
+            trunc_normal_(parameter, std=0.005)
         if self.words is not None:
-            nn.init.normal_(self.words.weight, std=0.5)  # a mean of several is still larger than its position
+            # Small, as a norm follows, so that a rare word's few steps move it; a mean of several exceeds its position.
+            nn.init.normal_(self.words.weight, std=0.02)
         if self.features is not None:
             trunc_normal_(self.features.weight, std=self.features.in_features**-0.5)
 
