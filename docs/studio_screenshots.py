@@ -110,14 +110,14 @@ def inspect(page: Page, photo: Path) -> None:
 def compare(page: Page) -> None:
     tab(page, "Compare")
     if page.get_by_role("button", name="Start both").count():
-        page.get_by_role("button", name="Start both").click()
-        page.get_by_text("finished").nth(1).wait_for()
+        page.get_by_text(" steps against ").wait_for()
+        page.locator("#compare-race .replay").get_by_text("Replay").wait_for()
+        page.get_by_label("Time of the comparison").fill("500")
 
 
 def scaling(page: Page) -> None:
     tab(page, "Scaling")
-    if page.locator("#scaling-plot").count():
-        page.locator("#scaling-plot img").wait_for()
+    page.locator("#scaling-chart .mark").nth(3).focus()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,86 +13,11 @@ import pytest
 from PIL import Image
 from playwright import sync_api as playwright
 
+from browsing import NO_CHROMIUM, WAIT, settle, visit
 from nextscale.results import GenerationStep
-from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
-from toys import make_pipeline, toy_image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
-]
-
-ROOT = Path(__file__).parents[2]
-WAIT = 120_000
-"""Milliseconds that something on the page may take: a busy machine is slow, and no test is about that."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder, results = tmp_path_factory.mktemp("studio"), (ROOT / "docs" / "results",)
-    found = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder, previews=math.inf)
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def url(desk: Desk) -> Iterator[str]:
-    port = free_port()
-    page = open_page(desk, host="127.0.0.1", port=port)
-    yield f"http://127.0.0.1:{port}"
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwright.Page:
-    """A browser of its own, with the page."""
-    opened = browser.new_page(viewport={"width": width, "height": 900})
-    opened.set_default_timeout(WAIT)
-    opened.goto(url)
-    opened.get_by_text("Ready.", exact=True).first.wait_for()
-    return opened
-
-
-def settle(page: playwright.Page) -> None:
-    """Wait until the layout stays as it is for twenty frames."""
-    page.evaluate("""() => new Promise(done => {
-        let before = "", same = 0
-        function look() {
-            const now = [...document.querySelectorAll("body *")].map(e => [e.clientWidth, e.clientHeight]).join()
-            same = now === before ? same + 1 : 0
-            before = now
-            same < 20 ? requestAnimationFrame(look) : done()
-        }
-        look()
-    })""")
-
-
-@pytest.fixture
-def page(browser: playwright.Browser, url: str) -> Iterator[playwright.Page]:
-    opened = visit(browser, url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    toy_image(2, 3, 64).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+pytestmark = [pytest.mark.slow, NO_CHROMIUM]
 
 
 def test_an_image_appears_scale_by_scale(page: playwright.Page) -> None:
@@ -301,8 +223,7 @@ def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) 
 def test_two_models_side_by_side(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Start both").click()
-    page.get_by_text("finished").nth(1).wait_for()
-    assert page.get_by_text("finished").count() == 2
+    page.get_by_text("4 steps against 4 steps").wait_for()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -316,7 +237,7 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
             page.get_by_role("button", name="Inspect", exact=True).click()
             page.get_by_text("bits per pixel").wait_for()
         if name == "Scaling":
-            page.locator("#scaling-plot img").wait_for()
+            page.locator("#scaling-chart .mark").first.wait_for()
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         tabs = page.locator(".tabs").first.bounding_box()

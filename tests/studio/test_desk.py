@@ -23,9 +23,7 @@ from nextscale.families import family_of
 from nextscale.pictures import to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.rejection import Rejection
-from nextscale.scaling.fits import read_results
 from nextscale.studio.app import run_studio
-from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, settings_in, take_files
 from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from nextscale.studio.figures import strip_of
@@ -34,7 +32,6 @@ from nextscale.studio.grids import grid_live, numbers
 from nextscale.studio.history import chosen_of
 from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
-from nextscale.studio.scaling import plotted, result_sets
 from toys import make_baseline, make_pipeline, toy_image
 
 
@@ -336,48 +333,12 @@ def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
     assert torch.allclose(mixed.mean(dim=(1, 3)), shares[0][:, :, 7], atol=1e-5)
 
 
-def test_two_models_race_by_their_own_clocks(desk: Desk, pipeline: VARPipeline) -> None:
-    desk.rival = make_pipeline(seed=1)
-    frames = list(race_live(desk, "blue", 2))
-    assert all("finished" in clock and "4 steps" in clock for clock in frames[-1][1])
-    wanted = [one.generate("blue", seeds=[2]).images[0] for one in (desk.rival, pipeline)]
-    shown = [[pictures[number] for pictures, _ in frames if pictures[number]][-1] for number in range(2)]
-    assert [one.tobytes() for one in shown if one] == [one.tobytes() for one in wanted]
-    assert all(None in pictures for pictures, _ in frames), "a picture that did not change is sent again"
-
-
-@pytest.mark.parametrize(("kind", "passes"), [("raster", 16), ("rq", 16), ("maskgit", 8), ("dit", 20)])
-def test_clocks_count_passes_of_the_transformer(desk: Desk, kind: str, passes: int) -> None:
-    desk.rival = make_baseline(kind, **({"sampling_steps": passes} if kind == "dit" else {}))
-    *_, (_, (clock, _)) = race_live(desk, "blue", 0)
-    assert clock.startswith(f"{passes} steps, ") and clock.endswith("finished")
-
-
 def test_seeds() -> None:
     assert seed_of(5, False) == 5
     assert seed_of(5, True) != seed_of(5, True)
     for wrong in (-1, 1.5, 2.0**60):
         with pytest.raises(ValueError, match="a seed is a whole number"):
             seed_of(wrong, False)
-
-
-def test_results_are_found_and_plotted(desk: Desk, tmp_path: Path) -> None:
-    folder = tmp_path / "scaling"
-    folder.mkdir()
-    for depth in range(1, 5):
-        size = 1e6 * depth**3
-        figures = dict.fromkeys(("loss", "loss_last", "error", "error_last"), 5 * size**-0.1)
-        curve = [{"flops": size * step, **figures} for step in (1e6, 1e7)]
-        facts = {"kind": "var", "depth": depth, "parameters": size, "curve": curve}
-        (folder / f"var-d{depth}.json").write_text(json.dumps(facts | figures))
-    (folder / "other.json").write_text("[1]")
-    sets = result_sets((folder,))
-    assert list(sets) == ["scaling: scaling of var"]
-    assert Image.open(plotted(desk, *sets["scaling: scaling of var"])).width > 500
-    together = tmp_path / "all.json"
-    together.write_text(json.dumps({"results": read_results([folder])}))
-    for place in (tmp_path, together):
-        assert result_sets((place,))[f"{tmp_path.name}/all: scaling of var"] == sets["scaling: scaling of var"]
 
 
 def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> None:

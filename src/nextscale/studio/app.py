@@ -57,8 +57,8 @@ def build_studio(desk: Desk) -> gr.Blocks:
                     inspect_tab(page)
             with purposeful_tab("Compare"):
                 compare_tab(page)
-            with purposeful_tab("Scaling") as scaling:
-                scaling_tab(desk, scaling)
+            with purposeful_tab("Scaling"):
+                scaling_tab(desk)
 
         if canvas is None:
             made.take.visible = False
@@ -93,7 +93,7 @@ def open_page(desk: Desk, *, host: str, port: int, open_browser: bool = False) -
             quiet=True,
             theme=studio_theme(),
             css=asset("style.css"),
-            js=asset("page.js"),
+            js=f"() => {{ ({asset('page.js')})(); ({asset('race.js')})(); }}",
             footer_links=[],
             run_history=False,
             max_file_size="32mb",

@@ -20,9 +20,9 @@ SIDE = 192
 """Pixels of the longer side of such a picture, at most."""
 
 
-def inline(image: Image.Image, says: str) -> str:
-    """An image as part of the page."""
-    small, stream = fitted(image, SIDE), io.BytesIO()
+def inline(image: Image.Image, says: str, most: int = SIDE) -> str:
+    """An image as part of the page, its longer side at most `most` pixels."""
+    small, stream = fitted(image, most), io.BytesIO()
     kind = "png" if small.width * small.height * 4 <= EXACT else "jpeg"
     small.save(stream, kind, quality=88)
     return (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +23,15 @@ from nextscale.studio.grids import grid_part
 from nextscale.studio.history import History, history_part, keep_made
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, fitted, paced
+from nextscale.studio.ready import ReadyMade
 
 MOST_IMAGES = 16
 MOST_CANDIDATES = 16
 MOST_SHOWN = 60
 """Characters of a prompt below its image."""
 NO_PROMPT = "(no prompt)"
-READY_MADE, SMALL = 4, 5e7
-"""Images that a page shows before anything was asked, and parameters up to which a CPU draws them in a moment."""
-PATIENCE = 5.0
-"""Seconds that a page waits for them."""
+READY_MADE = 4
+"""Images that a page shows before anything was asked."""
 
 
 @dataclass(frozen=True)
@@ -151,34 +149,13 @@ def step_line(pipeline: VARPipeline, number: int) -> str:
     return f"Scale {number + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
 
 
-class ReadyMade:
-    """Images that a page shows before anything was asked: drawn once, when the first page is opened."""
-
-    def __init__(self, desk: Desk) -> None:
-        parameters = desk.pipeline.family.parameters(desk.pipeline.transformer)
-        self.desk, self.wanted = desk, desk.pipeline.device.type != "cpu" or parameters <= SMALL
-        self.caption, self._last = "", None
-        self._thread = threading.Thread(target=self._draw, daemon=True)
-        self._lock = threading.Lock()
-
-    def _draw(self) -> None:
-        pipeline = self.desk.pipeline
-        name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
-        with self.desk.visitors.line.turn():
-            steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
-            images = [step.preview() for step in steps]
-        self.caption = f"{shortened(name)}, seed 0"
-        self._last = Frame("", fitted(grid(images[-1])), stages_of(pipeline, images))
-
-    def frame(self) -> Frame | None:
-        """None for a large model on a CPU, and where the model has no time."""
-        if not self.wanted:
-            return None
-        with self._lock:
-            if self._thread.ident is None:
-                self._thread.start()
-        self._thread.join(PATIENCE)
-        return self._last
+def ready_made(desk: Desk) -> Frame:
+    """Images that a page shows before anything was asked; the status is the first one's caption."""
+    pipeline = desk.pipeline
+    name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
+    steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
+    images = [step.preview() for step in steps]
+    return Frame(f"{shortened(name)}, seed 0", fitted(grid(images[-1])), stages_of(pipeline, images))
 
 
 @dataclass(frozen=True)
@@ -226,7 +203,8 @@ class Controls:
 
 def generate_tab(page: PageJobs) -> History:
     """Controls at the left, the picture at the right, below what was made; returns the latter."""
-    desk, ready_made = page.desk, ReadyMade(page.desk)
+    desk = page.desk
+    first = ReadyMade(desk, lambda: ready_made(desk), desk.pipeline)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             controls = generate_controls(desk)
@@ -243,10 +221,8 @@ def generate_tab(page: PageJobs) -> History:
     grid_part(page, history)
 
     def shown_of(visitor: Visitor) -> Update:
-        if "Generate" not in visitor.jobs and (frame := ready_made.frame()):
-            return history.shown(visitor) | {
-                picture: frame.picture, scales: strip_of(ready_made.caption, frame.stages[0])
-            }  # fmt: skip
+        if "Generate" not in visitor.jobs and (frame := first.result()):
+            return history.shown(visitor) | {picture: frame.picture, scales: strip_of(frame.status, frame.stages[0])}
         return history.shown(visitor)
 
     def work(job: Job, name: str, count: float, typed: float, lock: bool, *values: Any) -> Iterator[Update]:

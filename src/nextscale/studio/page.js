@@ -19,6 +19,14 @@
     document.querySelector("#generate-picture")?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
   });
 
+  // The boxes of a chart's legend switch its lines and points off.
+  document.addEventListener("change", event => {
+    const box = event.target.closest?.(".plot-legend input");
+    if (!box) return;
+    const parts = box.closest(".plot").querySelectorAll(`[data-part="${box.dataset.series}"]`);
+    parts.forEach(one => (one.style.display = box.checked ? "" : "none"));
+  });
+
   // Pictures say what they show: the caption of a thumbnail, the class names of a label, or the title above.
   const titled = block => {
     for (let at = block?.previousElementSibling; at; at = at.previousElementSibling)
