@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from nextscale.checkpoint import (
+    CONFIG,
     ModelConfig,
     fingerprint,
     load_config,
@@ -56,6 +58,8 @@ TERMS: dict[str, str] = dict.fromkeys(
     "are mixed.",
 )
 """Licences of the bundled models' weights."""
+DEEPEST = 4
+"""Folders between a folder that is searched for models and the parts of a model, at most."""
 KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
@@ -242,6 +246,30 @@ def find_model(model: str | Path) -> StoredModel:
         return FolderModel(Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"])))
     except Exception as error:  # the hub client raises many kinds: offline, not found, gated
         raise ValueError(f"model {model}: no such folder, and the hub does not give it ({one_line(error)})") from error
+
+
+def models_in(folder: Path) -> dict[str, str]:
+    """Models in a folder and a few below it that generate, each under its path from there.
+
+    They are model and run folders, and the authors' transformer files. Raises ValueError where there are none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    known = {file for needed in OFFICIAL_FILES.values() for file in needed[1:]}
+    found: dict[str, str] = {}
+    for depth in range(DEEPEST + 1):
+        for part in sorted(folder.glob("*/" * depth + f"transformer/{CONFIG}")):
+            place = part.parent.parent
+            place = place.parent if place.name == "model" and place != folder else place  # a run folder
+            with suppress(ValueError):  # a run that has exported no model yet
+                load_config(place)
+                found[str(place.relative_to(folder))] = str(place)
+        for file in sorted(folder.glob("*/" * depth + "*.pth")):
+            if file.name in known:
+                found[str(file.relative_to(folder))] = str(file)
+    if not found:
+        raise ValueError(f"{folder}: holds no model that generates, and no folder below it does")
+    return found
 
 
 def find_tokenizer(model: str | Path) -> VQVAE:

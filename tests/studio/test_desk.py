@@ -136,22 +136,24 @@ def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.M
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Page:
-        def block_thread(self) -> None:
-            raise KeyboardInterrupt
-
-        def close(self) -> None:
-            pass
+        def close(self, *, verbose: bool) -> None:
+            closed.append(verbose)
 
     def opened(desk: Desk, **_: object) -> Page:
         desk.saved(toy_image(0, 0), {"class": "blue", "seed": 0})
         take_files(desk.folder)
         return Page()
 
+    def interrupted(_: float) -> bool:
+        raise KeyboardInterrupt
+
+    closed: list[bool] = []
     monkeypatch.setattr("nextscale.studio.app.open_page", opened)
     desk = Desk(pipeline, "toy")
     assert desk.folder.parent == tmp_path
-    with pytest.raises(KeyboardInterrupt):
-        run_studio(desk, host="127.0.0.1", port=1, open_browser=False)
+    monkeypatch.setattr(desk.switched, "wait", interrupted)
+    run_studio(desk, host="127.0.0.1", port=1, open_browser=False)
+    assert closed == [False]
     assert not list(tmp_path.iterdir())
     assert "GRADIO_TEMP_DIR" not in os.environ
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))

@@ -105,9 +105,10 @@ def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Lane], bo
     yield [racer.lane(whole=True) for racer in racers], True
 
 
-def warm_up(pipelines: Sequence[VARPipeline]) -> None:
+def warm_up(desk: Desk) -> None:
     """A first image that no clock counts, for it takes longer (on CUDA graphs are captured); none of slow models."""
-    for one in filter(quick, pipelines):
+    assert desk.rival is not None
+    for one in filter(quick, (desk.pipeline, desk.rival)):
         for _ in one.generate_steps(None, seeds=[0]):
             pass
 
@@ -133,7 +134,7 @@ def compare_tab(page: PageJobs) -> None:
     status = gr.Markdown("Ready.", elem_id="compare-status")
     empty = [Lane(title_of(one)) for one in (desk.pipeline, rival)]
     shown = gr.HTML(race_html(empty, running=True), elem_id="compare-race", padding=False)
-    warm = functools.cache(lambda: warm_up([desk.pipeline, rival]))
+    warm = functools.cache(lambda: warm_up(desk))
 
     def run(name: str, seed: int) -> Iterator[Update]:
         yield {status: f"{name or NO_CLASS}, seed {seed}", shown: race_html(empty, running=True)}

@@ -193,6 +193,14 @@ class Visitors:
         visitor.jobs[tab] = job
         return job
 
+    def end_jobs(self) -> None:
+        """Stop all jobs, wait for their present steps, and forget them; what was made stays."""
+        self.close()
+        for one in self._known.values():
+            for job in one.jobs.values():
+                shutil.rmtree(job.folder, ignore_errors=True)
+            one.jobs.clear()
+
     def close(self) -> None:
         """Stop all jobs, and wait for their present steps."""
         jobs = [job for one in self._known.values() for job in one.jobs.values()]

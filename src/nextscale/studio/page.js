@@ -12,6 +12,16 @@
     tabs[next].focus();
   });
 
+  // Another model, or a studio that was started again: the page is loaded anew.
+  const { root = "", api_prefix = "", app_id } = window.gradio_config ?? {};
+  setInterval(async () => {
+    if (document.hidden || !app_id) return;
+    try {
+      const now = await (await fetch(`${root}${api_prefix}/app_id`)).json();
+      if (now.app_id !== app_id) location.reload();
+    } catch {} // the studio is away for the moment
+  }, 2000);
+
   // On a phone the result comes into view.
   document.addEventListener("click", event => {
     if (innerWidth > 640 || !event.target.closest?.("#generate-start")) return;
