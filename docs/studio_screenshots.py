@@ -1,6 +1,6 @@
-"""Screenshots of every tab of the studio, at the width of a screen and of a phone.
+"""Screenshots of the studio's tabs, at the width of a screen and of a phone.
 
-    python docs/studio_screenshots.py [--results out/scaling]
+    python docs/studio_screenshots.py [--only compare --only scaling] [--results out/scaling]
 
 Needs chromium (Debian: apt-get install chromium).
 """
@@ -21,20 +21,26 @@ from playwright.sync_api import Page, TimeoutError, sync_playwright
 from nextscale import VARPipeline
 from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
+from nextscale.studio.shelf import Shelf
 
 WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
 
 
 def main(
-    *, model: str = "demo", rival: str = "demo-raster", results: tuple[str, ...] = (), out: Path = Path("docs/images")
+    *,
+    model: str = "demo",
+    rival: str = "demo-raster",
+    results: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    out: Path = Path("docs/images"),
 ) -> None:
-    """Use every tab and photograph it."""
+    """Use every tab, or those named, and photograph it."""
     pipeline = VARPipeline.from_pretrained(model)
     other = VARPipeline.from_pretrained(rival) if rival else None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    desk = Desk(pipeline, model, other, tuple(map(Path, results)), previews=math.inf)
+    desk = Desk(pipeline, model, other, tuple(map(Path, results)), previews=math.inf, shelf=Shelf.of(model))
     page = open_page(desk, host="127.0.0.1", port=port)
     photo = Path(tempfile.mkdtemp()) / "photo.png"
     pipeline.generate("coinrun", seeds=[5]).images[0].save(photo)
@@ -46,7 +52,7 @@ def main(
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for suffix, (width, height) in WIDTHS.items():
-            for name, use in tabs.items():
+            for name, use in ((name, use) for name, use in tabs.items() if not only or name in only):
                 seen = browser.new_page(viewport={"width": width, "height": height})
                 seen.set_default_timeout(60_000)
                 seen.goto(f"http://127.0.0.1:{port}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright import sync_api as playwright
@@ -12,6 +13,7 @@ from playwright import sync_api as playwright
 from browsing import CHROMIUM, free_port, visit
 from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
+from nextscale.studio.shelf import Shelf
 from toys import make_pipeline, toy_image
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     folder, results = tmp_path_factory.mktemp("studio"), (ROOT / "docs" / "results",)
-    found = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder, previews=math.inf)
+    models: dict[str, Any] = {"rival": make_pipeline(seed=1), "shelf": Shelf.of("toy")}
+    found = Desk(make_pipeline(), "toy", results=results, folder=folder, previews=math.inf, **models)
     yield found
     found.close()
 

@@ -52,6 +52,14 @@
     const said = caption || titled(block) || label || (block?.classList.contains("chart") ? "Chart" : "");
     if (said && image.alt !== said) image.alt = said;
   };
+  // Names that gradio gives: of a thumbnail and of a place for uploads, what is read there; of an empty place, a role.
+  const rename = () => {
+    for (const one of document.querySelectorAll("button.thumbnail-item[aria-label], button.upload-container[aria-label]")) {
+      const text = one.innerText.trim().replace(/\s+/g, " ");
+      if (text && one.ariaLabel !== text) one.ariaLabel = text;
+    }
+    for (const one of document.querySelectorAll(".empty[aria-label]:not([role])")) one.role = "img";
+  };
   let waiting = false;
   new MutationObserver(() => {
     if (waiting) return;
@@ -59,6 +67,7 @@
     requestAnimationFrame(() => {
       waiting = false;
       document.querySelectorAll(".gradio-container .block img:not(figure img)").forEach(name);
+      rename();
     });
-  }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["src"] });
+  }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["src", "aria-label"] });
 }
