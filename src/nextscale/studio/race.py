@@ -91,10 +91,11 @@ def race_html(lanes: Sequence[Lane], *, running: bool = False) -> str:
         for number, mark in enumerate(round_ticks(0, end, 5))
     )
     facts = f'data-end="{end:.6f}" data-decimals="{digits}"' + (" data-running" if running else "")
+    scrub, player = ("", "") if running else (SCRUB, player_html(end))
     return (
-        f'<div class="race" {facts}><p class="outcome">{caption}</p><div class="lanes">{shown}</div>'
-        f'<div class="times">{tracks}<div class="axis">{marks}</div>{"" if running else SCRUB}</div>'
-        f"{'' if running else player_html(end)}</div>"
+        f'<div class="race" {facts}><p class="outcome">{caption}</p><div class="sides"><div class="lanes">{shown}</div>'
+        f'<div class="timeline"><div class="times">{tracks}<div class="axis">{marks}</div>{scrub}</div>'
+        f"{player}</div></div></div>"
     )
 
 
