@@ -2,13 +2,11 @@
 
 import dataclasses
 import shutil
-from pathlib import Path
 from typing import Any
 
 from nextscale import __version__
-
-PAGE = Path(__file__).parents[1] / "src" / "nextscale" / "explain" / "site"
-"""The interactive page, once `make explain` has built it."""
+from nextscale.explain.server import SITE as PAGE
+from nextscale.explain.server import write_page
 
 project = "nextscale"
 author = "The nextscale authors"
@@ -38,7 +36,7 @@ def copy_page(app: Any, exception: Exception | None) -> None:
         return
     shutil.rmtree(app.outdir / "explain", ignore_errors=True)
     if is_built():
-        shutil.copytree(PAGE, app.outdir / "explain")
+        write_page(app.outdir / "explain")
 
 
 def without_fields(app: Any, what: str, name: str, value: Any, options: Any, *_: Any) -> tuple[str, None] | None:

@@ -1,14 +1,17 @@
 """Models by name: the authors' files by path, from a hub cache, and what is missing."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from nextscale import VARPipeline
-from nextscale.catalogue import BUNDLED, find_model, models_in
+from nextscale.catalogue import find_model, models_in
 from nextscale.families import family_of
-from nextscale.official import OFFICIAL_FILES, OFFICIAL_TOKENIZER, save_official
+from nextscale.official import save_official
+from nextscale.published import OFFICIAL_REPOSITORY, OFFICIAL_TOKENIZER, PUBLISHED
 from toys import make_pipeline, make_tokenizer, make_transformer
 
 
@@ -23,14 +26,14 @@ def official_files(folder: Path, name: str = "var_d16.pth", **changes: object) -
     return pipeline
 
 
-def hub_cache(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty snapshot of the authors' repository in the hub client's own layout."""
+def hub_cache(root: Path, monkeypatch: pytest.MonkeyPatch, repository: str = OFFICIAL_REPOSITORY) -> Path:
+    """An empty snapshot of a repository in the hub client's own layout."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(root))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    repository = root / "models--FoundationVision--var"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("c" * 40)
-    return repository / "snapshots" / ("c" * 40)
+    place = root / f"models--{repository.replace('/', '--')}"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("c" * 40)
+    return place / "snapshots" / ("c" * 40)
 
 
 def test_a_transformer_file_with_its_tokenizer_beside_it(tmp_path: Path) -> None:
@@ -72,15 +75,59 @@ def test_official_names_read_the_hub_cache(tmp_path: Path, monkeypatch: pytest.M
     assert find_model("vae-ch160v4096z32").config().kind == "tokenizer"
 
 
-@pytest.mark.parametrize("name", list(OFFICIAL_FILES))
+@pytest.mark.parametrize("name", list(PUBLISHED))
 def test_offline_one_line_says_which_files_to_put_where(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub_cache(tmp_path, monkeypatch)
-    with pytest.raises(ValueError, match=f"put {' and '.join(OFFICIAL_FILES[name])} into one folder") as error:
+    with pytest.raises(ValueError, match="does not give") as error:
         find_model(name)
-    assert f"--model FOLDER/{OFFICIAL_FILES[name][-1]}" in str(error.value)
+    files = [path.rpartition("/")[2] for path in (OFFICIAL_TOKENIZER, *PUBLISHED[name].files)]
+    assert f"put {' and '.join(files)} into one folder" in str(error.value)
     assert "\n" not in str(error.value)
+    folder, given = tmp_path / "FOLDER", str(error.value).rpartition("--model ")[2]
+    made = official_files(folder, "made.pth")
+    for file in files[1:]:
+        shutil.copy(folder / "made.pth", folder / file)
+    (folder / "made.pth").unlink()
+    assert find_model(given.replace("FOLDER", str(folder))).tokenizer().config.patch == made.tokenizer.config.patch
+
+
+def test_weights_that_others_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the settings they are sampled with, and whose they are told."""
+    official_files(hub_cache(tmp_path, monkeypatch))
+    others = hub_cache(tmp_path, monkeypatch, "sinaalemohammad/Neon")
+    made = official_files(others, "Neon_VARd16_imagenet256.pth")
+    with caplog.at_level("INFO", "nextscale"):
+        loaded = VARPipeline.from_pretrained("neon-d16")
+    assert torch.equal(loaded.transformer.state_dict()["head.weight"], made.transformer.head.weight)
+    assert (loaded.config.guidance, loaded.config.top_k, loaded.config.top_p) == (2.9, 900, 0.95)
+    assert "arXiv 2510.03597); weights of sinaalemohammad/Neon, licence MIT" in caplog.text
+
+
+def test_two_published_models_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official_files(hub_cache(tmp_path, monkeypatch))
+    folder = hub_cache(tmp_path, monkeypatch, "Zigeng/VAR_CoDe")
+    draft, refiner = (official_files(folder, f"{name}_1.pth").transformer for name in ("drafter", "refiner"))
+    pair = {"test": replace(PUBLISHED["code-8"], files=("drafter_1.pth", "refiner_1.pth"), switch=1)}
+    monkeypatch.setattr("nextscale.catalogue.PUBLISHED", pair)
+    loaded = VARPipeline.from_pretrained("test")
+    assert (loaded.config.kind, loaded.config.guidance, loaded.config.top_k) == ("pair", 1.5, 600)
+    assert loaded.transformer.switch == 1
+    for part, model in (("draft", draft), ("refiner", refiner)):
+        found = getattr(loaded.transformer, part).state_dict()["head.weight"]
+        assert torch.equal(found, model.state_dict()["head.weight"])
+
+
+def test_every_published_pair_switches_where_its_name_says() -> None:
+    for name, published in PUBLISHED.items():
+        assert bool(published.switch) == name.startswith("code-") == (len(published.files) == 2)
+        if published.switch:
+            assert name == f"code-{published.switch}"
+            assert published.files == (f"drafter_{published.switch}.pth", f"refiner_{published.switch}.pth")
+        assert published.licence == "MIT" and "arXiv" in published.about
 
 
 def test_transformers_alone_are_not_paired_with_a_guess(tmp_path: Path) -> None:
@@ -93,7 +140,7 @@ def test_transformers_alone_are_not_paired_with_a_guess(tmp_path: Path) -> None:
 
 
 def test_the_raster_demo_stands_beside_the_demo() -> None:
-    demo, raster = (VARPipeline.from_pretrained(name) for name in BUNDLED)
+    demo, raster = (VARPipeline.from_pretrained(name) for name in ("demo", "demo-raster"))
     assert family_of(raster.transformer.config).kind == "raster"
     assert raster.schedule.sizes == (demo.schedule.final,)
     assert raster.class_names == demo.class_names

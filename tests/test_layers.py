@@ -28,7 +28,7 @@ LAYERS = (
     ("sampling",),
     ("families",),
     ("data",),
-    ("int8_weights", "checkpoint", "official", "official_files", "text", "frozen_text"),
+    ("int8_weights", "checkpoint", "published", "official", "official_files", "text", "frozen_text"),
     ("catalogue",),
     ("editing",),
     ("results", "conditioned", "pipeline", "settings"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -28,15 +29,9 @@ from nextscale.errors import one_line
 from nextscale.families.config import transformer_presets
 from nextscale.families.pair import ModelPair
 from nextscale.families.var import VAR
-from nextscale.official import (
-    OFFICIAL_FILES,
-    OFFICIAL_REPOSITORY,
-    OFFICIAL_TOKENIZER,
-    tokenizer_from_official,
-    transformer_config,
-    transformer_from_official,
-)
+from nextscale.official import tokenizer_from_official, transformer_config, transformer_from_official
 from nextscale.official_files import State, kinds_in, read_part
+from nextscale.published import OFFICIAL_REPOSITORY, OFFICIAL_TOKENIZER, PUBLISHED, Published
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
 logger = logging.getLogger("nextscale")
@@ -52,15 +47,18 @@ ABOUT = {
     "demo-raster": "This model has learned 64 x 64 frames of 16 video games (Procgen), in raster order.",
 }
 """What the bundled models generate."""
-TERMS: dict[str, str] = dict.fromkeys(
-    BUNDLED,
+FRAMES = (
     "Weights for demonstration and research. They have learned frames rendered from Procgen's assets, whose licences "
-    "are mixed.",
+    "are mixed."
 )
+TERMS = {
+    "demo": FRAMES,
+    "demo-raster": FRAMES,
+}
 """Licences of the bundled models' weights."""
 DEEPEST = 4
 """Folders between a folder that is searched for models and the parts of a model, at most."""
-KNOWN = f"expected {', '.join([*BUNDLED, *OFFICIAL_FILES])}, a model or run folder, the authors' .pth file, or a hub id"
+KNOWN = f"expected {', '.join([*BUNDLED, *PUBLISHED])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
 class StoredModel(Protocol):
@@ -104,6 +102,8 @@ class OfficialModel:
 
     vae: Path
     var: Path | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    "Settings of sampling that go with these weights."
 
     @property
     def place(self) -> str:
@@ -124,7 +124,8 @@ class OfficialModel:
         if self.var is None:
             return ModelConfig(kind="tokenizer")
         classes = transformer_config(self._weights, str(self.var)).classes
-        return ModelConfig(class_names=imagenet_names() if classes == len(imagenet_names()) else ())
+        names = imagenet_names() if classes == len(imagenet_names()) else ()
+        return ModelConfig(class_names=names, **self.defaults)
 
     def tokenizer(self) -> VQVAE:
         schedule = VQVAEConfig().schedule  # the file has none: it serves every schedule
@@ -234,8 +235,8 @@ def find_model(model: str | Path) -> StoredModel:
         return official_file(path)
     if path.exists() and text:
         raise ValueError(f"model {model}: is a file; {KNOWN}")
-    if text in OFFICIAL_FILES:
-        return OfficialModel(*(official_download(file, text) for file in OFFICIAL_FILES[text]))
+    if text in PUBLISHED:
+        return published_model(text, PUBLISHED[text])
     if pair := re.fullmatch(PAIR, text):
         return PairModel(find_model(pair[1]), find_model(pair[2]), int(pair[3]))
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text):
@@ -251,11 +252,11 @@ def find_model(model: str | Path) -> StoredModel:
 def models_in(folder: Path) -> dict[str, str]:
     """Models in a folder and a few below it that generate, each under its path from there.
 
-    They are model and run folders, and the authors' transformer files. Raises ValueError where there are none.
+    They are model and run folders, and published transformer files. Raises ValueError where there are none.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
-    known = {file for needed in OFFICIAL_FILES.values() for file in needed[1:]}
+    known = {Path(file).name for one in PUBLISHED.values() if not one.switch for file in one.files}
     found: dict[str, str] = {}
     for depth in range(DEEPEST + 1):
         for part in sorted(folder.glob("*/" * depth + f"transformer/{CONFIG}")):
@@ -300,15 +301,28 @@ def official_file(path: Path) -> OfficialModel:
     return OfficialModel(others[0], path)
 
 
-def official_download(file: str, model: str) -> Path:
-    """A file of the authors' hub repository, from the cache if it is there. Raises ValueError."""
+def published_model(name: str, published: Published) -> StoredModel:
+    """Weights from the hub's cache, or from the hub; says whose they are. Raises ValueError."""
+    vae = published_file(OFFICIAL_REPOSITORY, OFFICIAL_TOKENIZER, name)
+    var = [published_file(published.repository, file, name) for file in published.files]
+    about = f"{published.about}; weights of {published.repository}, licence {published.licence}"
+    logger.info("%s: %s", name, about)
+    first, *second = [OfficialModel(vae, path, published.defaults) for path in var] or [OfficialModel(vae)]
+    return PairModel(first, *second, switch=published.switch) if published.switch else first
+
+
+def published_file(repository: str, file: str, model: str) -> Path:
+    """A file of a hub repository, from the cache if it is there. Raises ValueError."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(OFFICIAL_REPOSITORY, file))
+        return Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub client raises many kinds
-        needed = OFFICIAL_FILES[model]
+        published = PUBLISHED[model]
+        names = [path.rpartition("/")[2] for path in (OFFICIAL_TOKENIZER, *published.files)]
+        given = "+".join(f"FOLDER/{path}" for path in names[1:] or names)
+        given += f"@{published.switch}" if published.switch else ""
         raise ValueError(
-            f"model {model}: the hub does not give {file} of {OFFICIAL_REPOSITORY} ({one_line(error)}); "
-            f"put {' and '.join(needed)} into one folder and give --model FOLDER/{needed[-1]}"
+            f"model {model}: the hub does not give {file} of {repository} ({one_line(error)}); "
+            f"put {' and '.join(names)} into one folder and give --model {given}"
         ) from error

@@ -22,13 +22,6 @@ from nextscale.official_files import State
 from nextscale.pyramid import ScaleSchedule
 from nextscale.tokenizer.vqvae import VQVAE, VQVAEConfig
 
-OFFICIAL_REPOSITORY = "FoundationVision/var"
-OFFICIAL_TOKENIZER = "vae_ch160v4096z32.pth"
-OFFICIAL_FILES = {"vae-ch160v4096z32": (OFFICIAL_TOKENIZER,)} | {
-    f"var-d{depth}": (OFFICIAL_TOKENIZER, f"var_d{depth}.pth") for depth in (16, 20, 24, 30, 36)
-}
-"""Files of the hub repository that make up each model."""
-
 TRANSFORMER_NAMES = (
     (r"^start_position$", "pos_start"),
     (r"^positions$", "pos_1LC"),

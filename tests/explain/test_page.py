@@ -7,13 +7,14 @@ import re
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from nextscale.explain.server import SITE
+from nextscale.explain.server import SITE, write_page
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -38,7 +39,9 @@ def sampler(name: str) -> Any:
         return session(path, options) if path.exists() else None
 
     module.onnxruntime = type("runtime", (), {"InferenceSession": staticmethod(load), "SessionOptions": None})
-    model.__init__(SITE / "models" / name)
+    with TemporaryDirectory() as folder:
+        write_page(Path(folder) / "page")  # with the weights that a server adds
+        model.__init__(Path(folder) / "page" / "models" / name)
     return model
 
 

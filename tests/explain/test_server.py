@@ -97,6 +97,17 @@ def test_nothing_beside_the_folder_is_served(port: int, path: str) -> None:
     assert status in (301, 404) and body != b"secret"
 
 
+def test_weights_of_the_bundled_models_are_served_from_their_place(port: int, tmp_path: Path, site: Path) -> None:
+    assert serving.SHARED
+    for name, place in serving.SHARED.items():
+        status, headers, body = get(port, f"/{name}?again")
+        assert (status, body) == (200, place.read_bytes()) and headers["Cache-Control"] == "no-cache"
+    assert get(port, "/models/demo/config.json")[0] == 404
+    serving.write_page(tmp_path / "page", site=site)
+    for name, place in serving.SHARED.items():
+        assert (tmp_path / "page" / name).read_bytes() == place.read_bytes()
+
+
 def test_a_page_that_is_not_built_is_told_in_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(serving.page_server, "__kwdefaults__", {"site": tmp_path})
     assert main(["explain", "--no-browser"]) == 2

@@ -1,9 +1,12 @@
 """Attention against the definition, and the cache as a plain value."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 
 from nextscale.nn import HEAD_WIDTH, attention
 from nextscale.nn.attention import KeyValueCache, SelfAttention, attend, attend_in_groups, unit_heads
@@ -144,6 +147,28 @@ def test_bf16_gradients_are_as_near_to_float32_as_those_of_autograd(
     torch.testing.assert_close(gradients(torch.float32), exact, atol=1e-6, rtol=1e-4)
     theirs = gradients(torch.bfloat16)
     assert 0 < (ours - exact).norm() < 1.25 * (theirs - exact).norm()
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_compiled_gradients_are_those_of_this_file_too(normalise: bool) -> None:
+    """In one graph, without torch's fused kernel, which is slow backwards."""
+    traced: list[str] = []
+
+    def look(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Any:
+        traced.extend(str(node.target) for node in graph.graph.nodes)
+        return make_boxed_func(graph)
+
+    module, x = make(normalise), torch.randn(4, 7, 128)
+    module(x, groups=GROUPS).square().sum().backward()
+    exact = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    module.zero_grad()
+    torch._dynamo.reset()
+    backend = aot_autograd(fw_compiler=look, bw_compiler=look)
+    torch.compile(module, backend=backend, fullgraph=True)(x, groups=GROUPS).square().sum().backward()
+    found = [p.grad for p in module.parameters() if p.grad is not None]
+    torch.testing.assert_close(found, exact, atol=1e-5, rtol=1e-4)
+    assert "aten._softmax.default" in traced and "aten._softmax_backward_data.default" in traced
+    assert not any("scaled_dot_product" in name for name in traced)
 
 
 def test_cached_pieces_equal_one_causal_pass() -> None:

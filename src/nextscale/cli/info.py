@@ -21,7 +21,7 @@ def info(model: str = "demo", *, json: Json = "") -> None:
     Parameters
     ----------
     model
-        demo, demo-raster, a model, run or tokenizer folder, or a hub id.
+        demo, demo-raster, a published name such as var-d16, a model, run or tokenizer folder, or a hub id.
     """
     values = describe(model)
     write_results(json, values)
@@ -38,10 +38,11 @@ def info(model: str = "demo", *, json: Json = "") -> None:
 def describe(model: str) -> dict[str, Any]:
     """Facts of a model folder, JSON-ready. Raises ValueError when it cannot be loaded."""
     from nextscale.bench.cost import sampling_steps
-    from nextscale.catalogue import find_model
+    from nextscale.catalogue import TERMS, find_model
     from nextscale.checkpoint import fingerprint
     from nextscale.families import family
     from nextscale.nn.packed import count_parameters
+    from nextscale.published import PUBLISHED
     from nextscale.sampling.step import SamplingConfig
     from nextscale.tokenizer.vqvae import VQVAE
 
@@ -49,6 +50,10 @@ def describe(model: str) -> dict[str, Any]:
     config, tokenizer = stored.config(), stored.tokenizer()
     image_size = list(tokenizer.config.image_size)
     values: dict[str, Any] = {"place": stored.place, "kind": config.kind, "image_size": image_size}
+    if model in PUBLISHED:
+        values |= {"about": PUBLISHED[model].about, "licence": PUBLISHED[model].licence}
+    elif model in TERMS:
+        values["licence"] = TERMS[model]
     if isinstance(tokenizer, VQVAE):
         values |= {
             "scales": [f"{height}x{width}" for height, width in tokenizer.schedule],

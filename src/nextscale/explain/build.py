@@ -13,16 +13,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nextscale.explain.server import SITE
+from nextscale.explain.server import MODELS, SHARED, SITE
+from nextscale.explain.shared_weights import share_weights
 from nextscale.export.config import OnnxConfig
+from nextscale.files import write_json
 
-MODELS = ("demo", "demo-raster")
 STILLS = Path(__file__).parents[3] / "web" / "src" / "data" / "stills.json"
 """Class and seed of the pictures that stand before models are loaded; those of the first one are the strip's too."""
 
 
+GRAPHS = {"encoder": "tokenizer", "transformer": "transformer", "decoder": "tokenizer"}
+"""Graphs of a model, and the file of the bundled one that holds their weights."""
+
+
 def export_models(folder: Path) -> None:
-    """Both bundled models in int8, with their attention; raster order needs no encoder."""
+    """Both bundled models in int8, with their attention; raster order needs no encoder.
+
+    What their graphs share with the package's own files is left out of them.
+    """
     from nextscale.catalogue import TERMS, find_model
     from nextscale.export import export_onnx
     from nextscale.pipeline import VARPipeline
@@ -31,7 +39,13 @@ def export_models(folder: Path) -> None:
         stored = find_model(name)
         pipeline = VARPipeline(stored.tokenizer(), stored.transformer(), stored.config())
         config = OnnxConfig(dtype="int8", attention=True, licence=TERMS.get(name, ""))
-        export_onnx(pipeline, folder / name, config=config, source=name)
+        description = export_onnx(pipeline, folder / name, config=config, source=name)
+        for graph, part in GRAPHS.items():
+            path, location = folder / name / f"{graph}.onnx", f"{part}.safetensors"
+            if share_weights(path, SHARED[f"models/{name}/{location}"], location):
+                description["files"][path.name]["weights"] = location
+            description["files"][path.name]["bytes"] = path.stat().st_size
+        write_json(folder / name / "sampling.json", description)
     (folder / "demo-raster" / "encoder.onnx").unlink()
 
 
@@ -61,7 +75,8 @@ def copy_sources(site: Path) -> None:
 def write_sizes(site: Path) -> None:
     """Bytes of everything that is downloaded before the models can draw, for the progress bar."""
     files = [*(site / "assets").glob("*.wasm"), *(path for path in (site / "models").rglob("*.*") if path.is_file())]
-    sizes = {path.relative_to(site).as_posix(): path.stat().st_size for path in sorted(files)}
+    places = {path.relative_to(site).as_posix(): path for path in files} | SHARED
+    sizes = {name: places[name].stat().st_size for name in sorted(places)}
     (site / "models" / "sizes.json").write_text(json.dumps(sizes, indent=1), encoding="utf-8")
 
 

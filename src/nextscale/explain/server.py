@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-SITE = Path(__file__).parent / "site"
+PACKAGE = Path(__file__).parents[1]
+SITE = PACKAGE / "explain" / "site"
+MODELS = ("demo", "demo-raster")
+"""The bundled models that draw in the page."""
+SHARED = {
+    f"models/{name}/{part}.safetensors": PACKAGE / "assets" / name / part / "model.safetensors"
+    for name in MODELS
+    for part in ("transformer", "tokenizer")
+}
+"""What the page reads of the package beside its own folder, by the path it asks for: weights, packed once."""
 NEEDED = ("index.html", "models/demo/transformer.onnx", "models/demo-raster/transformer.onnx")
 """Without these there is nothing to serve: the page, and the models that it draws with."""
 HEADERS = {
@@ -19,6 +29,13 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+def write_page(folder: Path, *, site: Path = SITE) -> None:
+    """The whole page as files of one new folder, for any server of static files."""
+    shutil.copytree(site, folder, symlinks=True)
+    for name, path in SHARED.items():
+        shutil.copy(path, folder / name)
 
 
 class PageHandler(SimpleHTTPRequestHandler):
@@ -41,8 +58,13 @@ class PageHandler(SimpleHTTPRequestHandler):
         self.send_header("Cache-Control", "max-age=31536000, immutable" if named_by_content else "no-cache")
         super().end_headers()
 
+    def translate_path(self, path: str) -> str:
+        own = Path(super().translate_path(path))
+        return str(SHARED.get(own.relative_to(self.directory).as_posix(), own))
+
     def send_head(self) -> Any:
-        if Path(self.translate_path(self.path)).resolve().is_relative_to(Path(self.directory).resolve()):
+        place = Path(self.translate_path(self.path))
+        if place in SHARED.values() or place.resolve().is_relative_to(Path(self.directory).resolve()):
             return super().send_head()
         self.send_error(HTTPStatus.NOT_FOUND)  # a link that leads out of the folder
         return None

@@ -17,8 +17,8 @@ Group = tuple[slice, slice, Tensor | None]
 
 
 def use_cpu_backward(tensor: Tensor) -> bool:
-    """Whether the gradients of this file are used: in training on CPU, but not under torch.compile."""
-    return tensor.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    """Whether the gradients of this file are used: in training on CPU, also under torch.compile."""
+    return tensor.device.type == "cpu" and torch.is_grad_enabled()
 
 
 def grouped_attention(query_BHLD: Tensor, key_BHLD: Tensor, value_BHLD: Tensor, groups: Sequence[Group]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from nextscale.catalogue import BUNDLED, models_in
 from nextscale.pipeline import VARPipeline
 
-RIVALS: dict[str, str] = dict(zip(BUNDLED, reversed(BUNDLED), strict=True))
+RIVALS = {"demo": "demo-raster", "demo-raster": "demo"}
 """The other bundled model, for comparison."""
 
 

@@ -235,7 +235,8 @@ class TransformerStage(TrainingStage[TransformerTraining]):
         """Each player in turn: the gradients of its loss over all parts of the batch, then its update."""
         config = self.config
         classes = self.conditions(batch)
-        count = config.accumulate or (1 if self.sharded else suggested_parts(batch.tokens, self.device))
+        suggested = 1 if self.sharded else suggested_parts(batch.tokens, self.device, compiled=config.compile)
+        count = config.accumulate or suggested
         inputs = on_device(batch.tokens, self.device)
         parts = split_batch(inputs, classes, count)
         more = self.training_only

@@ -14,17 +14,21 @@ export class Model {
     this.graphs = graphs;
   }
 
-  /** Load a folder that `nextscale export onnx` wrote; `download(url, bytes)` gives ArrayBuffers. */
+  /** Load a folder that `nextscale export onnx` wrote; `download(url)` gives ArrayBuffers. */
   static async load(folder, graphs, download) {
-    const about = JSON.parse(new TextDecoder().decode(await download(`${folder}/sampling.json`, 0)));
-    const names = [...graphs.map((name) => `${name}.onnx`), "quantizer.safetensors"];
-    const files = await Promise.all(names.map((name) => download(`${folder}/${name}`, about.files[name].bytes)));
-    const tables = readSafetensors(files.pop());
+    const about = JSON.parse(new TextDecoder().decode(await download(`${folder}/sampling.json`)));
+    const weightsOf = (name) => about.files[`${name}.onnx`].weights; // a file that several graphs may read
+    const names = new Set([...graphs.map((name) => `${name}.onnx`), ...graphs.map(weightsOf), "quantizer.safetensors"]);
+    names.delete(undefined);
+    const read = async (name) => [name, new Uint8Array(await download(`${folder}/${name}`))];
+    const files = Object.fromEntries(await Promise.all([...names].map(read)));
     const sessions = {};
-    for (const [at, name] of graphs.entries()) {
-      sessions[name] = await ort.InferenceSession.create(new Uint8Array(files[at]), { graphOptimizationLevel: "all" });
+    for (const name of graphs) {
+      const path = weightsOf(name), externalData = path ? [{ path, data: files[path] }] : [];
+      const options = { graphOptimizationLevel: "all", externalData };
+      sessions[name] = await ort.InferenceSession.create(files[`${name}.onnx`], options);
     }
-    return new Model(about, new Quantizer(about, tables), sessions);
+    return new Model(about, new Quantizer(about, readSafetensors(files["quantizer.safetensors"].buffer)), sessions);
   }
 
   /** Pixels (3, H, W) in [-1, 1] -> features (h w, C). */
