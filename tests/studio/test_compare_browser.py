@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from playwright import sync_api as playwright
 
 from browsing import NO_CHROMIUM, WAIT
+from nextscale.results import GenerationStep
+from nextscale.studio import compare
 from nextscale.studio.desk import Desk
 
 pytestmark = [pytest.mark.slow, NO_CHROMIUM]
@@ -55,6 +60,31 @@ def test_a_comparison_outlives_the_page_and_is_not_computed_again(
     playwright.expect(page.locator("#compare-race .outcome")).to_have_text(outcome, timeout=WAIT)
 
 
+def test_a_comparison_is_stopped(page: playwright.Page, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, rival = threading.Event(), desk.rival
+    assert rival is not None
+    steps = rival.generate_steps
+
+    def slowly(*values: Any, **settings: Any) -> Iterator[GenerationStep]:
+        for step in steps(*values, **settings):
+            yield step
+            assert go.wait(300)
+
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-race .replay").get_by_text("Replay").wait_for()
+    monkeypatch.setattr(compare, "LIVE", -1.0)
+    monkeypatch.setattr(compare, "quick", lambda _: False)  # no image that is not timed
+    monkeypatch.setattr(rival, "generate_steps", slowly)
+    page.locator("#compare-start").click()
+    page.locator("#compare-race").get_by_text("so far").wait_for()
+    page.locator("#compare-stop").click()
+    go.set()
+    page.get_by_text("Stopped.").wait_for()
+    assert page.locator("#compare-race .outcome").inner_text().endswith("so far")
+    assert page.locator("#compare-race .replay").count() == 0
+    playwright.expect(page.locator("#compare-start")).to_be_enabled(timeout=WAIT)
+
+
 def test_charts_answer_the_pointer_and_the_keyboard(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Scaling").click()
     chart = page.locator("#scaling-chart")
@@ -75,5 +105,5 @@ def test_charts_answer_the_pointer_and_the_keyboard(page: playwright.Page) -> No
     assert chart.locator(".mark:visible").count() == 25
     page.get_by_label("Results", exact=True).click()
     page.get_by_role("option", name="bundled/families: comparison").click()
-    chart.get_by_text("Frechet distance, over seconds per image").wait_for()
+    chart.get_by_text("Frechet distance over seconds per image").wait_for()
     assert chart.locator(".mark:visible").count() == 5

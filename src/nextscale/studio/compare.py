@@ -130,7 +130,7 @@ def compare_tab(page: PageJobs) -> None:
         seed = gr.Number(0, label="Seed", info="Of both models.", elem_id="compare-seed")
     with gr.Row():
         start = gr.Button("Start both", variant="primary", elem_id="compare-start")
-        stop = gr.Button("Stop", interactive=False)
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop")
     status = gr.Markdown("Ready.", elem_id="compare-status")
     empty = [Lane(title_of(one)) for one in (desk.pipeline, rival)]
     shown = gr.HTML(race_html(empty, running=True), elem_id="compare-race", padding=False)

@@ -159,7 +159,7 @@ def compute_chart(results: Sequence[Result], name: str) -> str:
         exponent, intercept, _ = log_line(best, [values[i] for i in kept])
         series.append(law_series(f"frontier, exponent {exponent:.3g}", best, exponent, intercept))
         series.append(published_series(best, exponent, intercept, PUBLISHED["compute"][name]))
-        note = f"The least {FIGURES[name]} of each compute = {power_law(exponent, intercept, 'C')}."
+        note = f"Frontier: {FIGURES[name]} = {power_law(exponent, intercept, 'C')}."
     return drawn(FIGURES[name], COMPUTE, series, note)
 
 
@@ -172,6 +172,7 @@ def comparison_chart(report: Result, name: str, over: str) -> str:
         series.append(Series(row["title"], [(cost, value)], [says], spreads=[spread]))
     batch = next(iter(report["models"][0]["seconds_per_image"]))
     note = f"{report['count']} images, {report['sets']} sets; bars: one standard deviation."
+    note += f" Features: {report['features']['name']}."
     note += f" Batch {batch}." if over == "seconds per image" else ""
     if (floor := report["floor"].get(name)) is not None:
         note += f" Held-out images reach {floor:.4g}."
@@ -184,7 +185,8 @@ def drawn(title: str, over: str, series: Sequence[Series], note: str, *, log_y: 
     spread = max((length for one in series for length in one.spreads), default=0)
     up = [y + sign * spread for _, y in points for sign in (-1, 1)]
     x = Axis.around(over, [x for x, _ in points], log=True)
-    return chart_html(f"{title[0].upper()}{title[1:]}, over {over}", x, Axis.around(title, up, log=log_y), series, note)
+    shown = f"{title[0].upper()}{title[1:]}{',' * (',' in title)} over {over}"
+    return chart_html(shown, x, Axis.around(title, up, log=log_y), series, note)
 
 
 def law_series(title: str, x: Sequence[float], exponent: float, intercept: float, *, dashed: bool = False) -> Series:
