@@ -14,7 +14,7 @@ from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
-from nextscale.studio.generate import generate_tab
+from nextscale.studio.generate import ReadyMade, generate_tab
 from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
 from nextscale.studio.scaling import scaling_tab
@@ -45,13 +45,13 @@ def build_studio(desk: Desk) -> gr.Blocks:
             f"{takes}, {model.precision} on {model.device}"
         )
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
-        page = PageJobs(desk, gr.State(None))
+        page, ready_made = PageJobs(desk, gr.State(None)), ReadyMade(desk)
         editing = model.family.editable
         with gr.Tabs() as tabs:
             with purposeful_tab("Generate"):
-                made = generate_tab(page)
+                made = generate_tab(page, ready_made)
             with purposeful_tab("Edit", visible=editing):
-                canvas = edit_tab(page) if editing else None
+                canvas = edit_tab(page, ready_made) if editing else None
             with purposeful_tab("Inspect", visible=editing):
                 if editing:
                     inspect_tab(page)

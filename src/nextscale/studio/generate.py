@@ -16,7 +16,7 @@ from nextscale.pictures import grid, to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import Generation, GenerationStep
 from nextscale.sampling.rejection import Rejection
-from nextscale.studio.components import shown_picture, wanted_field
+from nextscale.studio.components import seed_field, shown_picture, wanted_field
 from nextscale.studio.desk import NO_CLASS, Desk, seed_of, settings_in
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.figures import Stages, strip_of
@@ -158,6 +158,8 @@ class ReadyMade:
         parameters = desk.pipeline.family.parameters(desk.pipeline.transformer)
         self.desk, self.wanted = desk, desk.pipeline.device.type != "cpu" or parameters <= SMALL
         self.caption, self._last = "", None
+        self.files: list[tuple[str, str]] = []
+        "Files and captions of the images, once there is a frame."
         self._thread = threading.Thread(target=self._draw, daemon=True)
         self._lock = threading.Lock()
 
@@ -167,6 +169,10 @@ class ReadyMade:
         with self.desk.visitors.line.turn():
             steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
             images = [step.preview() for step in steps]
+        facts = self.desk.named(name)
+        for seed, image in enumerate(images[-1]):
+            path = self.desk.saved(image, facts | {"seed": seed})
+            self.files.append((path, f"{shortened(name or NO_PROMPT)}, seed {seed}"))
         self.caption = f"{shortened(name)}, seed 0"
         self._last = Frame("", fitted(grid(images[-1])), stages_of(pipeline, images))
 
@@ -224,9 +230,9 @@ class Controls:
         return update | ({self.candidates: 1} if self.candidates else {})
 
 
-def generate_tab(page: PageJobs) -> History:
+def generate_tab(page: PageJobs, ready_made: ReadyMade) -> History:
     """Controls at the left, the picture at the right, below what was made; returns the latter."""
-    desk, ready_made = page.desk, ReadyMade(page.desk)
+    desk = page.desk
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             controls = generate_controls(desk)
@@ -298,10 +304,7 @@ def generate_controls(desk: Desk) -> Controls:
     """Class or prompt, number, seed and its lock, settings, and candidates of a model that can judge them."""
     name = wanted_field(desk)
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
-    with gr.Row():
-        seed = gr.Number(0, label="Seed", min_width=120)
-        lock = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id="generate-lock")
-    seed.input(None, None, lock, js="() => true", api_visibility="private")
+    seed, lock = seed_field("generate-lock")
     sampling = sampling_controls(desk.pipeline)
     if not desk.pipeline.family.editable:
         return Controls(name, count, seed, lock, sampling)

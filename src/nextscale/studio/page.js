@@ -14,9 +14,11 @@
 
   // On a phone the result comes into view.
   document.addEventListener("click", event => {
-    if (innerWidth > 640 || !event.target.closest?.("#generate-start")) return;
+    const start = event.target.closest?.("#generate-start, #edit-start, #inspect-start")?.id;
+    if (innerWidth > 640 || !start) return;
+    const result = { "generate-start": "#generate-picture", "edit-start": "#edit-pair", "inspect-start": "#inspect-stage" };
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    document.querySelector("#generate-picture")?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+    document.querySelector(result[start])?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
   });
 
   // Pictures say what they show: the caption of a thumbnail, the class names of a label, or the title above.
