@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright import sync_api as playwright
@@ -47,39 +48,116 @@ def test_the_keyboard_reaches_the_button(page: playwright.Page) -> None:
 
 def upload(page: playwright.Page, photo: Path) -> None:
     page.get_by_role("tab", name="Edit").click()
+    page.locator("#another").click()  # an example is there at first
     page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    page.locator("#edit-canvas canvas").first.wait_for()
+    page.get_by_text("Another image (this one: 64 x 64 pixels)").wait_for()
+    painted(page, "Nothing painted")
 
 
-def paint(page: playwright.Page) -> None:
-    """A stroke from the middle of the canvas."""
-    place = page.locator("#edit-canvas canvas").first.bounding_box()
-    assert place
-    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    for step in range(1, 4):
-        page.mouse.move(x + 9 * step, y + 6 * step)
+def painted(page: playwright.Page, share: str) -> None:
+    """What the canvas says of its mask."""
+    playwright.expect(page.locator("#painter output")).to_have_text(share, timeout=WAIT)
+
+
+def drag(page: playwright.Page, *places: tuple[float, float]) -> None:
+    """From place to place on the canvas, as shares of its sides."""
+    canvas = page.locator("#painter canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    for number, (x, y) in enumerate(places):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+        if number == 0:
+            page.mouse.down()
     page.mouse.up()
+
+
+def edited(page: playwright.Page, count: int) -> playwright.Locator:
+    """Press the button, and wait until there are so many results."""
+    page.locator("#edit-start").click()
+    results = page.locator("#edit-gallery .thumbnail-item")
+    playwright.expect(results).to_have_count(count, timeout=WAIT)
+    playwright.expect(page.locator("#edit-start")).to_have_text("Edit", timeout=WAIT)
+    return results
+
+
+def saved(page: playwright.Page) -> Image.Image:
+    with page.expect_download() as download:
+        page.locator("#edit-save").click()
+    return Image.open(download.value.path())
 
 
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     upload(page, photo)
-    done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
-    for _ in range(60):  # the editor takes strokes only once it has laid itself out, and does not say when
-        settle(page)
-        paint(page)
-        page.get_by_role("button", name="Edit", exact=True).click()
-        done.or_(untouched).first.wait_for()
-        if done.is_visible():
-            break
-    assert done.is_visible()
-    assert page.locator("#edit-gallery img").count() >= 2
+    page.locator("#edit-start").click()
+    page.get_by_text("Not done: nothing is painted").wait_for()
+    drag(page, (0.5, 0.5), (0.55, 0.55), (0.6, 0.5))
+    results = edited(page, 2)
     sizes = page.evaluate("[...document.querySelectorAll('#edit-pair img')].map(image => image.naturalWidth)")
     assert sizes and max(sizes) <= 64
+    results.nth(1).click()
+    playwright.expect(page.locator("#edit-save")).to_be_enabled(timeout=WAIT)
+    before, after = (np.asarray(one.convert("RGB")).astype(int) for one in (Image.open(photo), saved(page)))
+    changed = np.abs(after - before).max(axis=2) > 0
+    assert changed[30:34, 32:36].any() and not changed[:16].any() and not changed[48:].any()
+
+
+def test_the_mask_has_a_rectangle_an_eraser_inversion_and_undo(page: playwright.Page, photo: Path) -> None:
+    upload(page, photo)
+    for tool, corners, share in (
+        ("Rectangle", ((0.5, 0.5), (0, 0)), "25 % painted"),
+        ("Rectangle", ((0.75, 0.9), (0.5, 0.1)), "45 % painted"),
+    ):
+        page.get_by_role("button", name=tool).click()
+        drag(page, *corners)
+        painted(page, share)
+    page.get_by_role("button", name="Invert").click()
+    painted(page, "55 % painted")
+    for _ in range(2):
+        page.get_by_role("button", name="Undo", exact=True).click()
+    painted(page, "25 % painted")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    painted(page, "Nothing painted")
+    canvas = page.locator("#painter canvas")
+    canvas.focus()
+    for key in ("Space", *["ArrowRight"] * 5, *["ArrowDown"] * 5, "Space"):  # from the middle, a twenty-fifth each
+        page.keyboard.press(key)
+    painted(page, "4 % painted")
+    page.keyboard.press("Control+z")
+    painted(page, "Nothing painted")
+    page.locator("#painter input").fill("40")
+    page.get_by_role("button", name="Brush").click()
+    drag(page, (0.5, 0.5), (0.5, 0.5))
+    painted(page, "13 % painted")  # a circle: pi x 0.2^2
+
+
+def test_variations_stay_and_are_edited_further(page: playwright.Page) -> None:
+    page.get_by_role("tab", name="Edit").click()
+    painted(page, "16 % painted")  # the example: one click shows something
+    edited(page, 2)
+    assert not page.locator("#edit-lock input").is_checked()
+    captions = edited(page, 4).locator(".caption-label").all_inner_texts()
+    assert len(set(captions)) == 4, "another seed was drawn"
+    page.locator("#edit-gallery .thumbnail-item").nth(3).click()
+    page.locator("#edit-use").click()
+    painted(page, "Nothing painted")
+    back = page.locator("#back")
+    back.click()
+    painted(page, "16 % painted")
+    playwright.expect(back).to_be_hidden(timeout=WAIT)
+    page.locator("#edit-delete").click()
+    playwright.expect(page.locator("#edit-gallery .thumbnail-item")).to_have_count(3, timeout=WAIT)
+    page.get_by_label("Around the image").click()
+    edited(page, 5)
     with page.expect_download() as download:
-        page.locator("#edit-files a").first.click()
-    assert Image.open(download.value.path()).size == (64, 64)
+        page.locator("#edit-zip").click()
+    with ZipFile(download.value.path()) as together:
+        assert len(together.namelist()) == 5
+    page.reload()
+    page.get_by_text("Ready.", exact=True).first.wait_for()
+    page.get_by_role("tab", name="Edit").click()
+    playwright.expect(page.locator("#edit-gallery .thumbnail-item")).to_have_count(5, timeout=WAIT)
+    painted(page, "16 % painted")
 
 
 @pytest.fixture
@@ -142,7 +220,7 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
         taken.append(Image.open(path))
         return taken[-1].convert("RGB")
 
-    monkeypatch.setattr("nextscale.studio.components.uploaded", reading)
+    monkeypatch.setattr("nextscale.studio.painter.uploaded", reading)
     seed, take = page.get_by_label("Seed", exact=True).first, page.locator("#take")
     assert take.is_disabled()
     seed.fill("0")
@@ -160,8 +238,8 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
     page.get_by_text("4 images of blue, seed 70").wait_for()
     playwright.expect(take).to_have_text("Edit blue, seed 2", timeout=WAIT)
     take.click()
-    page.locator("#edit-canvas canvas").first.wait_for()
     page.get_by_text("Another image (this one: 16 x 16 pixels)").wait_for()
+    painted(page, "Nothing painted")
     assert [json.loads(one.text["nextscale"])["seed"] for one in taken] == [2]  # type: ignore[attr-defined]
 
 
@@ -196,17 +274,22 @@ def test_an_invalid_upload_is_told_and_the_studio_lives_on(
     (tmp_path / "broken.png").write_text("no image")
     page.get_by_role("tab", name=tab).click()
     place = {"Edit": "#edit-canvas", "Inspect": "#inspect-image"}[tab]
+    if tab == "Edit":
+        page.locator("#another").click()
     page.locator(f"{place} input[type=file]").first.set_input_files(str(tmp_path / "broken.png"))
     page.get_by_text("broken.png: not an image").first.wait_for()
     assert page.get_by_text("Error", exact=True).count() == 0
     if tab == "Inspect":
         inspect(page, photo)
     else:
-        upload(page, photo)
+        page.locator("#edit-photo input[type=file]").set_input_files(str(photo))
+        painted(page, "Nothing painted")
 
 
 def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Edit").click()
+    page.locator("#another").click()
+    page.locator("#edit-photo input[type=file]").wait_for(state="attached")
     page.locator("#edit-start").click()
     page.get_by_text("Not done: there is no image yet").wait_for()
     assert page.get_by_test_id("toast-body").is_visible()

@@ -25,13 +25,14 @@ from nextscale.pipeline import VARPipeline
 from nextscale.sampling.rejection import Rejection
 from nextscale.studio.app import run_studio
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, settings_in, take_files
-from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from nextscale.studio.figures import strip_of
 from nextscale.studio.generate import generate_controls, generate_live, listed, sampling_controls
 from nextscale.studio.grids import grid_live, numbers
 from nextscale.studio.history import chosen_of
 from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.painter import NOTHING, inline_png, mask_of, painted_upload
 from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
+from nextscale.studio.retouch import AFTER, BEFORE, INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from toys import make_baseline, make_pipeline, toy_image
 
 
@@ -47,7 +48,9 @@ def test_previews_are_small_and_of_the_edited_region_and_the_result_is_whole(des
     *_, last = frames = list(
         edit_live(desk, PaintedImage(Image.fromarray(noise), mask), INPAINT, "red", 2, 0, (), EditConfig())
     )
-    seen = [picture for frame in frames for picture in (*(frame.pair or ()), frame.strip, *frame.variations) if picture]
+    steps = [image for frame in frames for _, image in frame.stages or ()]
+    kept = [Image.open(Path(path).with_name(name)) for path, _ in last.files or [] for name in (BEFORE, AFTER)]
+    seen = [picture for frame in frames for picture in (*(frame.pair or ()), *steps, *kept) if picture]
     assert len(seen) >= 3 * len(desk.pipeline.schedule)
     assert all(max(picture.size) <= PREVIEW for picture in seen)
     assert last.pair and last.pair[0].height == PREVIEW, "600 pixels of the mask and what is around it"
@@ -72,7 +75,8 @@ def test_holes_far_apart_are_shown_one_after_the_other(desk: Desk) -> None:
     frames = list(edit_live(desk, PaintedImage(image, mask), INPAINT, "red", 2, 0, (), EditConfig()))
     assert [frame.status for frame in frames[3:5]] == ["Scale 4 of 4, part 1 of 2", "Scale 1 of 4, part 2 of 2"]
     last = frames[-1]
-    assert last.pair and last.pair[0].size == (300, 40) and len(last.variations) == 2
+    assert last.pair and last.pair[0].size == (300, 40)
+    assert [Image.open(Path(path).with_name(AFTER)).size for path, _ in last.files or []] == [(300, 40)] * 2
     wanted = desk.pipeline.inpaint(image, mask, classes="red", seeds=[0, 1]).images
     assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
 
@@ -267,11 +271,12 @@ def test_no_class_is_unconditional(desk: Desk, pipeline: VARPipeline) -> None:
 
 def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
     image = toy_image(0, 0, 20)
-    layer = np.zeros((20, 20, 4), np.uint8)
-    layer[5:15, 5:15] = 255
-    value = {"background": image.convert("RGBA"), "layers": [Image.fromarray(layer)], "composite": None}
-    canvas = PaintedImage.of(value)
-    assert canvas.mask.sum() == 100
+    layer = np.zeros((520, 520, 4), np.uint8)  # a canvas is larger than a small image
+    layer[130:390, 130:390] = 255
+    layer[390:396] = 255
+    painted = mask_of(NOTHING | {"mask": inline_png(Image.fromarray(layer))})
+    canvas = PaintedImage.of(image, painted)
+    assert canvas.mask.sum() == 100, "a pixel counts where most of it is painted"
     *_, last = edit_live(desk, canvas, INPAINT, "red", 2, 4, (0, 0, 0, 0), EditConfig())
     wanted = pipeline.inpaint(image, canvas.mask, classes="red", seeds=[4, 5]).images
     assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
@@ -281,12 +286,23 @@ def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
     with pytest.raises(ValueError, match="there is no image yet"):
         PaintedImage.of(None)
     with pytest.raises(ValueError, match="at most 25,000,000"):
-        PaintedImage.of({"background": Image.new("1", (6000, 6000))})
+        PaintedImage.of(Image.new("1", (6000, 6000)))
+    huge = inline_png(Image.new("1", (3000, 2)))
+    for wrong in ("data:image/png;base64,!", "data:image/png;base64,aGVsbG8=", huge):
+        with pytest.raises(ValueError, match="the mask cannot be read: paint it again"):
+            mask_of({"mask": wrong})
+    assert mask_of(NOTHING) is None
 
 
 def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> None:
-    canvas = PaintedImage.of({"background": toy_image(1, 0, 16)})
-    *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
+    canvas = PaintedImage.of(toy_image(1, 0, 16))
+    *steps, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
+    wanted = pipeline.outpaint(canvas.image, left=8, bottom=4, seeds=[0]).images[0]
+    assert Image.open(around.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
+    assert len(steps) >= 4 and all(one.pair and one.pair[1].size == (24, 20) for one in steps), "previews of all of it"
+    assert len({one.pair[1].tobytes() for one in steps if one.pair}) == len(steps)
+    with pytest.raises(ValueError, match="out-painting has no first scales to keep"):
+        list(edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig(keep_scales=1)))
     assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
     assert around.pair
     before, after = around.pair
@@ -295,6 +311,40 @@ def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> Non
     *_, whole = edit_live(desk, canvas, WHOLE, "red", 1, 0, (0,) * 4, EditConfig(keep_scales=2))
     wanted = pipeline.edit(canvas.image, classes="red", seeds=[0], editing=EditConfig(keep_scales=2)).images[0]
     assert Image.open(whole.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
+
+
+def test_guidance_of_an_edit_is_the_models_unless_it_is_set(desk: Desk, pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), np.ones((16, 16), np.float32)
+    mask[:8] = 0
+    for guidance in (None, 0.0, 5.0):
+        *_, last = edit_live(
+            desk, PaintedImage(image, mask), INPAINT, "auto", 1, 3, (), EditConfig(), guidance=guidance
+        )
+        wanted = pipeline.inpaint(image, mask, seeds=[3], guidance=guidance).images[0]
+        path = (last.files or [])[0][0]
+        assert Image.open(path).tobytes() == wanted.tobytes()
+        assert settings_in(path).get("guidance") == guidance
+
+
+def test_scales_of_an_edit_without_time_follow_when_it_is_done(desk: Desk) -> None:
+    desk.previews = 0.0
+    canvas = PaintedImage(toy_image(0, 0), np.ones((16, 16), np.float32))
+    *_, done, last = edit_live(desk, canvas, INPAINT, "red", 1, 3, (), EditConfig())
+    assert done.files and done.pair and not last.files
+    assert [label for label, image in last.stages or () if image] == ["1 x 1", "2 x 2", "3 x 3", "4 x 4"]
+
+
+def test_a_result_is_edited_further_and_there_is_a_way_back(desk: Desk, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        toy_image(0, 0).save(tmp_path / f"{name}.png")
+    first, second = str(tmp_path / "first.png"), str(tmp_path / "second.png")
+    with gr.Blocks():
+        place = painted_upload()
+    further = place.continued(second, first, NOTHING | {"mask": "a mask"}, [])
+    assert (further[place.source], further[place.past]) == (second, [(first, "a mask")])
+    again = place.returned(further[place.past])
+    assert (again[place.source], again[place.past]) == (first, [])
+    assert again[place.canvas].constructor_args["value"]["start"] == "a mask"
 
 
 def test_inspection_adds_up(pipeline: VARPipeline) -> None:

@@ -16,9 +16,10 @@ from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
-from nextscale.studio.generate import generate_tab
+from nextscale.studio.generate import generate_tab, ready_made
 from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Job, Update
+from nextscale.studio.ready import ReadyMade
 from nextscale.studio.scaling import scaling_tab
 from nextscale.studio.theme import asset, studio_theme
 
@@ -45,13 +46,14 @@ def build_studio(desk: Desk) -> gr.Blocks:
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as blocks:
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
         page = PageJobs(desk, gr.State(None))
+        first = ReadyMade(desk, lambda: ready_made(desk), desk.pipeline)
         header(page)
         editing = desk.pipeline.family.editable
         with gr.Tabs() as tabs:
             with purposeful_tab("Generate"):
-                made = generate_tab(page)
+                made = generate_tab(page, first)
             with purposeful_tab("Edit", visible=editing):
-                canvas = edit_tab(page) if editing else None
+                canvas = edit_tab(page, first) if editing else None
             with purposeful_tab("Inspect", visible=editing):
                 if editing:
                     inspect_tab(page)

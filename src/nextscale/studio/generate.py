@@ -15,7 +15,7 @@ from nextscale.pictures import grid, to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import Generation, GenerationStep
 from nextscale.sampling.rejection import Rejection
-from nextscale.studio.components import shown_picture, wanted_field
+from nextscale.studio.components import seed_field, shown_picture, wanted_field
 from nextscale.studio.desk import NO_CLASS, Desk, seed_of, settings_in
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.figures import Stages, strip_of
@@ -150,12 +150,16 @@ def step_line(pipeline: VARPipeline, number: int) -> str:
 
 
 def ready_made(desk: Desk) -> Frame:
-    """Images that a page shows before anything was asked; the status is the first one's caption."""
+    """Images that a page shows before anything was asked, and their files."""
     pipeline = desk.pipeline
     name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
     steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
-    images = [step.preview() for step in steps]
-    return Frame(f"{shortened(name)}, seed 0", fitted(grid(images[-1])), stages_of(pipeline, images))
+    images, facts = [step.preview() for step in steps], desk.named(name)
+    files = [
+        (desk.saved(image, facts | {"seed": seed}), f"{shortened(name or NO_PROMPT)}, seed {seed}")
+        for seed, image in enumerate(images[-1])
+    ]
+    return Frame(files[0][1], fitted(grid(images[-1])), stages_of(pipeline, images), files)
 
 
 @dataclass(frozen=True)
@@ -201,10 +205,9 @@ class Controls:
         return update | ({self.candidates: 1} if self.candidates else {})
 
 
-def generate_tab(page: PageJobs) -> History:
+def generate_tab(page: PageJobs, first: ReadyMade[Frame]) -> History:
     """Controls at the left, the picture at the right, below what was made; returns the latter."""
     desk = page.desk
-    first = ReadyMade(desk, lambda: ready_made(desk), desk.pipeline)
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             controls = generate_controls(desk)
@@ -274,10 +277,7 @@ def generate_controls(desk: Desk) -> Controls:
     """Class or prompt, number, seed and its lock, settings, and candidates of a model that can judge them."""
     name = wanted_field(desk)
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
-    with gr.Row():
-        seed = gr.Number(0, label="Seed", min_width=120)
-        lock = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id="generate-lock")
-    seed.input(None, None, lock, js="() => true", api_visibility="private")
+    seed, lock = seed_field("generate-lock")
     sampling = sampling_controls(desk.pipeline)
     if not desk.pipeline.family.editable:
         return Controls(name, count, seed, lock, sampling)

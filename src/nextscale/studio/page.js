@@ -24,9 +24,11 @@
 
   // On a phone the result comes into view.
   document.addEventListener("click", event => {
-    if (innerWidth > 640 || !event.target.closest?.("#generate-start")) return;
+    const start = event.target.closest?.("#generate-start, #edit-start, #inspect-start")?.id;
+    if (innerWidth > 640 || !start) return;
+    const result = { "generate-start": "#generate-picture", "edit-start": "#edit-pair", "inspect-start": "#inspect-stage" };
     const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    document.querySelector("#generate-picture")?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
+    document.querySelector(result[start])?.scrollIntoView({ behavior: calm ? "auto" : "smooth", block: "center" });
   });
 
   // The boxes of a chart's legend switch its lines and points off.
