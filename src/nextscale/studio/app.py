@@ -10,12 +10,12 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
+from nextscale.studio.anatomy import inspect_tab
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.generate import ReadyMade, generate_tab
-from nextscale.studio.inspection import inspect_tab
 from nextscale.studio.jobs import WAITING, Update
 from nextscale.studio.scaling import scaling_tab
 from nextscale.studio.theme import asset, studio_theme
@@ -54,7 +54,7 @@ def build_studio(desk: Desk) -> gr.Blocks:
                 canvas = edit_tab(page, ready_made) if editing else None
             with purposeful_tab("Inspect", visible=editing):
                 if editing:
-                    inspect_tab(page)
+                    inspect_tab(page, ready_made)
             with purposeful_tab("Compare"):
                 compare_tab(page)
             with purposeful_tab("Scaling") as scaling:
