@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 from torch import Tensor
 
+from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule
 from nextscale.studio.components import image_input, refuse_unreadable, shown_gallery, shown_picture, uploaded
 from nextscale.studio.desk import Desk
@@ -63,15 +64,16 @@ def stage_of(seen: Inspection) -> str:
         f"<figure>{original}<figcaption>The original</figcaption></figure>"
         f'<figure>{tokens}<figcaption class="now" aria-live="polite"></figcaption></figure>'
     )
-    name = secrets.token_hex(4)
-    return f'<div class="stage" data-name="{name}">{dials}<div class="pair">{pair}</div><p>{HOW}</p></div>'
+    name, (_, row, column) = secrets.token_hex(4), middle(schedule)
+    start = f'data-name="{name}" data-row="{row}" data-column="{column}"'
+    return f'<div class="stage" {start}>{dials}<div class="pair">{pair}</div><p>{HOW}</p></div>'
 
 
 Row = tuple[str, str, Sequence[str]]
 """A heading, what it means, and a cell for each scale."""
 
 
-def columns_of(schedule: ScaleSchedule, rows: Sequence[Row]) -> str:
+def columns_of(schedule: ScaleSchedule, title: str, rows: Sequence[Row]) -> str:
     """Rows below the sizes of the scales."""
     top = "".join(f'<th scope="col">{label}</th>' for label in labels_of(schedule))
     body = ""
@@ -79,7 +81,8 @@ def columns_of(schedule: ScaleSchedule, rows: Sequence[Row]) -> str:
         shown = "".join(f"<td>{cell}</td>" for cell in cells)
         body += f'<tr><th scope="row">{heading}<small>{meaning}</small></th>{shown}</tr>'
     first = '<th scope="row">Scale<small>Size of its map of tokens.</small></th>'
-    return f'<div class="table anatomy"><table><tr>{first}{top}</tr>{body}</table></div>'
+    table = f'class="table anatomy" tabindex="0" role="region" aria-label="{title}"'  # it scrolls on a phone
+    return f"<div {table}><table><tr>{first}{top}</tr>{body}</table></div>"
 
 
 def scales_of(seen: Inspection) -> str:
@@ -97,7 +100,7 @@ def scales_of(seen: Inspection) -> str:
     greys = bar_of("darker", "brighter", [(0, 0, 0), (127, 127, 127), (255, 255, 255)])
     colours = bar_of(f"under {math.exp(UNLIKELY):.2%}", "100 %", STOPS)
     left = [f"{norm / max(seen.norms[0], 1e-9):.0%}" for norm in seen.norms[1:]]
-    return columns_of(schedule, [
+    return columns_of(schedule, "Scale by scale", [
         ("Image so far", "Decoded from this scale and the coarser ones.", pictures(seen.stages, "Image so far")),
         ("PSNR, dB", "Nearness to the original; higher is nearer.", [f"{near:.1f}" for near in seen.psnr]),
         ("What it adds", f"Grey is no change.{greys}", pictures(additions(seen), "What it adds")),
@@ -123,7 +126,19 @@ def attention_part(schedule: ScaleSchedule, shares: Tensor, scale: int, row: int
     meaning = f"Mean over all blocks and heads of the token in {token}.{bar_of('0 %', f'{most:.1%}', STOPS)}"
     sums = [f"{float(shares[span].sum()):.0%}" for span in schedule.slices]
     rows = [("Attention", meaning, cells), ("Together", "Share of each scale.", sums)]
-    return columns_of(schedule, rows)
+    return columns_of(schedule, "Attention", rows)
+
+
+def middle(schedule: ScaleSchedule) -> tuple[int, int, int]:
+    """Scale, row and column of the token that is chosen at first: in the middle of the last map."""
+    height, width = schedule.final
+    return len(schedule) - 1, height // 2, width // 2
+
+
+def examined(pipeline: VARPipeline, path: str, label: int | None = None) -> tuple[Inspection, Tensor]:
+    """What is computed of an image, and the attention of the token in its middle."""
+    seen = inspect_image(pipeline, uploaded(path), label)
+    return seen, attention_of(pipeline, seen, *middle(pipeline.schedule))
 
 
 class Sample:
@@ -133,14 +148,14 @@ class Sample:
         self.desk, self.ready_made = desk, ready_made
         self._lock, self._seen = threading.Lock(), None
 
-    def seen(self) -> Inspection | None:
+    def seen(self) -> tuple[Inspection, Tensor] | None:
         """None where there are no ready-made images."""
         if not self.ready_made.frame():
             return None
         with self._lock:
             if self._seen is None:
                 with self.desk.visitors.line.turn():
-                    self._seen = inspect_image(self.desk.pipeline, uploaded(self.ready_made.files[0][0]))
+                    self._seen = examined(self.desk.pipeline, self.ready_made.files[0][0])
             return self._seen
 
 
@@ -164,27 +179,27 @@ def inspect_tab(page: PageJobs, ready_made: ReadyMade) -> None:
         with gr.Column(scale=2, min_width=300):
             stage = gr.HTML("", elem_id="inspect-stage", padding=False, js_on_load=asset("stage.js"))
             gr.Markdown("Attention: where the model looks", elem_classes="title")
-            attention = gr.HTML("Choose a token above.", elem_id="inspect-attention", padding=False)
+            attention = gr.HTML("", elem_id="inspect-attention", padding=False)
             gr.Markdown("Scale by scale", elem_classes="title")
             scales = gr.HTML("", elem_id="inspect-scales", padding=False)
     found = gr.State(None)
     refuse_unreadable(picture)
 
-    def shown(seen: Inspection) -> Update:
+    def shown(seen: Inspection, shares: Tensor) -> Update:
         news = {found: seen, status: summary(seen, desk.class_choices), stage: stage_of(seen)}
-        return news | {attention: "Choose a token above.", scales: scales_of(seen)}
+        return news | {attention: attention_part(schedule, shares, *middle(schedule)), scales: scales_of(seen)}
 
     def work(job: Job, file: str | None, name: str) -> Iterator[Update]:
         if file is None and not ready_made.files:
             raise ValueError("there is no image yet: upload one")
         yield {status: "Reading its tokens ..."}
         label = None if name == LIKELIEST else desk.pipeline.class_ids(desk.label_of(name))[0]
-        yield shown(inspect_image(desk.pipeline, uploaded(file or ready_made.files[0][0]), label))
+        yield shown(*examined(desk.pipeline, file or ready_made.files[0][0], label))
 
     def kept(visitor: Visitor) -> Update:
-        if (seen := sample.seen()) is None:
+        if (made := sample.seen()) is None:
             return {samples: gr.Gallery(visible=False)}
-        news: Update = {} if "Inspect" in visitor.jobs else shown(seen)
+        news: Update = {} if "Inspect" in visitor.jobs else shown(*made)
         return news | {samples: gr.Gallery(value=[*ready_made.files])}
 
     outputs = [found, stage, attention, scales, samples]

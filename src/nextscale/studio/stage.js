@@ -70,9 +70,9 @@ function open() {
   const name = find(".stage")?.dataset.name;
   if (!name || name === known) return;
   known = name;
-  at = null;
   play(false);
   show(Number(find("input").max));
+  move(Number(find(".stage").dataset.row), Number(find(".stage").dataset.column));
 }
 new MutationObserver(open).observe(element, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-name"] });
 open();
