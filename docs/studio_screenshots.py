@@ -16,7 +16,7 @@ from pathlib import Path
 
 import cyclopts
 from PIL import Image
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from nextscale import VARPipeline
 from nextscale.studio.app import open_page
@@ -82,25 +82,22 @@ def generate(page: Page) -> None:
 
 def edit(page: Page, photo: Path) -> None:
     tab(page, "Edit")
-    page.wait_for_timeout(1500)  # the editor lays itself out
-    page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    page.locator("#edit-canvas canvas").first.wait_for()
-    for _ in range(5):
-        page.wait_for_timeout(1500)
-        place = page.locator("#edit-canvas canvas").first.bounding_box()
-        assert place
-        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-        page.mouse.move(x - 30, y)
-        page.mouse.down()
-        for step in range(12):
-            page.mouse.move(x - 30 + 5 * step, y + 2 * step)
-        page.mouse.up()
-        page.get_by_role("button", name="Edit", exact=True).click()
-        try:
-            page.get_by_text("2 variations").wait_for(timeout=6000)
-            return
-        except TimeoutError:
-            continue
+    page.locator("#another").click()
+    page.locator("#edit-canvas input[type=file]").set_input_files(str(photo))
+    page.get_by_text("Nothing painted").wait_for()
+    canvas = page.locator("#painter canvas")
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    assert place
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for step in range(12):
+        page.mouse.move(x - 40 + 7 * step, y + 3 * step)
+    page.mouse.up()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator("#edit-gallery .thumbnail-item").nth(1).wait_for()
+    page.mouse.move(0, 0)
 
 
 def inspect(page: Page, photo: Path) -> None:
@@ -108,9 +105,9 @@ def inspect(page: Page, photo: Path) -> None:
     page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
     page.locator("#inspect-image img").wait_for()
     page.get_by_role("button", name="Inspect", exact=True).click()
-    page.get_by_text("bits per pixel").wait_for()
-    page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
-    page.locator("#inspect-attention img").wait_for()
+    page.get_by_text("Class: coinrun").wait_for()
+    page.locator("#inspect-stage .tokens").click(position={"x": 60, "y": 60})
+    page.locator("#inspect-attention img").first.wait_for()
 
 
 def compare(page: Page) -> None:

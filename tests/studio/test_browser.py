@@ -257,14 +257,37 @@ def inspect(page: playwright.Page, photo: Path) -> None:
     page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
     page.locator("#inspect-image img").wait_for()
     page.get_by_role("button", name="Inspect", exact=True).click()
-    page.get_by_text("bits per pixel").wait_for()
+    page.get_by_text("The image was resized from 64 x 64 to 16 x 16 pixels").wait_for()
 
 
 def test_inspect_an_uploaded_photo(page: playwright.Page, photo: Path) -> None:
+    page.get_by_role("tab", name="Inspect").click()
+    page.get_by_text("After scale 4 of 4: 4 x 4 tokens").wait_for()  # ready-made
     inspect(page, photo)
-    page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
-    page.locator("#inspect-attention img").wait_for()
-    assert page.locator("#inspect-attention img").is_visible()
+    page.locator("#inspect-stage .play").click()
+    now = page.locator("#inspect-stage .now")
+    for scale in ("1 of 4: 1 x 1", "4 of 4: 4 x 4"):  # it plays, and ends
+        playwright.expect(now).to_contain_text(f"After scale {scale} tokens, PSNR", timeout=WAIT)
+    playwright.expect(page.locator("#inspect-stage .play")).to_have_text("Play", timeout=WAIT)
+    tokens, marker = page.locator("#inspect-stage .tokens"), page.locator("#inspect-stage .marker")
+    tokens.scroll_into_view_if_needed()
+    box = tokens.bounding_box()
+    assert box
+    tokens.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.1})
+    page.get_by_text("the token in row 1, column 3 of 4 x 4").wait_for()
+    place, box = marker.bounding_box(), tokens.bounding_box()
+    assert box and place and place["x"] == pytest.approx(box["x"] + box["width"] / 2, abs=2)
+    assert place["width"] == pytest.approx(box["width"] / 4, abs=2)
+    tokens.focus()
+    for key in ("ArrowDown", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("the token in row 2, column 2 of 4 x 4").wait_for()
+    page.get_by_label("Scales added up").fill("2")
+    playwright.expect(now).to_contain_text("2 x 2 tokens", timeout=WAIT)
+    playwright.expect(marker).to_be_hidden(timeout=WAIT)
+    page.locator("#inspect-samples .thumbnail-item").nth(2).click()
+    playwright.expect(page.locator("#inspect-status")).not_to_contain_text("resized", timeout=WAIT)
+    playwright.expect(now).to_contain_text("4 x 4 tokens", timeout=WAIT)
 
 
 @pytest.mark.parametrize("tab", ["Edit", "Inspect"])
@@ -318,7 +341,7 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
             page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
             page.locator("#inspect-image img").wait_for()
             page.get_by_role("button", name="Inspect", exact=True).click()
-            page.get_by_text("bits per pixel").wait_for()
+            page.get_by_text("The image was resized").wait_for()
         if name == "Scaling":
             page.locator("#scaling-chart .mark").first.wait_for()
         settle(page)

@@ -20,18 +20,29 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.families import family_of
-from nextscale.pictures import to_images, to_tensor
+from nextscale.pictures import psnr, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.rejection import Rejection
+from nextscale.studio.anatomy import attention_part, scales_of, stage_of
 from nextscale.studio.app import run_studio
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, settings_in, take_files
 from nextscale.studio.figures import strip_of
 from nextscale.studio.generate import generate_controls, generate_live, listed, sampling_controls
 from nextscale.studio.grids import grid_live, numbers
 from nextscale.studio.history import chosen_of
-from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
+from nextscale.studio.inspection import (
+    additions,
+    attention_of,
+    attention_shares,
+    codebook_usage,
+    cropping,
+    heat,
+    inspect_image,
+    mask_picture,
+    summary,
+)
 from nextscale.studio.painter import NOTHING, inline_png, mask_of, painted_upload
-from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
+from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced
 from nextscale.studio.retouch import AFTER, BEFORE, INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from toys import make_baseline, make_pipeline, toy_image
 
@@ -88,8 +99,6 @@ def test_pictures_are_files_of_few_bytes(tmp_path: Path) -> None:
     small = Image.open(encoded(noise.crop((0, 0, 64, 64)), tmp_path))
     assert (small.format, small.tobytes()) == ("PNG", noise.crop((0, 0, 64, 64)).tobytes())
     assert Image.open(encoded(noise, tmp_path)).format == "JPEG"
-    many = strip([[noise] * 20] * 40)
-    assert max(many.size) <= PREVIEW and many.width > many.height
     assert encoded(noise, tmp_path) != encoded(noise, tmp_path), "a page would show the old one"
 
 
@@ -350,7 +359,9 @@ def test_a_result_is_edited_further_and_there_is_a_way_back(desk: Desk, tmp_path
 def test_inspection_adds_up(pipeline: VARPipeline) -> None:
     image = toy_image(2, 0, 16)
     seen = inspect_image(pipeline, image)
-    assert len(seen.stages) == 4 and len(seen.norms) == 5
+    assert len(seen.stages) == 4 and len(seen.norms) == 5 and not seen.crop
+    after = to_tensor([seen.stages[-1]])[0]
+    assert seen.psnr[-1] == pytest.approx(float(psnr(to_tensor([image])[0], after)), abs=0.05)
     whole = pipeline.reconstruct(to_tensor([image]))
     assert seen.stages[-1].tobytes() == to_images(whole)[0].tobytes()
     assert seen.label == int(pipeline.class_log_likelihoods(seen.tokens)[0].argmax())
@@ -359,7 +370,28 @@ def test_inspection_adds_up(pipeline: VARPipeline) -> None:
     assert [row[1] for row in table] == [1, 4, 9, 16]
     assert all(1 <= row[3] <= row[2] + 0.1 for row in table)  # type: ignore[operator]
     assert mask_picture(pipeline.schedule).width >= 384
-    assert attention_of(pipeline, seen, 2, 1, 1).width > 300
+    shares = attention_of(pipeline, seen, 2, 1, 1)
+    assert shares.shape == (30,) and float(shares.sum()) == pytest.approx(1, abs=1e-5)
+    assert not shares[14:].any(), "a token of the third scale looks at none of the fourth"
+    maps = heat(shares, pipeline.schedule, 0.0, 1.0)
+    assert [one.size for one in maps] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert [one.size for one in additions(seen)] == [(16, 16)] * 4
+    page = scales_of(seen)
+    assert page.count("<img") == 12 and all(f'<th scope="col">{side} x {side}</th>' in page for side in range(1, 5))
+    assert 'alt="Probability of its tokens, 3 x 3"' in page and page.count('class="bar"') == 2
+    stage = stage_of(seen)
+    assert stage.count("<img") == 5 and f"After scale 2 of 4: 2 x 2 tokens, PSNR {seen.psnr[1]:.1f} dB" in stage
+    assert "row 2, column 2 of 3 x 3" in attention_part(pipeline.schedule, shares, 2, 1, 1)
+
+
+def test_cropping_is_told(pipeline: VARPipeline) -> None:
+    wide = inspect_image(pipeline, toy_image(2, 0, 64).resize((64, 40)))
+    assert wide.crop == (
+        "The image was cropped to the 40 x 40 pixels in its middle, and resized from 64 x 40 to 16 x 16 pixels."
+    )
+    assert summary(wide, [*pipeline.class_names, "none"]).endswith(wide.crop)
+    assert cropping((64, 64), (16, 16)) == "The image was resized from 64 x 64 to 16 x 16 pixels."
+    assert cropping((16, 16), (16, 16)) == ""
 
 
 def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:

@@ -12,14 +12,13 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import gradio as gr
 
+from nextscale.studio.anatomy import inspect_tab
 from nextscale.studio.compare import compare_tab
 from nextscale.studio.desk import Desk, take_files
 from nextscale.studio.edit import edit_tab
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
-from nextscale.studio.generate import generate_tab, ready_made
-from nextscale.studio.inspection import inspect_tab
+from nextscale.studio.generate import ReadyMade, generate_tab
 from nextscale.studio.jobs import WAITING, Job, Update
-from nextscale.studio.ready import ReadyMade
 from nextscale.studio.scaling import scaling_tab
 from nextscale.studio.theme import asset, studio_theme
 
@@ -45,18 +44,17 @@ def build_studio(desk: Desk) -> gr.Blocks:
     take_files(desk.folder)  # before components are made
     with gr.Blocks(title="nextscale studio", delete_cache=(EVERY, KEPT)) as blocks:
         browser = gr.BrowserState(None, storage_key="nextscale-studio", secret="nextscale-studio")
-        page = PageJobs(desk, gr.State(None))
-        first = ReadyMade(desk, lambda: ready_made(desk), desk.pipeline)
+        page, ready_made = PageJobs(desk, gr.State(None)), ReadyMade(desk)
         header(page)
         editing = desk.pipeline.family.editable
         with gr.Tabs() as tabs:
             with purposeful_tab("Generate"):
-                made = generate_tab(page, first)
+                made = generate_tab(page, ready_made)
             with purposeful_tab("Edit", visible=editing):
-                canvas = edit_tab(page, first) if editing else None
+                canvas = edit_tab(page, ready_made) if editing else None
             with purposeful_tab("Inspect", visible=editing):
                 if editing:
-                    inspect_tab(page)
+                    inspect_tab(page, ready_made)
             with purposeful_tab("Compare"):
                 compare_tab(page)
             with purposeful_tab("Scaling"):

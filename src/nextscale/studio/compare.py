@@ -21,7 +21,7 @@ from nextscale.studio.events import PageJobs
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import fitted
 from nextscale.studio.race import SIDE, Lane, kept_moments, race_html, with_gaps
-from nextscale.studio.ready import ReadyMade, quick
+from nextscale.studio.ready import FirstResult, quick
 
 LIVE = 0.5
 """Seconds between two looks at models that are still at work."""
@@ -145,7 +145,7 @@ def compare_tab(page: PageJobs) -> None:
     def work(job: Job, name: str, seed: float) -> Iterator[Update]:
         yield from run(name, seed_of(seed, False))
 
-    first = ReadyMade(desk, lambda: list(run(name.value, 0)), desk.pipeline, rival)
+    first = FirstResult(desk, lambda: list(run(name.value, 0)), desk.pipeline, rival)
 
     def kept(visitor: Visitor) -> Update:
         """The ready-made comparison, where this browser has asked for none."""

@@ -17,11 +17,10 @@ from nextscale.studio.components import SHOWN, seed_field, shown_gallery, wanted
 from nextscale.studio.desk import Desk, seed_of
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.figures import strip_of
-from nextscale.studio.generate import NO_PROMPT, Frame, shortened
+from nextscale.studio.generate import NO_PROMPT, ReadyMade, shortened
 from nextscale.studio.history import chosen_of, keep_made, stages_beside, zip_button
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.painter import PaintedUpload, inline_png, mask_in, mask_of, painted_upload
-from nextscale.studio.ready import ReadyMade
 from nextscale.studio.retouch import AFTER, BEFORE, INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 
 EXAMPLE = (0.3, 0.3, 0.7, 0.7)
@@ -84,7 +83,7 @@ class Variations:
         }
 
 
-def edit_tab(page: PageJobs, first: ReadyMade[Frame]) -> PaintedUpload:
+def edit_tab(page: PageJobs, ready_made: ReadyMade) -> PaintedUpload:
     """Canvas and controls at the left, results at the right; returns where images are opened."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
@@ -108,8 +107,8 @@ def edit_tab(page: PageJobs, first: ReadyMade[Frame]) -> PaintedUpload:
     def kept(visitor: Visitor) -> Update:
         if visitor.canvas and Path(visitor.canvas[0]).is_file():
             canvas = place.opened(*visitor.canvas)
-        elif (frame := first.result()) and frame.files:
-            canvas = place.opened(frame.files[0][0], example_mask())
+        elif ready_made.frame():
+            canvas = place.opened(ready_made.files[0][0], example_mask())
         else:
             canvas = place.empty()
         del canvas[place.photo]  # not an output of the job

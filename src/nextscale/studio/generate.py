@@ -23,7 +23,7 @@ from nextscale.studio.grids import grid_part
 from nextscale.studio.history import History, history_part, keep_made
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, fitted, paced
-from nextscale.studio.ready import ReadyMade
+from nextscale.studio.ready import FirstResult
 
 MOST_IMAGES = 16
 MOST_CANDIDATES = 16
@@ -149,8 +149,24 @@ def step_line(pipeline: VARPipeline, number: int) -> str:
     return f"Scale {number + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
 
 
-def ready_made(desk: Desk) -> Frame:
-    """Images that a page shows before anything was asked, and their files."""
+class ReadyMade(FirstResult[Frame]):
+    """Images that a page shows before anything was asked."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, lambda: first_images(desk), desk.pipeline)
+
+    def frame(self) -> Frame | None:
+        """None for a large model on a CPU, and where the model has no time."""
+        return self.result()
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Files and captions of the images, once there is a frame."""
+        return (self.made and self.made.files) or []
+
+
+def first_images(desk: Desk) -> Frame:
+    """Images of the first class, or of the first example; the status is the caption of the first one."""
     pipeline = desk.pipeline
     name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
     steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
@@ -205,7 +221,7 @@ class Controls:
         return update | ({self.candidates: 1} if self.candidates else {})
 
 
-def generate_tab(page: PageJobs, first: ReadyMade[Frame]) -> History:
+def generate_tab(page: PageJobs, ready_made: ReadyMade) -> History:
     """Controls at the left, the picture at the right, below what was made; returns the latter."""
     desk = page.desk
     with gr.Row():
@@ -224,7 +240,7 @@ def generate_tab(page: PageJobs, first: ReadyMade[Frame]) -> History:
     grid_part(page, history)
 
     def shown_of(visitor: Visitor) -> Update:
-        if "Generate" not in visitor.jobs and (frame := first.result()):
+        if "Generate" not in visitor.jobs and (frame := ready_made.frame()):
             return history.shown(visitor) | {picture: frame.picture, scales: strip_of(frame.status, frame.stages[0])}
         return history.shown(visitor)
 

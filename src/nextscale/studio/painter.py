@@ -83,7 +83,7 @@ class PaintedUpload:
 
     upload: gr.Column
     photo: gr.Image
-    "Every event that outputs it sets its value: where it is skipped, gradio makes it anew, without `image_input`'s rule."
+    "Every event that outputs it sets its value: gradio makes a skipped one anew, without `image_input`'s rule."
     canvas: gr.HTML
     another: gr.Button
     back: gr.Button

@@ -110,7 +110,7 @@ def lane_html(lane: Lane, digits: int, running: bool) -> str:
         seconds, steps = lane.moments[number]
         says = f"{lane.title}, after {steps} of {lane.steps} steps"
         hidden = " hidden" * (place < len(lane.frames))
-        pictures += f'<div data-at="{seconds:.6f}"{hidden}>{inline(image, says, SIDE)}</div>'
+        pictures += f'<div data-at="{seconds:.6f}"{hidden}>{inline(image, says, most=SIDE)}</div>'
     total = "" if running else f" of {lane.steps}"
     clock = f"{lane.steps}{total} steps, {lane.seconds:.{digits}f}&nbsp;s"
     return (

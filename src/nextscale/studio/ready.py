@@ -26,20 +26,20 @@ def quick(pipeline: VARPipeline) -> bool:
     return pipeline.device.type != "cpu" or pipeline.family.parameters(pipeline.transformer) <= SMALL
 
 
-class ReadyMade(Generic[Made]):
+class FirstResult(Generic[Made]):
     """What `make` returns, made once, in a turn at the model, when the first page is opened."""
 
     def __init__(self, desk: Desk, make: Callable[[], Made], *pipelines: VARPipeline) -> None:
         self.wanted = all(map(quick, pipelines))
         self._desk, self._make = desk, make
-        self._made: Made | None = None
+        self.made: Made | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._lock = threading.Lock()
 
     def _work(self) -> None:
         with self._desk.visitors.line.turn():
             try:
-                self._made = self._make()
+                self.made = self._make()
             except ValueError as error:  # such as a class that the other model lacks: the page opens without
                 log.info("nothing is shown at first: %s", error)
 
@@ -51,4 +51,4 @@ class ReadyMade(Generic[Made]):
             if self._thread.ident is None:
                 self._thread.start()
         self._thread.join(PATIENCE)
-        return self._made
+        return self.made
