@@ -1,6 +1,6 @@
-"""Screenshots of every tab of the studio, at the width of a screen and of a phone.
+"""Screenshots of the studio's tabs, at the width of a screen and of a phone.
 
-    python docs/studio_screenshots.py [--results out/scaling]
+    python docs/studio_screenshots.py [--only compare --only scaling] [--results out/scaling]
 
 Needs chromium (Debian: apt-get install chromium).
 """
@@ -16,25 +16,31 @@ from pathlib import Path
 
 import cyclopts
 from PIL import Image
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from nextscale import VARPipeline
 from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
+from nextscale.studio.shelf import Shelf
 
 WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
 
 
 def main(
-    *, model: str = "demo", rival: str = "demo-raster", results: tuple[str, ...] = (), out: Path = Path("docs/images")
+    *,
+    model: str = "demo",
+    rival: str = "demo-raster",
+    results: tuple[str, ...] = (),
+    only: tuple[str, ...] = (),
+    out: Path = Path("docs/images"),
 ) -> None:
-    """Use every tab and photograph it."""
+    """Use every tab, or those named, and photograph it."""
     pipeline = VARPipeline.from_pretrained(model)
     other = VARPipeline.from_pretrained(rival) if rival else None
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    desk = Desk(pipeline, model, other, tuple(map(Path, results)), previews=math.inf)
+    desk = Desk(pipeline, model, other, tuple(map(Path, results)), previews=math.inf, shelf=Shelf.of(model))
     page = open_page(desk, host="127.0.0.1", port=port)
     photo = Path(tempfile.mkdtemp()) / "photo.png"
     pipeline.generate("coinrun", seeds=[5]).images[0].save(photo)
@@ -46,7 +52,7 @@ def main(
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         for suffix, (width, height) in WIDTHS.items():
-            for name, use in tabs.items():
+            for name, use in ((name, use) for name, use in tabs.items() if not only or name in only):
                 seen = browser.new_page(viewport={"width": width, "height": height})
                 seen.set_default_timeout(60_000)
                 seen.goto(f"http://127.0.0.1:{port}")
@@ -76,25 +82,22 @@ def generate(page: Page) -> None:
 
 def edit(page: Page, photo: Path) -> None:
     tab(page, "Edit")
-    page.wait_for_timeout(1500)  # the editor lays itself out
-    page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    page.locator("#edit-canvas canvas").first.wait_for()
-    for _ in range(5):
-        page.wait_for_timeout(1500)
-        place = page.locator("#edit-canvas canvas").first.bounding_box()
-        assert place
-        x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-        page.mouse.move(x - 30, y)
-        page.mouse.down()
-        for step in range(12):
-            page.mouse.move(x - 30 + 5 * step, y + 2 * step)
-        page.mouse.up()
-        page.get_by_role("button", name="Edit", exact=True).click()
-        try:
-            page.get_by_text("2 variations").wait_for(timeout=6000)
-            return
-        except TimeoutError:
-            continue
+    page.locator("#another").click()
+    page.locator("#edit-canvas input[type=file]").set_input_files(str(photo))
+    page.get_by_text("Nothing painted").wait_for()
+    canvas = page.locator("#painter canvas")
+    canvas.scroll_into_view_if_needed()
+    place = canvas.bounding_box()
+    assert place
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for step in range(12):
+        page.mouse.move(x - 40 + 7 * step, y + 3 * step)
+    page.mouse.up()
+    page.get_by_role("button", name="Edit", exact=True).click()
+    page.locator("#edit-gallery .thumbnail-item").nth(1).wait_for()
+    page.mouse.move(0, 0)
 
 
 def inspect(page: Page, photo: Path) -> None:
@@ -102,22 +105,22 @@ def inspect(page: Page, photo: Path) -> None:
     page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
     page.locator("#inspect-image img").wait_for()
     page.get_by_role("button", name="Inspect", exact=True).click()
-    page.get_by_text("bits per pixel").wait_for()
-    page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
-    page.locator("#inspect-attention img").wait_for()
+    page.get_by_text("Class: coinrun").wait_for()
+    page.locator("#inspect-stage .tokens").click(position={"x": 60, "y": 60})
+    page.locator("#inspect-attention img").first.wait_for()
 
 
 def compare(page: Page) -> None:
     tab(page, "Compare")
     if page.get_by_role("button", name="Start both").count():
-        page.get_by_role("button", name="Start both").click()
-        page.get_by_text("finished").nth(1).wait_for()
+        page.get_by_text(" steps against ").wait_for()
+        page.locator("#compare-race .replay").get_by_text("Replay").wait_for()
+        page.get_by_label("Time of the comparison").fill("500")
 
 
 def scaling(page: Page) -> None:
     tab(page, "Scaling")
-    if page.locator("#scaling-plot").count():
-        page.locator("#scaling-plot img").wait_for()
+    page.locator("#scaling-chart .mark").nth(3).focus()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nextscale import VARPipeline
-from nextscale.catalogue import find_model
+from nextscale.catalogue import find_model, models_in
 from nextscale.families import family_of
 from nextscale.official import save_official
 from nextscale.published import OFFICIAL_REPOSITORY, OFFICIAL_TOKENIZER, PUBLISHED
@@ -145,3 +145,25 @@ def test_the_raster_demo_stands_beside_the_demo() -> None:
     assert raster.schedule.sizes == (demo.schedule.final,)
     assert raster.class_names == demo.class_names
     assert raster.generate("maze", seeds=[0]).images[0].size == demo.generate("maze", seeds=[0]).images[0].size
+
+
+def test_models_in_a_folder(tmp_path: Path) -> None:
+    made = make_pipeline()
+    official_files(tmp_path / "official")
+    for place in ("b", "runs/a", "runs/finished/model"):
+        made.save_pretrained(tmp_path / place)
+    (tmp_path / "runs" / "unfinished" / "transformer").mkdir(parents=True)
+    (tmp_path / "runs" / "unfinished" / "checkpoints").mkdir()
+    for part in (".", "transformer"):
+        (tmp_path / "runs" / "unfinished" / part / "config.json").write_text("{}")
+    found = models_in(tmp_path)
+    assert set(found) == {"b", "runs/a", "runs/finished", "official/var_d16.pth"}
+    assert all(place == str(tmp_path / name) for name, place in found.items())
+    for place in found.values():
+        find_model(place).config()
+    assert models_in(tmp_path / "b") == {".": str(tmp_path / "b")}
+    with pytest.raises(ValueError, match="missing: there is no such folder"):
+        models_in(tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: holds no model that generates, and no folder below it does"):
+        models_in(tmp_path / "empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import as_file, files
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from nextscale.checkpoint import (
+    CONFIG,
     ModelConfig,
     fingerprint,
     load_config,
@@ -54,6 +56,8 @@ TERMS = {
     "demo-raster": FRAMES,
 }
 """Licences of the bundled models' weights."""
+DEEPEST = 4
+"""Folders between a folder that is searched for models and the parts of a model, at most."""
 KNOWN = f"expected {', '.join([*BUNDLED, *PUBLISHED])}, a model or run folder, the authors' .pth file, or a hub id"
 
 
@@ -243,6 +247,30 @@ def find_model(model: str | Path) -> StoredModel:
         return FolderModel(Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"])))
     except Exception as error:  # the hub client raises many kinds: offline, not found, gated
         raise ValueError(f"model {model}: no such folder, and the hub does not give it ({one_line(error)})") from error
+
+
+def models_in(folder: Path) -> dict[str, str]:
+    """Models in a folder and a few below it that generate, each under its path from there.
+
+    They are model and run folders, and published transformer files. Raises ValueError where there are none.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: there is no such folder")
+    known = {Path(file).name for one in PUBLISHED.values() if not one.switch for file in one.files}
+    found: dict[str, str] = {}
+    for depth in range(DEEPEST + 1):
+        for part in sorted(folder.glob("*/" * depth + f"transformer/{CONFIG}")):
+            place = part.parent.parent
+            place = place.parent if place.name == "model" and place != folder else place  # a run folder
+            with suppress(ValueError):  # a run that has exported no model yet
+                load_config(place)
+                found[str(place.relative_to(folder))] = str(place)
+        for file in sorted(folder.glob("*/" * depth + "*.pth")):
+            if file.name in known:
+                found[str(file.relative_to(folder))] = str(file)
+    if not found:
+        raise ValueError(f"{folder}: holds no model that generates, and no folder below it does")
+    return found
 
 
 def find_tokenizer(model: str | Path) -> VQVAE:

@@ -26,12 +26,11 @@ from nextscale.editing.config import EDIT_SETTINGS, EditConfig
 from nextscale.editing.draw import AUTO, Wanted, draw_edits, draw_in_turn, edit_settings, softens
 from nextscale.editing.enlarge import Expansion, enlarged, outpainting
 from nextscale.editing.masks import Box, MaskLike, mask_values
-from nextscale.editing.regions import resized
 from nextscale.families import family_of
 from nextscale.families.base import Family
 from nextscale.nn.graphs import use_graphs
 from nextscale.nn.packed import int8_range, is_quantized, prepare
-from nextscale.pictures import to_images, to_tensor
+from nextscale.pictures import to_images
 from nextscale.pyramid import ScaleSchedule
 from nextscale.results import Generation, GenerationStep, generation_of, joined
 from nextscale.runtime import precision_name, resolve_device, resolve_generation_dtype
@@ -249,6 +248,13 @@ class VARPipeline(Conditioned):
         values = mask_values(mask, (picture.height, picture.width))
         return Editor(self.editing_model, self.tokenizer, Canvas.of(picture), values, config)
 
+    def outpainter(self, image: ImageLike, expansion: Expansion, editing: EditConfig | None = None) -> Editor:
+        """An image and the pixels to be added at its sides. Raises ValueError for first scales to keep."""
+        config = editing or EditConfig()
+        if config.keep_scales:
+            raise ValueError("out-painting has no first scales to keep: nothing is there yet")
+        return outpainting(self.editing_model, self.tokenizer, read_image(image), expansion, config)
+
     @property
     def editing_model(self) -> Any:
         """The transformer. Raises ValueError where it is of a kind that cannot edit."""
@@ -370,14 +376,8 @@ class VARPipeline(Conditioned):
         """Add pixels at the sides, window by window, one variation per seed; `tokens` are the last window's."""
         editing, settings = edit_settings(editing, settings)
         self.sampling(config, **settings)  # complain before anything is read
-        if editing.keep_scales:
-            raise ValueError("out-painting has no first scales to keep: nothing is there yet")
-        expansion = Expansion(left=left, right=right, top=top, bottom=bottom)
-        picture = read_image(image)
-        shown = resized(to_tensor([picture]).to(self.device), self.tokenizer.config.image_size)
-        known = shown, torch.ones(1, 1, *self.schedule.final, device=self.device)
-        wanted = self._wanted(classes, seeds, config, settings, known, negative_prompt)
-        editor = outpainting(self.editing_model, self.tokenizer, picture, expansion, editing)
+        editor = self.outpainter(image, Expansion(left=left, right=right, top=top, bottom=bottom), editing)
+        wanted = self._wanted(classes, seeds, config, settings, editor.known_part(), negative_prompt)
         return generation_of(*draw_in_turn(editor, wanted), wanted.choices)
 
     def upscale(

@@ -3,99 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
-import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import pytest
 from PIL import Image
 from playwright import sync_api as playwright
 
+from browsing import NO_CHROMIUM, WAIT, settle, visit
 from nextscale.results import GenerationStep
-from nextscale.studio.app import open_page
 from nextscale.studio.desk import Desk
-from toys import make_pipeline, toy_image
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt-get install chromium)"),
-]
-
-ROOT = Path(__file__).parents[2]
-WAIT = 120_000
-"""Milliseconds that something on the page may take: a busy machine is slow, and no test is about that."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    folder, results = tmp_path_factory.mktemp("studio"), (ROOT / "docs" / "results",)
-    found = Desk(make_pipeline(), "toy", rival=make_pipeline(seed=1), results=results, folder=folder, previews=math.inf)
-    yield found
-    found.close()
-
-
-@pytest.fixture(scope="module")
-def url(desk: Desk) -> Iterator[str]:
-    port = free_port()
-    page = open_page(desk, host="127.0.0.1", port=port)
-    yield f"http://127.0.0.1:{port}"
-    page.close()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as engine:
-        opened = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-def visit(browser: playwright.Browser, url: str, width: int = 1280) -> playwright.Page:
-    """A browser of its own, with the page."""
-    opened = browser.new_page(viewport={"width": width, "height": 900})
-    opened.set_default_timeout(WAIT)
-    opened.goto(url)
-    opened.get_by_text("Ready.", exact=True).first.wait_for()
-    return opened
-
-
-def settle(page: playwright.Page) -> None:
-    """Wait until the layout stays as it is for twenty frames."""
-    page.evaluate("""() => new Promise(done => {
-        let before = "", same = 0
-        function look() {
-            const now = [...document.querySelectorAll("body *")].map(e => [e.clientWidth, e.clientHeight]).join()
-            same = now === before ? same + 1 : 0
-            before = now
-            same < 20 ? requestAnimationFrame(look) : done()
-        }
-        look()
-    })""")
-
-
-@pytest.fixture
-def page(browser: playwright.Browser, url: str) -> Iterator[playwright.Page]:
-    opened = visit(browser, url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    toy_image(2, 3, 64).save(tmp_path / "photo.png")
-    return tmp_path / "photo.png"
+pytestmark = [pytest.mark.slow, NO_CHROMIUM]
 
 
 def test_an_image_appears_scale_by_scale(page: playwright.Page) -> None:
@@ -125,39 +48,116 @@ def test_the_keyboard_reaches_the_button(page: playwright.Page) -> None:
 
 def upload(page: playwright.Page, photo: Path) -> None:
     page.get_by_role("tab", name="Edit").click()
+    page.locator("#another").click()  # an example is there at first
     page.locator("#edit-canvas input[type=file]").first.set_input_files(str(photo))
-    page.locator("#edit-canvas canvas").first.wait_for()
+    page.get_by_text("Another image (this one: 64 x 64 pixels)").wait_for()
+    painted(page, "Nothing painted")
 
 
-def paint(page: playwright.Page) -> None:
-    """A stroke from the middle of the canvas."""
-    place = page.locator("#edit-canvas canvas").first.bounding_box()
-    assert place
-    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    for step in range(1, 4):
-        page.mouse.move(x + 9 * step, y + 6 * step)
+def painted(page: playwright.Page, share: str) -> None:
+    """What the canvas says of its mask."""
+    playwright.expect(page.locator("#painter output")).to_have_text(share, timeout=WAIT)
+
+
+def drag(page: playwright.Page, *places: tuple[float, float]) -> None:
+    """From place to place on the canvas, as shares of its sides."""
+    canvas = page.locator("#painter canvas")
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+    for number, (x, y) in enumerate(places):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+        if number == 0:
+            page.mouse.down()
     page.mouse.up()
+
+
+def edited(page: playwright.Page, count: int) -> playwright.Locator:
+    """Press the button, and wait until there are so many results."""
+    page.locator("#edit-start").click()
+    results = page.locator("#edit-gallery .thumbnail-item")
+    playwright.expect(results).to_have_count(count, timeout=WAIT)
+    playwright.expect(page.locator("#edit-start")).to_have_text("Edit", timeout=WAIT)
+    return results
+
+
+def saved(page: playwright.Page) -> Image.Image:
+    with page.expect_download() as download:
+        page.locator("#edit-save").click()
+    return Image.open(download.value.path())
 
 
 def test_paint_and_inpaint(page: playwright.Page, photo: Path) -> None:
     upload(page, photo)
-    done, untouched = page.get_by_text("2 variations"), page.get_by_text("Not done: nothing is painted")
-    for _ in range(60):  # the editor takes strokes only once it has laid itself out, and does not say when
-        settle(page)
-        paint(page)
-        page.get_by_role("button", name="Edit", exact=True).click()
-        done.or_(untouched).first.wait_for()
-        if done.is_visible():
-            break
-    assert done.is_visible()
-    assert page.locator("#edit-gallery img").count() >= 2
+    page.locator("#edit-start").click()
+    page.get_by_text("Not done: nothing is painted").wait_for()
+    drag(page, (0.5, 0.5), (0.55, 0.55), (0.6, 0.5))
+    results = edited(page, 2)
     sizes = page.evaluate("[...document.querySelectorAll('#edit-pair img')].map(image => image.naturalWidth)")
     assert sizes and max(sizes) <= 64
+    results.nth(1).click()
+    playwright.expect(page.locator("#edit-save")).to_be_enabled(timeout=WAIT)
+    before, after = (np.asarray(one.convert("RGB")).astype(int) for one in (Image.open(photo), saved(page)))
+    changed = np.abs(after - before).max(axis=2) > 0
+    assert changed[30:34, 32:36].any() and not changed[:16].any() and not changed[48:].any()
+
+
+def test_the_mask_has_a_rectangle_an_eraser_inversion_and_undo(page: playwright.Page, photo: Path) -> None:
+    upload(page, photo)
+    for tool, corners, share in (
+        ("Rectangle", ((0.5, 0.5), (0, 0)), "25 % painted"),
+        ("Rectangle", ((0.75, 0.9), (0.5, 0.1)), "45 % painted"),
+    ):
+        page.get_by_role("button", name=tool).click()
+        drag(page, *corners)
+        painted(page, share)
+    page.get_by_role("button", name="Invert").click()
+    painted(page, "55 % painted")
+    for _ in range(2):
+        page.get_by_role("button", name="Undo", exact=True).click()
+    painted(page, "25 % painted")
+    page.get_by_role("button", name="Clear", exact=True).click()
+    painted(page, "Nothing painted")
+    canvas = page.locator("#painter canvas")
+    canvas.focus()
+    for key in ("Space", *["ArrowRight"] * 5, *["ArrowDown"] * 5, "Space"):  # from the middle, a twenty-fifth each
+        page.keyboard.press(key)
+    painted(page, "4 % painted")
+    page.keyboard.press("Control+z")
+    painted(page, "Nothing painted")
+    page.locator("#painter input").fill("40")
+    page.get_by_role("button", name="Brush").click()
+    drag(page, (0.5, 0.5), (0.5, 0.5))
+    painted(page, "13 % painted")  # a circle: pi x 0.2^2
+
+
+def test_variations_stay_and_are_edited_further(page: playwright.Page) -> None:
+    page.get_by_role("tab", name="Edit").click()
+    painted(page, "16 % painted")  # the example: one click shows something
+    edited(page, 2)
+    assert not page.locator("#edit-lock input").is_checked()
+    captions = edited(page, 4).locator(".caption-label").all_inner_texts()
+    assert len(set(captions)) == 4, "another seed was drawn"
+    page.locator("#edit-gallery .thumbnail-item").nth(3).click()
+    page.locator("#edit-use").click()
+    painted(page, "Nothing painted")
+    back = page.locator("#back")
+    back.click()
+    painted(page, "16 % painted")
+    playwright.expect(back).to_be_hidden(timeout=WAIT)
+    page.locator("#edit-delete").click()
+    playwright.expect(page.locator("#edit-gallery .thumbnail-item")).to_have_count(3, timeout=WAIT)
+    page.get_by_label("Around the image").click()
+    edited(page, 5)
     with page.expect_download() as download:
-        page.locator("#edit-files a").first.click()
-    assert Image.open(download.value.path()).size == (64, 64)
+        page.locator("#edit-zip").click()
+    with ZipFile(download.value.path()) as together:
+        assert len(together.namelist()) == 5
+    page.reload()
+    page.get_by_text("Ready.", exact=True).first.wait_for()
+    page.get_by_role("tab", name="Edit").click()
+    playwright.expect(page.locator("#edit-gallery .thumbnail-item")).to_have_count(5, timeout=WAIT)
+    painted(page, "16 % painted")
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
         taken.append(Image.open(path))
         return taken[-1].convert("RGB")
 
-    monkeypatch.setattr("nextscale.studio.components.uploaded", reading)
+    monkeypatch.setattr("nextscale.studio.painter.uploaded", reading)
     seed, take = page.get_by_label("Seed", exact=True).first, page.locator("#take")
     assert take.is_disabled()
     seed.fill("0")
@@ -238,8 +238,8 @@ def test_the_chosen_image_stays_chosen(page: playwright.Page, monkeypatch: pytes
     page.get_by_text("4 images of blue, seed 70").wait_for()
     playwright.expect(take).to_have_text("Edit blue, seed 2", timeout=WAIT)
     take.click()
-    page.locator("#edit-canvas canvas").first.wait_for()
     page.get_by_text("Another image (this one: 16 x 16 pixels)").wait_for()
+    painted(page, "Nothing painted")
     assert [json.loads(one.text["nextscale"])["seed"] for one in taken] == [2]  # type: ignore[attr-defined]
 
 
@@ -257,14 +257,37 @@ def inspect(page: playwright.Page, photo: Path) -> None:
     page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
     page.locator("#inspect-image img").wait_for()
     page.get_by_role("button", name="Inspect", exact=True).click()
-    page.get_by_text("bits per pixel").wait_for()
+    page.get_by_text("The image was resized from 64 x 64 to 16 x 16 pixels").wait_for()
 
 
 def test_inspect_an_uploaded_photo(page: playwright.Page, photo: Path) -> None:
+    page.get_by_role("tab", name="Inspect").click()
+    page.get_by_text("After scale 4 of 4: 4 x 4 tokens").wait_for()  # ready-made
     inspect(page, photo)
-    page.locator("#inspect-stage img").click(position={"x": 60, "y": 60})
-    page.locator("#inspect-attention img").wait_for()
-    assert page.locator("#inspect-attention img").is_visible()
+    page.locator("#inspect-stage .play").click()
+    now = page.locator("#inspect-stage .now")
+    for scale in ("1 of 4: 1 x 1", "4 of 4: 4 x 4"):  # it plays, and ends
+        playwright.expect(now).to_contain_text(f"After scale {scale} tokens, PSNR", timeout=WAIT)
+    playwright.expect(page.locator("#inspect-stage .play")).to_have_text("Play", timeout=WAIT)
+    tokens, marker = page.locator("#inspect-stage .tokens"), page.locator("#inspect-stage .marker")
+    tokens.scroll_into_view_if_needed()
+    box = tokens.bounding_box()
+    assert box
+    tokens.click(position={"x": box["width"] * 0.6, "y": box["height"] * 0.1})
+    page.get_by_text("the token in row 1, column 3 of 4 x 4").wait_for()
+    place, box = marker.bounding_box(), tokens.bounding_box()
+    assert box and place and place["x"] == pytest.approx(box["x"] + box["width"] / 2, abs=2)
+    assert place["width"] == pytest.approx(box["width"] / 4, abs=2)
+    tokens.focus()
+    for key in ("ArrowDown", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    page.get_by_text("the token in row 2, column 2 of 4 x 4").wait_for()
+    page.get_by_label("Scales added up").fill("2")
+    playwright.expect(now).to_contain_text("2 x 2 tokens", timeout=WAIT)
+    playwright.expect(marker).to_be_hidden(timeout=WAIT)
+    page.locator("#inspect-samples .thumbnail-item").nth(2).click()
+    playwright.expect(page.locator("#inspect-status")).not_to_contain_text("resized", timeout=WAIT)
+    playwright.expect(now).to_contain_text("4 x 4 tokens", timeout=WAIT)
 
 
 @pytest.mark.parametrize("tab", ["Edit", "Inspect"])
@@ -274,17 +297,22 @@ def test_an_invalid_upload_is_told_and_the_studio_lives_on(
     (tmp_path / "broken.png").write_text("no image")
     page.get_by_role("tab", name=tab).click()
     place = {"Edit": "#edit-canvas", "Inspect": "#inspect-image"}[tab]
+    if tab == "Edit":
+        page.locator("#another").click()
     page.locator(f"{place} input[type=file]").first.set_input_files(str(tmp_path / "broken.png"))
     page.get_by_text("broken.png: not an image").first.wait_for()
     assert page.get_by_text("Error", exact=True).count() == 0
     if tab == "Inspect":
         inspect(page, photo)
     else:
-        upload(page, photo)
+        page.locator("#edit-photo input[type=file]").set_input_files(str(photo))
+        painted(page, "Nothing painted")
 
 
 def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Edit").click()
+    page.locator("#another").click()
+    page.locator("#edit-photo input[type=file]").wait_for(state="attached")
     page.locator("#edit-start").click()
     page.get_by_text("Not done: there is no image yet").wait_for()
     assert page.get_by_test_id("toast-body").is_visible()
@@ -301,8 +329,7 @@ def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) 
 def test_two_models_side_by_side(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Start both").click()
-    page.get_by_text("finished").nth(1).wait_for()
-    assert page.get_by_text("finished").count() == 2
+    page.get_by_text("4 steps against 4 steps").wait_for()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -314,9 +341,9 @@ def test_every_tab_fills_the_page_and_no_more(browser: playwright.Browser, url: 
             page.locator("#inspect-image input[type=file]").set_input_files(str(photo))
             page.locator("#inspect-image img").wait_for()
             page.get_by_role("button", name="Inspect", exact=True).click()
-            page.get_by_text("bits per pixel").wait_for()
+            page.get_by_text("The image was resized").wait_for()
         if name == "Scaling":
-            page.locator("#scaling-plot img").wait_for()
+            page.locator("#scaling-chart .mark").first.wait_for()
         settle(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         tabs = page.locator(".tabs").first.bounding_box()

@@ -20,21 +20,30 @@ from PIL import Image
 from nextscale.cli import main
 from nextscale.editing.apply import EditConfig
 from nextscale.families import family_of
-from nextscale.pictures import to_images, to_tensor
+from nextscale.pictures import psnr, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.sampling.rejection import Rejection
-from nextscale.scaling.fits import read_results
+from nextscale.studio.anatomy import attention_part, scales_of, stage_of
 from nextscale.studio.app import run_studio
-from nextscale.studio.compare import race_live
 from nextscale.studio.desk import NO_CLASS, SETTINGS_KEY, Desk, seed_of, settings_in, take_files
-from nextscale.studio.edit import INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from nextscale.studio.figures import strip_of
 from nextscale.studio.generate import generate_controls, generate_live, listed, sampling_controls
 from nextscale.studio.grids import grid_live, numbers
 from nextscale.studio.history import chosen_of
-from nextscale.studio.inspection import attention_of, attention_shares, codebook_usage, inspect_image, mask_picture
-from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced, strip
-from nextscale.studio.scaling import plotted, result_sets
+from nextscale.studio.inspection import (
+    additions,
+    attention_of,
+    attention_shares,
+    codebook_usage,
+    cropping,
+    heat,
+    inspect_image,
+    mask_picture,
+    summary,
+)
+from nextscale.studio.painter import NOTHING, inline_png, mask_of, painted_upload
+from nextscale.studio.pictures import PREVIEW, RegionPreview, encoded, fitted, paced
+from nextscale.studio.retouch import AFTER, BEFORE, INPAINT, OUTPAINT, WHOLE, PaintedImage, edit_live
 from toys import make_baseline, make_pipeline, toy_image
 
 
@@ -50,7 +59,9 @@ def test_previews_are_small_and_of_the_edited_region_and_the_result_is_whole(des
     *_, last = frames = list(
         edit_live(desk, PaintedImage(Image.fromarray(noise), mask), INPAINT, "red", 2, 0, (), EditConfig())
     )
-    seen = [picture for frame in frames for picture in (*(frame.pair or ()), frame.strip, *frame.variations) if picture]
+    steps = [image for frame in frames for _, image in frame.stages or ()]
+    kept = [Image.open(Path(path).with_name(name)) for path, _ in last.files or [] for name in (BEFORE, AFTER)]
+    seen = [picture for frame in frames for picture in (*(frame.pair or ()), *steps, *kept) if picture]
     assert len(seen) >= 3 * len(desk.pipeline.schedule)
     assert all(max(picture.size) <= PREVIEW for picture in seen)
     assert last.pair and last.pair[0].height == PREVIEW, "600 pixels of the mask and what is around it"
@@ -75,7 +86,8 @@ def test_holes_far_apart_are_shown_one_after_the_other(desk: Desk) -> None:
     frames = list(edit_live(desk, PaintedImage(image, mask), INPAINT, "red", 2, 0, (), EditConfig()))
     assert [frame.status for frame in frames[3:5]] == ["Scale 4 of 4, part 1 of 2", "Scale 1 of 4, part 2 of 2"]
     last = frames[-1]
-    assert last.pair and last.pair[0].size == (300, 40) and len(last.variations) == 2
+    assert last.pair and last.pair[0].size == (300, 40)
+    assert [Image.open(Path(path).with_name(AFTER)).size for path, _ in last.files or []] == [(300, 40)] * 2
     wanted = desk.pipeline.inpaint(image, mask, classes="red", seeds=[0, 1]).images
     assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
 
@@ -87,8 +99,6 @@ def test_pictures_are_files_of_few_bytes(tmp_path: Path) -> None:
     small = Image.open(encoded(noise.crop((0, 0, 64, 64)), tmp_path))
     assert (small.format, small.tobytes()) == ("PNG", noise.crop((0, 0, 64, 64)).tobytes())
     assert Image.open(encoded(noise, tmp_path)).format == "JPEG"
-    many = strip([[noise] * 20] * 40)
-    assert max(many.size) <= PREVIEW and many.width > many.height
     assert encoded(noise, tmp_path) != encoded(noise, tmp_path), "a page would show the old one"
 
 
@@ -139,22 +149,24 @@ def test_all_files_go_with_the_desk(pipeline: VARPipeline, monkeypatch: pytest.M
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
     class Page:
-        def block_thread(self) -> None:
-            raise KeyboardInterrupt
-
-        def close(self) -> None:
-            pass
+        def close(self, *, verbose: bool) -> None:
+            closed.append(verbose)
 
     def opened(desk: Desk, **_: object) -> Page:
         desk.saved(toy_image(0, 0), {"class": "blue", "seed": 0})
         take_files(desk.folder)
         return Page()
 
+    def interrupted(_: float) -> bool:
+        raise KeyboardInterrupt
+
+    closed: list[bool] = []
     monkeypatch.setattr("nextscale.studio.app.open_page", opened)
     desk = Desk(pipeline, "toy")
     assert desk.folder.parent == tmp_path
-    with pytest.raises(KeyboardInterrupt):
-        run_studio(desk, host="127.0.0.1", port=1, open_browser=False)
+    monkeypatch.setattr(desk.switched, "wait", interrupted)
+    run_studio(desk, host="127.0.0.1", port=1, open_browser=False)
+    assert closed == [False]
     assert not list(tmp_path.iterdir())
     assert "GRADIO_TEMP_DIR" not in os.environ
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
@@ -268,11 +280,12 @@ def test_no_class_is_unconditional(desk: Desk, pipeline: VARPipeline) -> None:
 
 def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
     image = toy_image(0, 0, 20)
-    layer = np.zeros((20, 20, 4), np.uint8)
-    layer[5:15, 5:15] = 255
-    value = {"background": image.convert("RGBA"), "layers": [Image.fromarray(layer)], "composite": None}
-    canvas = PaintedImage.of(value)
-    assert canvas.mask.sum() == 100
+    layer = np.zeros((520, 520, 4), np.uint8)  # a canvas is larger than a small image
+    layer[130:390, 130:390] = 255
+    layer[390:396] = 255
+    painted = mask_of(NOTHING | {"mask": inline_png(Image.fromarray(layer))})
+    canvas = PaintedImage.of(image, painted)
+    assert canvas.mask.sum() == 100, "a pixel counts where most of it is painted"
     *_, last = edit_live(desk, canvas, INPAINT, "red", 2, 4, (0, 0, 0, 0), EditConfig())
     wanted = pipeline.inpaint(image, canvas.mask, classes="red", seeds=[4, 5]).images
     assert [Image.open(path).tobytes() for path, _ in last.files or []] == [one.tobytes() for one in wanted]
@@ -282,12 +295,23 @@ def test_edits_of_the_painted_part(desk: Desk, pipeline: VARPipeline) -> None:
     with pytest.raises(ValueError, match="there is no image yet"):
         PaintedImage.of(None)
     with pytest.raises(ValueError, match="at most 25,000,000"):
-        PaintedImage.of({"background": Image.new("1", (6000, 6000))})
+        PaintedImage.of(Image.new("1", (6000, 6000)))
+    huge = inline_png(Image.new("1", (3000, 2)))
+    for wrong in ("data:image/png;base64,!", "data:image/png;base64,aGVsbG8=", huge):
+        with pytest.raises(ValueError, match="the mask cannot be read: paint it again"):
+            mask_of({"mask": wrong})
+    assert mask_of(NOTHING) is None
 
 
 def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> None:
-    canvas = PaintedImage.of({"background": toy_image(1, 0, 16)})
-    *_, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
+    canvas = PaintedImage.of(toy_image(1, 0, 16))
+    *steps, around = edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig())
+    wanted = pipeline.outpaint(canvas.image, left=8, bottom=4, seeds=[0]).images[0]
+    assert Image.open(around.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
+    assert len(steps) >= 4 and all(one.pair and one.pair[1].size == (24, 20) for one in steps), "previews of all of it"
+    assert len({one.pair[1].tobytes() for one in steps if one.pair}) == len(steps)
+    with pytest.raises(ValueError, match="out-painting has no first scales to keep"):
+        list(edit_live(desk, canvas, OUTPAINT, "auto", 1, 0, (8, 0, 0, 4), EditConfig(keep_scales=1)))
     assert Image.open(around.files[0][0]).size == (24, 20)  # type: ignore[index]
     assert around.pair
     before, after = around.pair
@@ -298,10 +322,46 @@ def test_edits_around_and_of_the_whole(desk: Desk, pipeline: VARPipeline) -> Non
     assert Image.open(whole.files[0][0]).tobytes() == wanted.tobytes()  # type: ignore[index]
 
 
+def test_guidance_of_an_edit_is_the_models_unless_it_is_set(desk: Desk, pipeline: VARPipeline) -> None:
+    image, mask = toy_image(0, 0), np.ones((16, 16), np.float32)
+    mask[:8] = 0
+    for guidance in (None, 0.0, 5.0):
+        *_, last = edit_live(
+            desk, PaintedImage(image, mask), INPAINT, "auto", 1, 3, (), EditConfig(), guidance=guidance
+        )
+        wanted = pipeline.inpaint(image, mask, seeds=[3], guidance=guidance).images[0]
+        path = (last.files or [])[0][0]
+        assert Image.open(path).tobytes() == wanted.tobytes()
+        assert settings_in(path).get("guidance") == guidance
+
+
+def test_scales_of_an_edit_without_time_follow_when_it_is_done(desk: Desk) -> None:
+    desk.previews = 0.0
+    canvas = PaintedImage(toy_image(0, 0), np.ones((16, 16), np.float32))
+    *_, done, last = edit_live(desk, canvas, INPAINT, "red", 1, 3, (), EditConfig())
+    assert done.files and done.pair and not last.files
+    assert [label for label, image in last.stages or () if image] == ["1 x 1", "2 x 2", "3 x 3", "4 x 4"]
+
+
+def test_a_result_is_edited_further_and_there_is_a_way_back(desk: Desk, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        toy_image(0, 0).save(tmp_path / f"{name}.png")
+    first, second = str(tmp_path / "first.png"), str(tmp_path / "second.png")
+    with gr.Blocks():
+        place = painted_upload()
+    further = place.continued(second, first, NOTHING | {"mask": "a mask"}, [])
+    assert (further[place.source], further[place.past]) == (second, [(first, "a mask")])
+    again = place.returned(further[place.past])
+    assert (again[place.source], again[place.past]) == (first, [])
+    assert again[place.canvas].constructor_args["value"]["start"] == "a mask"
+
+
 def test_inspection_adds_up(pipeline: VARPipeline) -> None:
     image = toy_image(2, 0, 16)
     seen = inspect_image(pipeline, image)
-    assert len(seen.stages) == 4 and len(seen.norms) == 5
+    assert len(seen.stages) == 4 and len(seen.norms) == 5 and not seen.crop
+    after = to_tensor([seen.stages[-1]])[0]
+    assert seen.psnr[-1] == pytest.approx(float(psnr(to_tensor([image])[0], after)), abs=0.05)
     whole = pipeline.reconstruct(to_tensor([image]))
     assert seen.stages[-1].tobytes() == to_images(whole)[0].tobytes()
     assert seen.label == int(pipeline.class_log_likelihoods(seen.tokens)[0].argmax())
@@ -310,7 +370,28 @@ def test_inspection_adds_up(pipeline: VARPipeline) -> None:
     assert [row[1] for row in table] == [1, 4, 9, 16]
     assert all(1 <= row[3] <= row[2] + 0.1 for row in table)  # type: ignore[operator]
     assert mask_picture(pipeline.schedule).width >= 384
-    assert attention_of(pipeline, seen, 2, 1, 1).width > 300
+    shares = attention_of(pipeline, seen, 2, 1, 1)
+    assert shares.shape == (30,) and float(shares.sum()) == pytest.approx(1, abs=1e-5)
+    assert not shares[14:].any(), "a token of the third scale looks at none of the fourth"
+    maps = heat(shares, pipeline.schedule, 0.0, 1.0)
+    assert [one.size for one in maps] == [(1, 1), (2, 2), (3, 3), (4, 4)]
+    assert [one.size for one in additions(seen)] == [(16, 16)] * 4
+    page = scales_of(seen)
+    assert page.count("<img") == 12 and all(f'<th scope="col">{side} x {side}</th>' in page for side in range(1, 5))
+    assert 'alt="Probability of its tokens, 3 x 3"' in page and page.count('class="bar"') == 2
+    stage = stage_of(seen)
+    assert stage.count("<img") == 5 and f"After scale 2 of 4: 2 x 2 tokens, PSNR {seen.psnr[1]:.1f} dB" in stage
+    assert "row 2, column 2 of 3 x 3" in attention_part(pipeline.schedule, shares, 2, 1, 1)
+
+
+def test_cropping_is_told(pipeline: VARPipeline) -> None:
+    wide = inspect_image(pipeline, toy_image(2, 0, 64).resize((64, 40)))
+    assert wide.crop == (
+        "The image was cropped to the 40 x 40 pixels in its middle, and resized from 64 x 40 to 16 x 16 pixels."
+    )
+    assert summary(wide, [*pipeline.class_names, "none"]).endswith(wide.crop)
+    assert cropping((64, 64), (16, 16)) == "The image was resized from 64 x 64 to 16 x 16 pixels."
+    assert cropping((16, 16), (16, 16)) == ""
 
 
 def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
@@ -336,48 +417,12 @@ def test_attention_is_what_the_blocks_use(pipeline: VARPipeline) -> None:
     assert torch.allclose(mixed.mean(dim=(1, 3)), shares[0][:, :, 7], atol=1e-5)
 
 
-def test_two_models_race_by_their_own_clocks(desk: Desk, pipeline: VARPipeline) -> None:
-    desk.rival = make_pipeline(seed=1)
-    frames = list(race_live(desk, "blue", 2))
-    assert all("finished" in clock and "4 steps" in clock for clock in frames[-1][1])
-    wanted = [one.generate("blue", seeds=[2]).images[0] for one in (desk.rival, pipeline)]
-    shown = [[pictures[number] for pictures, _ in frames if pictures[number]][-1] for number in range(2)]
-    assert [one.tobytes() for one in shown if one] == [one.tobytes() for one in wanted]
-    assert all(None in pictures for pictures, _ in frames), "a picture that did not change is sent again"
-
-
-@pytest.mark.parametrize(("kind", "passes"), [("raster", 16), ("rq", 16), ("maskgit", 8), ("dit", 20)])
-def test_clocks_count_passes_of_the_transformer(desk: Desk, kind: str, passes: int) -> None:
-    desk.rival = make_baseline(kind, **({"sampling_steps": passes} if kind == "dit" else {}))
-    *_, (_, (clock, _)) = race_live(desk, "blue", 0)
-    assert clock.startswith(f"{passes} steps, ") and clock.endswith("finished")
-
-
 def test_seeds() -> None:
     assert seed_of(5, False) == 5
     assert seed_of(5, True) != seed_of(5, True)
     for wrong in (-1, 1.5, 2.0**60):
         with pytest.raises(ValueError, match="a seed is a whole number"):
             seed_of(wrong, False)
-
-
-def test_results_are_found_and_plotted(desk: Desk, tmp_path: Path) -> None:
-    folder = tmp_path / "scaling"
-    folder.mkdir()
-    for depth in range(1, 5):
-        size = 1e6 * depth**3
-        figures = dict.fromkeys(("loss", "loss_last", "error", "error_last"), 5 * size**-0.1)
-        curve = [{"flops": size * step, **figures} for step in (1e6, 1e7)]
-        facts = {"kind": "var", "depth": depth, "parameters": size, "curve": curve}
-        (folder / f"var-d{depth}.json").write_text(json.dumps(facts | figures))
-    (folder / "other.json").write_text("[1]")
-    sets = result_sets((folder,))
-    assert list(sets) == ["scaling: scaling of var"]
-    assert Image.open(plotted(desk, *sets["scaling: scaling of var"])).width > 500
-    together = tmp_path / "all.json"
-    together.write_text(json.dumps({"results": read_results([folder])}))
-    for place in (tmp_path, together):
-        assert result_sets((place,))[f"{tmp_path.name}/all: scaling of var"] == sets["scaling: scaling of var"]
 
 
 def test_the_demo_races_its_raster_sibling(monkeypatch: pytest.MonkeyPatch) -> None:

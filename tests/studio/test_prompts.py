@@ -16,8 +16,8 @@ from nextscale.editing.config import EditConfig
 from nextscale.studio.app import build_studio
 from nextscale.studio.components import wanted_field
 from nextscale.studio.desk import SETTINGS_KEY, Desk
-from nextscale.studio.edit import WHOLE, PaintedImage, edit_live
 from nextscale.studio.generate import generate_live
+from nextscale.studio.retouch import WHOLE, PaintedImage, edit_live
 from toys import TEXT, make_pipeline, toy_image
 
 LONG = "a/b\x00 \u05dc\u05d1 " + "word " * 300

@@ -17,8 +17,10 @@ class StudioOptions(Computing):
 
     model: str = "demo"
     "demo, var-d16 ... var-d36, a model or run folder, or a hub id."
+    models: str = ""
+    "Folder whose models the page offers to switch to, beside the bundled ones: model and run folders, .pth files."
     rival: str = ""
-    "Second model for the Compare tab, such as a run of `nextscale train raster` [default: demo-raster beside demo]"
+    "Second model for the Compare tab, such as a run of `nextscale train raster` [default: the other bundled one]"
     results: tuple[str, ...] = ()
     "Results of `nextscale scaling run` and `nextscale compare` for the Scaling tab: folders or files, with commas."
     host: str = "127.0.0.1"
@@ -33,7 +35,7 @@ class StudioOptions(Computing):
             raise ValueError(f"port must be between 1 and 65535, got {self.port}")
 
 
-@accepts(StudioOptions, first=("model", "rival", "results", "open", "host", "port"))
+@accepts(StudioOptions, first=("model", "models", "rival", "results", "open", "host", "port"))
 def studio(*, config: ConfigFile = "", given: Any = None) -> None:
     """Open the studio: generate, edit, inspect and compare in a browser."""
     options = settle(StudioOptions, given, file=config)
@@ -41,16 +43,16 @@ def studio(*, config: ConfigFile = "", given: Any = None) -> None:
     for place in options.results:
         if not Path(place).exists():
             raise ValueError(f"--results {place}: there is no such file or folder")
-    from nextscale.pipeline import VARPipeline
     from nextscale.runtime import retain_freed_memory
     from nextscale.studio.desk import Desk, take_files
+    from nextscale.studio.shelf import Shelf
 
-    name = options.rival or ("demo-raster" if options.model == "demo" else "")
-    how = {"device": options.device, "dtype": options.precision}
-    pipeline = VARPipeline.from_pretrained(options.model, **how)
-    rival = VARPipeline.from_pretrained(name, **how) if name else None
+    how = {"device": options.device, "precision": options.precision}
+    shelf = Shelf.of(options.model, options.models, rival=options.rival, **how)
+    pipeline, rival = shelf.open(options.model)
     retain_freed_memory()
-    desk = Desk(pipeline, options.model, rival, tuple(map(Path, options.results)))
+    desk = Desk(pipeline, options.model, rival, tuple(map(Path, options.results)), shelf=shelf)
+    del pipeline, rival  # the desk lets them go when another model is chosen
     take_files(desk.folder)  # before gradio is imported
     from nextscale.studio.app import run_studio
 

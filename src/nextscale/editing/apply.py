@@ -131,16 +131,17 @@ class Editor:
         mask: Tensor,
         config: EditConfig,
         regions: Sequence[Region] | None = None,
+        known: Tensor | None = None,
     ) -> None:
         """`mask` (H, W), 1 where the image is regenerated.
 
-        Without `regions`, those that the model sees are chosen around the mask. Raises ValueError for more scales to
-        keep than there are.
+        Without `regions`, those that the model sees are chosen around the mask. `known` (1, 3, H, W), of the model's
+        size, tells the class in place of the first region. Raises ValueError for more scales to keep than there are.
         """
         if config.keep_scales > len(model.schedule):
             raise ValueError(f"keep_scales is {config.keep_scales}, the model has {len(model.schedule)} scales")
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.canvas, self.mask = canvas, mask
+        self.canvas, self.mask, self.known = canvas, mask, known
         self.holes = holes_of(mask, plan(mask, tokenizer.config.image_size) if regions is None else regions)
         self.first = self.region_editor(0, canvas)
 
@@ -156,8 +157,8 @@ class Editor:
         return self.holes[number][0].inside(size_of(self.mask))
 
     def known_part(self) -> tuple[Tensor, Tensor]:
-        """`RegionEditor.known_part` of the first region, which tells the class."""
-        return self.first.known_part()
+        """What tells the class: `RegionEditor.known_part` of the first region, or a whole image."""
+        return self.first.known_part() if self.known is None else (self.known, torch.ones_like(self.first.kept))
 
     def steps(
         self, classes: Tensor | Conditions, seeds: Tensor, sampling: SamplingConfig, *, soften: bool = False

@@ -18,7 +18,7 @@ from nextscale.data.decode import center_crop
 from nextscale.editing.apply import Editor
 from nextscale.editing.canvas import Canvas
 from nextscale.editing.config import EditConfig
-from nextscale.editing.regions import Region, size_of
+from nextscale.editing.regions import Region, resized, size_of
 from nextscale.families.var import VAR
 from nextscale.pyramid import ScaleSchedule, Size
 from nextscale.tokenizer.vqvae import VQVAE
@@ -63,11 +63,13 @@ def parse_expansion(text: str) -> Expansion:
 
 def outpainting(model: VAR, tokenizer: VQVAE, image: Image.Image, expansion: Expansion, config: EditConfig) -> Editor:
     """The editor that adds new pixels around an image, window by window."""
-    pixels, mask = expansion.canvas(Canvas.of(image).cut(Region(0, 0, image.height, image.width)))
+    shown = Canvas.of(image).cut(Region(0, 0, image.height, image.width))
+    pixels, mask = expansion.canvas(shown)
     height, width = size_of(mask)
     empty = Canvas(np.zeros((height, width, 3), np.uint8)).put(Region(0, 0, height, width), pixels)
     size = window_size((image.height, image.width), tokenizer.config.image_size)
-    return Editor(model, tokenizer, empty, mask, config, list(windows(mask, size)))
+    known = resized(shown.to(model.device), tokenizer.config.image_size)
+    return Editor(model, tokenizer, empty, mask, config, list(windows(mask, size)), known)
 
 
 def window_size(image: Size, model: Size) -> Size:

@@ -71,12 +71,24 @@ def fit_power_law(x: Sequence[float], y: Sequence[float], *, confidence: float =
     """
     from scipy import stats
 
-    require_points(x, y)
-    line: Any = stats.linregress(np.log(x), np.log(y))
-    exponent, intercept, r, error = (float(value) for value in (line.slope, line.intercept, line.rvalue, line.stderr))
+    exponent, intercept, r = log_line(x, y)
+    error = float(np.std(np.log(y)) / np.std(np.log(x))) * math.sqrt(max(0.0, 1 - r * r) / (len(x) - 2))
     width = float(stats.t.ppf((1 + confidence) / 2, len(x) - 2)) * error
     scale = math.exp(max(-700.0, min(700.0, intercept / exponent))) if exponent else 1.0
     return PowerLaw(scale, exponent, intercept, r, (exponent - width, exponent + width), len(x))
+
+
+def log_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Slope, intercept and Pearson's correlation of log y over log x, by least squares; needs no scipy.
+
+    Raises ValueError as `fit_power_law` does.
+    """
+    require_points(x, y)
+    across, up = np.log(x), np.log(y)
+    dx, dy = across - across.mean(), up - up.mean()
+    slope = float(dx @ dy / (dx @ dx))
+    scatter = math.sqrt(float(dx @ dx) * float(dy @ dy))
+    return slope, float(up.mean() - slope * across.mean()), float(dx @ dy) / scatter if scatter else 0.0
 
 
 def fit_floored_law(x: Sequence[float], y: Sequence[float]) -> FlooredLaw:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,14 +15,16 @@ from PIL import Image
 from nextscale.bench.machine import now
 from nextscale.pipeline import VARPipeline
 from nextscale.results import GenerationStep
-from nextscale.studio.components import shown_picture, wanted_field
-from nextscale.studio.desk import Desk, seed_of
+from nextscale.studio.components import wanted_field
+from nextscale.studio.desk import NO_CLASS, Desk, seed_of
 from nextscale.studio.events import PageJobs
-from nextscale.studio.jobs import Job, Update
+from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import fitted
+from nextscale.studio.race import SIDE, Lane, kept_moments, race_html, with_gaps
+from nextscale.studio.ready import FirstResult, quick
 
-FRAME = 0.02
-"""Seconds of a model's own clock between two of its pictures, at least."""
+LIVE = 0.5
+"""Seconds between two looks at models that are still at work."""
 
 
 @dataclass
@@ -33,9 +37,10 @@ class Racer:
     "Passes of the transformer in one of these steps."
     device: torch.device
     seconds: float = 0.0
-    taken: int = 0
     done: bool = False
-    last: GenerationStep | None = field(default=None, repr=False)
+    moments: list[tuple[float, int]] = field(default_factory=list)
+    "Seconds after each step, and passes so far."
+    taken: list[GenerationStep] = field(default_factory=list, repr=False)
 
     def advance(self) -> None:
         """One step, timed."""
@@ -45,12 +50,21 @@ class Racer:
         if step is None:
             self.done = True
         else:
-            self.last, self.taken = step, self.taken + self.each
+            self.taken.append(step)
+            self.moments.append((self.seconds, self.each * len(self.taken)))
 
-    @property
-    def clock(self) -> str:
-        state = "finished" if self.done else "at work"
-        return f"{self.taken} steps, {1000 * self.seconds:.0f} ms, {state}"
+    def lane(self, *, whole: bool) -> Lane:
+        """The model as the page shows it, with pictures of all its steps or of the last."""
+        count = len(self.taken)
+        numbers = kept_moments(count) if whole else range(max(0, count - 1), count)
+        pictures = [(number, picture_of(self.taken[number])) for number in numbers]
+        return Lane(self.title, tuple(self.moments), pictures)
+
+
+def picture_of(step: GenerationStep) -> Image.Image:
+    """The image after a step, grey where a token is not drawn: there nothing is accumulated."""
+    drawn = step.accumulated[0].ne(0).any(dim=0).cpu().numpy()
+    return with_gaps(fitted(step.preview()[0], SIDE), drawn)
 
 
 def title_of(pipeline: VARPipeline) -> str:
@@ -66,8 +80,8 @@ def passes_of_a_step(pipeline: VARPipeline) -> int:
     return 1
 
 
-def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[list[Racer], int]]:
-    """The model whose clock is behind takes the next step; yields after each, with the number of that model.
+def race(pipelines: Sequence[VARPipeline], name: Any, seed: int) -> Iterator[list[Racer]]:
+    """The model whose clock is behind takes the next step; yields after each.
 
     The models work one at a time: a clock counts the work of its own model alone, and no time for pictures.
     """
@@ -76,57 +90,66 @@ def race(pipelines: list[VARPipeline], name: Any, seed: int) -> Iterator[tuple[l
         for one in pipelines
     ]
     while not all(racer.done for racer in racers):
-        number = min((i for i, racer in enumerate(racers) if not racer.done), key=lambda i: racers[i].seconds)
-        racers[number].advance()
-        yield racers, number
+        min((racer for racer in racers if not racer.done), key=lambda racer: racer.seconds).advance()
+        yield racers
 
 
-def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Image.Image | None], list[str]]]:
-    """Pictures and clocks of the rival and of the model whenever a picture changes; the other picture is None."""
+def race_live(desk: Desk, name: str, seed: int) -> Iterator[tuple[list[Lane], bool]]:
+    """The model and its rival: now and then how far they are, and last all that they did; and whether they are done."""
     assert desk.rival is not None
-    pipelines = [desk.rival, desk.pipeline]
-    shown_at = [-FRAME, -FRAME]
-    for racers, number in race(pipelines, desk.label_of(name), seed):
-        racer = racers[number]
-        if racer.last is not None and (racer.done or racer.seconds >= shown_at[number] + FRAME):
-            shown_at[number] = racer.seconds
-            pictures: list[Image.Image | None] = [None, None]
-            pictures[number] = fitted(racer.last.preview()[0])
-            yield pictures, [one.clock for one in racers]
+    looked, racers = time.monotonic(), []
+    for racers in race([desk.pipeline, desk.rival], desk.label_of(name), seed):
+        if time.monotonic() - looked > LIVE:
+            yield [racer.lane(whole=False) for racer in racers], False
+            looked = time.monotonic()
+    yield [racer.lane(whole=True) for racer in racers], True
+
+
+def warm_up(desk: Desk) -> None:
+    """A first image that no clock counts, for it takes longer (on CUDA graphs are captured); none of slow models."""
+    assert desk.rival is not None
+    for one in filter(quick, (desk.pipeline, desk.rival)):
+        for _ in one.generate_steps(None, seeds=[0]):
+            pass
 
 
 def compare_tab(page: PageJobs) -> None:
-    """Controls above, the two models side by side."""
-    desk = page.desk
-    if desk.rival is None:
+    """Controls above, the two models side by side, and the axis of time below."""
+    desk, rival = page.desk, page.desk.rival
+    if rival is None:
         gr.Markdown(
             "Two models fill the same class side by side, step by step, each against its own clock. Start the studio "
             "with a second one: `nextscale studio --rival out/runs/raster`, where `nextscale train raster` trained it."
         )
         return
-    if desk.rival.reads_prompts != desk.pipeline.reads_prompts:
+    if rival.reads_prompts != desk.pipeline.reads_prompts:
         gr.Markdown("One of the two models draws from prompts and the other one classes: nothing can be asked of both.")
         return
-    titles = [title_of(one) for one in (desk.rival, desk.pipeline)]
     with gr.Row(equal_height=True):
         name = wanted_field(desk)
-        seed = gr.Number(0, label="Seed")
+        seed = gr.Number(0, label="Seed", info="Of both models.", elem_id="compare-seed")
     with gr.Row():
         start = gr.Button("Start both", variant="primary", elem_id="compare-start")
-        stop = gr.Button("Stop", interactive=False)
+        stop = gr.Button("Stop", interactive=False, elem_id="compare-stop")
     status = gr.Markdown("Ready.", elem_id="compare-status")
-    with gr.Row():
-        pictures, clocks = [], []
-        for title in titles:
-            with gr.Column(min_width=280):
-                pictures.append(shown_picture(title))
-                clocks.append(gr.Markdown(""))
+    empty = [Lane(title_of(one)) for one in (desk.pipeline, rival)]
+    shown = gr.HTML(race_html(empty, running=True), elem_id="compare-race", padding=False)
+    warm = functools.cache(lambda: warm_up(desk))
+
+    def run(name: str, seed: int) -> Iterator[Update]:
+        yield {status: f"{name or NO_CLASS}, seed {seed}", shown: race_html(empty, running=True)}
+        warm()
+        for lanes, done in race_live(desk, name, seed):
+            yield {shown: race_html(lanes, running=not done)}
 
     def work(job: Job, name: str, seed: float) -> Iterator[Update]:
-        used = seed_of(seed, False)
-        for shown, texts in race_live(desk, name, used):
-            update: Update = dict(zip(clocks, texts, strict=True)) | {status: f"{name}, seed {used}"}
-            update |= {place: job.shown(one) for place, one in zip(pictures, shown, strict=True) if one}
-            yield update
+        yield from run(name, seed_of(seed, False))
 
-    page.job("Compare", start, stop, status, work, [name, seed], [*pictures, *clocks])
+    first = FirstResult(desk, lambda: list(run(name.value, 0)), desk.pipeline, rival)
+
+    def kept(visitor: Visitor) -> Update:
+        """The ready-made comparison, where this browser has asked for none."""
+        made = None if "Compare" in visitor.jobs else first.result()
+        return {key: value for update in made or () for key, value in update.items()}
+
+    page.job("Compare", start, stop, status, work, [name, seed], [shown], kept)

@@ -1,4 +1,4 @@
-"""Parts of the page: pictures and galleries to look at, and images to upload and to paint over.
+"""Parts of the page: pictures and galleries to look at, images to upload, and fields.
 
 An upload is a file that only `uploaded` reads, so that what is wrong with it is said in one way.
 """
@@ -6,7 +6,6 @@ An upload is a file that only `uploaded` reads, so that what is wrong with it is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,9 @@ from PIL import Image
 from nextscale.data.decode import read_image
 from nextscale.studio.desk import Desk
 from nextscale.studio.events import QUIET, errors_as_messages
-from nextscale.studio.jobs import Update
-from nextscale.studio.pictures import fitted
 
 MOST_PIXELS = 25_000_000
 """Pixels of an upload at most."""
-CANVAS = 1024
-"""Pixels of the longer side of what is painted on, at most: strokes are enlarged to the image's size."""
 MOST_CHARACTERS = 1000
 """Characters of a prompt; a model reads a few words of it."""
 SHOWN: dict[str, Any] = {"show_label": False, "interactive": False, "format": "png"}
@@ -38,13 +33,13 @@ def shown_picture(
     return gr.Image(label=title, type="pil", buttons=[*buttons], elem_classes=style, **SHOWN, **options)
 
 
-def shown_gallery(title: str, *, columns: int, elem_id: str, titled: bool = True) -> gr.Gallery:
+def shown_gallery(title: str, *, columns: int, elem_id: str, titled: bool = True, **options: Any) -> gr.Gallery:
     """Finished images, with their title above unless it stands elsewhere."""
     buttons: Any = ["fullscreen"]
     if titled:
         gr.Markdown(title, elem_classes="title")
     style: dict[str, Any] = {"height": "auto", "object_fit": "contain", "elem_classes": "gallery"}
-    return gr.Gallery(label=title, columns=columns, buttons=buttons, elem_id=elem_id, **style, **SHOWN)
+    return gr.Gallery(label=title, columns=columns, buttons=buttons, elem_id=elem_id, **style, **SHOWN, **options)
 
 
 def image_input(**options: Any) -> gr.Image:
@@ -75,66 +70,13 @@ def uploaded(source: str | Image.Image) -> Image.Image:
     return read_image(source, name=name, most_pixels=MOST_PIXELS)
 
 
-@dataclass(frozen=True)
-class PaintedUpload:
-    """A place for an upload, in which a canvas with a small copy of the image then appears."""
-
-    photo: gr.Image
-    canvas: gr.ImageEditor
-    another: gr.Button
-    source: gr.State
-    "The file of the image on the canvas."
-
-    @property
-    def parts(self) -> list[Any]:
-        return [self.photo, self.canvas, self.another, self.source]
-
-    def opened(self, path: str) -> Update:
-        """The page with an image on the canvas. Raises ValueError for a file that is none."""
-        image = uploaded(path)
-        small = fitted(image, CANVAS)
-        size = f"{image.width} x {image.height} pixels" + (", painted on at a smaller size" if small != image else "")
-        painted: Any = {"background": small, "layers": [], "composite": small}
-        return {
-            self.photo: gr.Image(value=None, visible=False),
-            self.canvas: gr.ImageEditor(value=painted, visible=True, brush=brush(max(4, max(small.size) // 12))),
-            self.another: gr.Button(f"Another image (this one: {size})", visible=True),
-            self.source: path,
-        }
-
-    def empty(self) -> Update:
-        """The page before there is an image."""
-        return {
-            self.photo: gr.Image(value=None, visible=True),
-            self.canvas: gr.ImageEditor(value=None, visible=False),
-            self.another: gr.Button(visible=False),
-            self.source: None,
-        }
-
-
-def brush(size: int) -> gr.Brush:
-    """One colour, through which the image is seen: what is painted is a mask."""
-    return gr.Brush(colors=[("#ff3366", 0.5)], color_mode="fixed", default_size=size)
-
-
-def painted_upload() -> PaintedUpload:
-    """Make it, where it stands on the page."""
-    only_a_brush: dict[str, Any] = {"sources": (), "transforms": (), "layers": False, "brush": brush(12)}
-    look: dict[str, Any] = {"height": 420, "visible": False, "buttons": ["fullscreen"], "show_label": False}
-    with gr.Column(elem_id="edit-canvas"):
-        gr.Markdown("Image: paint over what should be made anew", elem_classes="title")
-        photo = image_input(label="Image", show_label=False, height=300, elem_id="edit-photo")
-        canvas = gr.ImageEditor(label="Image", type="pil", image_mode="RGBA", format="png", **only_a_brush, **look)
-        another = gr.Button("Another image", size="sm", visible=False)
-    place = PaintedUpload(photo, canvas, another, gr.State(None))
-
-    def open_file(path: str | None) -> Any:
-        return gr.skip() if path is None else place.opened(path)
-
-    opening = errors_as_messages(open_file, place.empty)
-    photo.change(opening, photo, place.parts, show_progress="minimal", api_visibility="private")
-    gr.on([another.click, canvas.clear], place.empty, None, place.parts, **QUIET)
-    return place
+def seed_field(elem_id: str) -> tuple[gr.Number, gr.Checkbox]:
+    """A seed, drawn anew each time unless it is kept, which typing one does."""
+    with gr.Row():
+        seed = gr.Number(0, label="Seed", min_width=120)
+        lock = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id=elem_id)
+    seed.input(None, None, lock, js="() => true", api_visibility="private")
+    return seed, lock
 
 
 def wanted_field(desk: Desk, *, also: Sequence[str] = (), value: str = "", info: str = "Type to search.") -> Any:

@@ -11,19 +11,23 @@ import re
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 from zipfile import ZipFile
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from nextscale.catalogue import find_model
 from nextscale.files import complete_file
 from nextscale.pipeline import VARPipeline
 from nextscale.studio.jobs import Visitors
 from nextscale.studio.pictures import SHARE
+from nextscale.studio.shelf import Opening, Shelf, release_memory
 
 VARIABLE = "GRADIO_TEMP_DIR"
 NO_CLASS = "(no class)"
@@ -71,6 +75,10 @@ class Desk:
     "All files of the page: uploads, previews, images. Removed by `close`."
     previews: float = SHARE
     "Time for previews as a share of the time for sampling."
+    shelf: Shelf | None = None
+    "Models that the page offers instead of this one."
+    switched: Event = field(default_factory=Event)
+    "Set when another model is open, for which the page has to be made anew."
 
     @cached_property
     def visitors(self) -> Visitors:
@@ -79,6 +87,34 @@ class Desk:
     @property
     def class_choices(self) -> list[str]:
         return [*self.pipeline.class_names, NO_CLASS]
+
+    def switch(self, model: str) -> Iterator[str]:
+        """Open a model of the shelf in place of this one; yields what is done.
+
+        The present model is let go first, so that two need not fit. Raises ValueError for a model that cannot be
+        opened; then this one is opened again.
+        """
+        assert self.shelf is not None
+        if model == self.model:
+            raise ValueError(f"{model} is open already")
+        find_model(model).config()  # raises before anything is let go
+        yield f"Opening {model} ..."
+        kept = self.rival if self.shelf.rival else None
+        self.pipeline, self.rival = Opening(model), kept  # pyright: ignore[reportAttributeAccessIssue]
+        release_memory()
+        try:
+            self.pipeline, self.rival = self.shelf.open(model, kept)
+        except Exception:
+            self.pipeline, self.rival = self.shelf.open(self.model, kept)
+            raise
+        self.model = model
+        self.switched.set()
+        yield f"{model} is open."
+
+    def turn_over(self) -> None:
+        """End the jobs of the model before, and forget them: they are of a page that is no more."""
+        self.visitors.end_jobs()
+        self.switched.clear()
 
     def label_of(self, name: str | None) -> Any:
         """A class, or a prompt, as the pipeline takes it."""

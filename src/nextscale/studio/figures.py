@@ -20,14 +20,13 @@ SIDE = 192
 """Pixels of the longer side of such a picture, at most."""
 
 
-def inline(image: Image.Image, says: str) -> str:
+def inline(image: Image.Image, says: str, *, most: int = SIDE, attributes: str = "") -> str:
     """An image as part of the page."""
-    small, stream = fitted(image, SIDE), io.BytesIO()
+    small, stream = fitted(image, most), io.BytesIO()
     kind = "png" if small.width * small.height * 4 <= EXACT else "jpeg"
     small.save(stream, kind, quality=88)
-    return (
-        f'<img alt="{html.escape(says)}" src="data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}">'
-    )
+    data = base64.b64encode(stream.getvalue()).decode()
+    return f'<img {attributes} alt="{html.escape(says)}" src="data:image/{kind};base64,{data}">'
 
 
 def strip_of(caption: str, stages: Stages) -> str:
@@ -49,3 +48,10 @@ def table_of(
         shown = "".join(f"<td>{''.join(inline(image, says) for says, image in cell)}</td>" for cell in cells)
         body += f'<tr><th scope="row">{html.escape(name)}</th>{shown}</tr>'
     return f'<div class="table"><table><tr><th scope="col">{html.escape(corner)}</th>{top}</tr>{body}</table></div>'
+
+
+def bar_of(low: str, high: str, colours: Sequence[tuple[int, int, int]]) -> str:
+    """What the colours of a map mean, from low to high."""
+    stops = ", ".join(f"rgb{colour}" for colour in colours)
+    ends = f"<span>{html.escape(low)}</span>", f"<span>{html.escape(high)}</span>"
+    return f'<div class="bar">{ends[0]}<i style="background: linear-gradient(to right, {stops})"></i>{ends[1]}</div>'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from nextscale.pictures import grid, to_images
 from nextscale.pipeline import VARPipeline
 from nextscale.results import Generation, GenerationStep
 from nextscale.sampling.rejection import Rejection
-from nextscale.studio.components import shown_picture, wanted_field
+from nextscale.studio.components import seed_field, shown_picture, wanted_field
 from nextscale.studio.desk import NO_CLASS, Desk, seed_of, settings_in
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.figures import Stages, strip_of
@@ -24,16 +23,15 @@ from nextscale.studio.grids import grid_part
 from nextscale.studio.history import History, history_part, keep_made
 from nextscale.studio.jobs import Job, Update, Visitor
 from nextscale.studio.pictures import FINISHED, STRIP_COLUMNS, fitted, paced
+from nextscale.studio.ready import FirstResult
 
 MOST_IMAGES = 16
 MOST_CANDIDATES = 16
 MOST_SHOWN = 60
 """Characters of a prompt below its image."""
 NO_PROMPT = "(no prompt)"
-READY_MADE, SMALL = 4, 5e7
-"""Images that a page shows before anything was asked, and parameters up to which a CPU draws them in a moment."""
-PATIENCE = 5.0
-"""Seconds that a page waits for them."""
+READY_MADE = 4
+"""Images that a page shows before anything was asked."""
 
 
 @dataclass(frozen=True)
@@ -151,34 +149,33 @@ def step_line(pipeline: VARPipeline, number: int) -> str:
     return f"Scale {number + 1} of {len(pipeline.schedule)}: {height} x {width} tokens"
 
 
-class ReadyMade:
-    """Images that a page shows before anything was asked: drawn once, when the first page is opened."""
+class ReadyMade(FirstResult[Frame]):
+    """Images that a page shows before anything was asked."""
 
     def __init__(self, desk: Desk) -> None:
-        parameters = desk.pipeline.family.parameters(desk.pipeline.transformer)
-        self.desk, self.wanted = desk, desk.pipeline.device.type != "cpu" or parameters <= SMALL
-        self.caption, self._last = "", None
-        self._thread = threading.Thread(target=self._draw, daemon=True)
-        self._lock = threading.Lock()
-
-    def _draw(self) -> None:
-        pipeline = self.desk.pipeline
-        name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
-        with self.desk.visitors.line.turn():
-            steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
-            images = [step.preview() for step in steps]
-        self.caption = f"{shortened(name)}, seed 0"
-        self._last = Frame("", fitted(grid(images[-1])), stages_of(pipeline, images))
+        super().__init__(desk, lambda: first_images(desk), desk.pipeline)
 
     def frame(self) -> Frame | None:
         """None for a large model on a CPU, and where the model has no time."""
-        if not self.wanted:
-            return None
-        with self._lock:
-            if self._thread.ident is None:
-                self._thread.start()
-        self._thread.join(PATIENCE)
-        return self._last
+        return self.result()
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """Files and captions of the images, once there is a frame."""
+        return (self.made and self.made.files) or []
+
+
+def first_images(desk: Desk) -> Frame:
+    """Images of the first class, or of the first example; the status is the caption of the first one."""
+    pipeline = desk.pipeline
+    name = next(iter(pipeline.config.prompts or ()), "") if pipeline.reads_prompts else pipeline.class_names[0]
+    steps = list(pipeline.generate_steps(name, seeds=range(READY_MADE)))
+    images, facts = [step.preview() for step in steps], desk.named(name)
+    files = [
+        (desk.saved(image, facts | {"seed": seed}), f"{shortened(name or NO_PROMPT)}, seed {seed}")
+        for seed, image in enumerate(images[-1])
+    ]
+    return Frame(files[0][1], fitted(grid(images[-1])), stages_of(pipeline, images), files)
 
 
 @dataclass(frozen=True)
@@ -224,9 +221,9 @@ class Controls:
         return update | ({self.candidates: 1} if self.candidates else {})
 
 
-def generate_tab(page: PageJobs) -> History:
+def generate_tab(page: PageJobs, ready_made: ReadyMade) -> History:
     """Controls at the left, the picture at the right, below what was made; returns the latter."""
-    desk, ready_made = page.desk, ReadyMade(page.desk)
+    desk = page.desk
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             controls = generate_controls(desk)
@@ -244,9 +241,7 @@ def generate_tab(page: PageJobs) -> History:
 
     def shown_of(visitor: Visitor) -> Update:
         if "Generate" not in visitor.jobs and (frame := ready_made.frame()):
-            return history.shown(visitor) | {
-                picture: frame.picture, scales: strip_of(ready_made.caption, frame.stages[0])
-            }  # fmt: skip
+            return history.shown(visitor) | {picture: frame.picture, scales: strip_of(frame.status, frame.stages[0])}
         return history.shown(visitor)
 
     def work(job: Job, name: str, count: float, typed: float, lock: bool, *values: Any) -> Iterator[Update]:
@@ -298,10 +293,7 @@ def generate_controls(desk: Desk) -> Controls:
     """Class or prompt, number, seed and its lock, settings, and candidates of a model that can judge them."""
     name = wanted_field(desk)
     count = gr.Slider(1, MOST_IMAGES, value=4, step=1, label="Images")
-    with gr.Row():
-        seed = gr.Number(0, label="Seed", min_width=120)
-        lock = gr.Checkbox(False, label="Keep this seed", min_width=120, elem_id="generate-lock")
-    seed.input(None, None, lock, js="() => true", api_visibility="private")
+    seed, lock = seed_field("generate-lock")
     sampling = sampling_controls(desk.pipeline)
     if not desk.pipeline.family.editable:
         return Controls(name, count, seed, lock, sampling)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 from PIL import Image
 
 from nextscale.editing.config import EditConfig
 from nextscale.studio.components import shown_gallery, uploaded
 from nextscale.studio.desk import NO_CLASS, Desk, seed_of, settings_in
-from nextscale.studio.edit import WHOLE, PaintedImage, edit_live
 from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
 from nextscale.studio.figures import Stages, strip_of
 from nextscale.studio.jobs import Job, Update, Visitor
+from nextscale.studio.retouch import WHOLE, PaintedImage, edit_live
 
 CHOOSE = "Choose an image below"
 STAGES = "scales.html"
 """File beside a finished image: its steps as a part of the page."""
 ALIKE, LARGER = 4, 4
 """Images that `More like this` makes, and the factor of an enlarged download."""
-FETCH = "() => setTimeout(() => document.querySelector('#zip-file').click(), 100)"
+FETCH = "() => setTimeout(() => document.querySelector('#{}').click(), 100)"
 
 
 def keep_made(files: Sequence[tuple[str, str]], stages: Sequence[Stages]) -> None:
@@ -34,11 +33,17 @@ def keep_made(files: Sequence[tuple[str, str]], stages: Sequence[Stages]) -> Non
         Path(path).with_name(STAGES).write_text(strip_of(caption, one), encoding="utf-8")
 
 
+def stages_beside(path: str) -> str:
+    """The steps of a finished image as a part of the page; empty where none were kept."""
+    kept = Path(path).with_name(STAGES)
+    return kept.read_text(encoding="utf-8") if kept.is_file() else ""
+
+
 def chosen_of(made: list[tuple[str, str]], value: Any) -> tuple[str, str] | None:
     """The image of a gallery that was clicked, file and caption: by its path, for the gallery may have grown."""
     image = value.get("image") if isinstance(value, dict) else None
-    place = Path(str((image or {}).get("path"))).parts[-2:]  # a folder of its own, and the name
-    return next((one for one in made if Path(one[0]).parts[-2:] == place), None)
+    place = Path(str((image or {}).get("path"))).parent.name  # a folder of its own
+    return next((one for one in made if Path(one[0]).parent.name == place), None)
 
 
 def larger(desk: Desk, path: str) -> str:
@@ -51,11 +56,11 @@ def larger(desk: Desk, path: str) -> str:
 def alike_live(desk: Desk, path: str) -> Iterator[Any]:
     """Frames of an edit of the whole image that keeps the coarser half of its scales: its layout, with new details."""
     facts = settings_in(path)
-    image = uploaded(path)
     kept = math.ceil(len(desk.pipeline.schedule) / 2)
-    painted = PaintedImage(image, np.zeros((image.height, image.width), np.float32))
     name = facts.get("prompt", facts.get("class")) or NO_CLASS
-    return edit_live(desk, painted, WHOLE, name, ALIKE, seed_of(None, True), (), EditConfig(keep_scales=kept))
+    return edit_live(
+        desk, PaintedImage.of(path), WHOLE, name, ALIKE, seed_of(None, True), (), EditConfig(keep_scales=kept)
+    )
 
 
 @dataclass(frozen=True)
@@ -111,20 +116,25 @@ def history_part(page: PageJobs, scales: gr.HTML) -> History:
             "enlarge": gr.DownloadButton(f"Download {LARGER}x", elem_id="enlarge", **off),
             "delete": gr.Button("Delete", elem_id="delete", **off),
         }
-        everything = gr.Button("All as ZIP", elem_id="zip", **small)
-        together = gr.DownloadButton("ZIP", elem_id="zip-file", visible="hidden")
+        zip_button(page, lambda visitor: visitor.made, "zip")
     status = gr.Markdown("", elem_id="history-status")
     gallery = shown_gallery(title, columns=8, elem_id="generate-gallery", titled=False)
     history = History(gallery, gr.State(None), **acting)
     wire_choice(page, history, scales)
     wire_more(page, history, status)
+    return history
+
+
+def zip_button(page: PageJobs, images: Callable[[Visitor], list[tuple[str, str]]], elem_id: str) -> None:
+    """A button that downloads images of a visitor together."""
+    everything = gr.Button("All as ZIP", size="sm", min_width=130, elem_id=elem_id)
+    together = gr.DownloadButton("ZIP", elem_id=f"{elem_id}-file", visible="hidden")
 
     def zipped(token: str | None) -> str:
-        return page.desk.zipped(page.desk.visitors.visitor(token).made)
+        return page.desk.zipped(images(page.desk.visitors.visitor(token)))
 
     packing = everything.click(errors_as_messages(zipped), page.token, together, **QUIET)
-    packing.success(None, None, None, js=FETCH, api_visibility="private")
-    return history
+    packing.success(None, None, None, js=FETCH.format(f"{elem_id}-file"), api_visibility="private")
 
 
 def wire_choice(page: PageJobs, history: History, scales: gr.HTML) -> None:
@@ -133,9 +143,8 @@ def wire_choice(page: PageJobs, history: History, scales: gr.HTML) -> None:
 
     def choose(token: str | None, event: gr.SelectData) -> Update:
         found = chosen_of(desk.visitors.visitor(token).made, event.value)
-        kept = Path(found[0]).with_name(STAGES) if found else None
-        update = history.choice(desk, found)
-        return update | ({scales: kept.read_text(encoding="utf-8")} if kept and kept.is_file() else {})
+        steps = stages_beside(found[0]) if found else ""
+        return history.choice(desk, found) | ({scales: steps} if steps else {})
 
     def delete(token: str | None, chosen: tuple[str, str]) -> Update:
         visitor = desk.visitors.visitor(token)

@@ -1,15 +1,13 @@
-"""The Inspect tab: an image's pyramid, what each scale adds, its codes, their likelihood, and attention.
+"""What the Inspect tab computes: an image's pyramid, what each scale adds, its codes, their likelihood, and attention.
 
 Shapes: B batch, K scales, L tokens, H heads, (h_k, w_k) grid of scale k, (H, W) pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gradio as gr
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
@@ -19,19 +17,14 @@ from nextscale.data.decode import center_crop
 from nextscale.families.pair import ModelPair
 from nextscale.families.var import VAR
 from nextscale.nn.attention import SelfAttention
-from nextscale.pictures import grid, to_images, to_tensor
+from nextscale.pictures import psnr, to_images, to_tensor
 from nextscale.pipeline import VARPipeline
 from nextscale.pyramid import ScaleSchedule, TokenPyramid
 from nextscale.sampling.likelihood import teacher_inputs
-from nextscale.studio.components import image_input, refuse_unreadable, shown_picture, uploaded
-from nextscale.studio.events import QUIET, PageJobs, errors_as_messages
-from nextscale.studio.jobs import Job, Update
-from nextscale.studio.pictures import clickable, strip
 from nextscale.tokenizer.quantizer import CodebookUsage, ResidualQuantizer
 
-CELL = 96
-"""Pixels of the side of a scale's map."""
-LIKELIEST = "(likeliest)"
+STOPS = ((13, 8, 60), (110, 20, 140), (200, 70, 90), (250, 150, 50), (252, 250, 200))
+"""Colours of a map, from low to high: dark blue, violet, red, orange, pale yellow."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +35,16 @@ class Inspection:
     tokens: TokenPyramid
     stages: list[Image.Image]
     "The image after each scale."
+    psnr: list[float]
+    "How near each is to the image, in dB."
     norms: list[float]
     "Root mean square of the residual of the latents: at the start, and after each scale."
     likelihood: Tensor
     "log p of each token given the coarser scales and the class, (L,) nats."
     label: int
     "The likeliest class."
+    crop: str = ""
+    "What was cropped or resized, as a sentence."
 
 
 @torch.no_grad()
@@ -60,21 +57,37 @@ def inspect_image(pipeline: VARPipeline, picture: Image.Image, label: int | None
     features = tokenizer.features(pixels).float()
     states = list(tokenizer.quantizer.states(tokens))
     left = [features, *(features - state.accumulated for state in states)]
-    stages = [to_images(tokenizer.decode_each(state.accumulated))[0] for state in states]
+    decoded = [tokenizer.decode_each(state.accumulated) for state in states]
+    stages = [to_images(one)[0] for one in decoded]
+    near = [float(psnr(pixels[0], one[0].clamp(-1, 1))) for one in decoded]
     if label is None:
         unconditional = pipeline.transformer.config.unconditional
         found = pipeline.class_log_likelihoods(tokens)[0] if 0 < unconditional <= 100 else torch.empty(0)
         label = int(found.argmax()) if len(found) else int(unconditional)
     likelihood = pipeline.log_likelihood(tokens, [pipeline.class_or_none(label)])[0].cpu()
     norms = [float(rest.square().mean().sqrt()) for rest in left]
-    return Inspection(Image.fromarray(cropped), tokens, stages, norms, likelihood, label)
+    shown = Image.fromarray(cropped)
+    return Inspection(shown, tokens, stages, near, norms, likelihood, label, cropping(picture.size, shown.size))
+
+
+def cropping(before: tuple[int, int], after: tuple[int, int]) -> str:
+    """What was done to an image of a size (width, height) to have another one, as a sentence; empty for nothing."""
+    if before == after:
+        return ""
+    sizes = f"{before[0]} x {before[1]} to {after[0]} x {after[1]} pixels"
+    seen = min(before[0] / after[0], before[1] / after[1])
+    width, height = round(seen * after[0]), round(seen * after[1])
+    if (width, height) == before:
+        return f"The image was resized from {sizes}."
+    return f"The image was cropped to the {width} x {height} pixels in its middle, and resized from {sizes}."
 
 
 def summary(inspection: Inspection, names: list[str]) -> str:
     """The class, and what the tokens cost; the last of the names is that of no class."""
     size = inspection.image.width * inspection.image.height
     bits = -float(inspection.likelihood.sum()) / 0.6931 / size
-    return f"Class: **{names[min(inspection.label, len(names) - 1)]}**. The tokens cost {bits:.3f} bits per pixel."
+    cost = f"The tokens cost {bits:.3f} bits per pixel: what a code made for this model's guesses would need."
+    return f"Class: **{names[min(inspection.label, len(names) - 1)]}**. {cost} {inspection.crop}".rstrip()
 
 
 def codebook_usage(inspection: Inspection) -> list[list[str | int | float]]:
@@ -91,7 +104,7 @@ def codebook_usage(inspection: Inspection) -> list[list[str | int | float]]:
     return rows
 
 
-def additions(inspection: Inspection) -> Image.Image:
+def additions(inspection: Inspection) -> list[Image.Image]:
     """What each scale changes in the image: grey is nothing."""
     before = np.full_like(np.asarray(inspection.stages[0]), 127).astype(np.int16)
     shown = []
@@ -99,21 +112,19 @@ def additions(inspection: Inspection) -> Image.Image:
         now = np.asarray(stage).astype(np.int16)
         shown.append(Image.fromarray(np.clip(127 + (now - before), 0, 255).astype(np.uint8)))
         before = now
-    return grid([one.resize((CELL, CELL), Image.Resampling.BICUBIC) for one in shown], columns=len(shown), gap=4)
+    return shown
 
 
-def heat(values: Tensor, schedule: ScaleSchedule, low: float, high: float) -> Image.Image:
-    """Values of all tokens (L,) as a map per scale: dark is `low`, bright is `high`."""
-    shown = []
-    for span, size in zip(schedule.slices, schedule, strict=True):
-        level = ((values[span] - low) / max(high - low, 1e-9)).clamp(0, 1).reshape(size).numpy()
-        shown.append(Image.fromarray(coloured(level)).resize((CELL, CELL), Image.Resampling.NEAREST))
-    return grid(shown, columns=len(shown), gap=4)
+def heat(values: Tensor, schedule: ScaleSchedule, low: float, high: float) -> list[Image.Image]:
+    """Values of all tokens (L,) as a map per scale, a pixel for a token: dark is `low`, bright is `high`."""
+    level = ((values - low) / max(high - low, 1e-9)).clamp(0, 1)
+    maps = [level[span].reshape(size) for span, size in zip(schedule.slices, schedule, strict=True)]
+    return [Image.fromarray(coloured(one.numpy())) for one in maps]
 
 
 def coloured(level: np.ndarray) -> np.ndarray:
     """Levels from 0 to 1 -> uint8 RGB from dark blue over violet and orange to pale yellow."""
-    stops = np.array([(13, 8, 60), (110, 20, 140), (200, 70, 90), (250, 150, 50), (252, 250, 200)], dtype=float)
+    stops = np.array(STOPS, dtype=float)
     place = level * (len(stops) - 1)
     index = np.minimum(place.astype(int), len(stops) - 2)
     share = (place - index)[..., None]
@@ -138,16 +149,15 @@ def mask_picture(schedule: ScaleSchedule, *, coarser: bool = True) -> Image.Imag
     return picture
 
 
-def attention_of(pipeline: VARPipeline, inspection: Inspection, scale: int, row: int, column: int) -> Image.Image:
-    """Where the token at (row, column) of a scale looks, over all blocks: a map per scale, brightest where most."""
+def attention_of(pipeline: VARPipeline, inspection: Inspection, scale: int, row: int, column: int) -> Tensor:
+    """How much the token at (row, column) of a scale looks at each token, over all blocks, (L,): the sum is 1."""
     schedule = inspection.tokens.schedule
     token = schedule.slice(scale).start + row * schedule[scale][1] + column
     model, classes = pipeline.editing_model, torch.tensor([inspection.label])
     if isinstance(model, ModelPair):
         model = model.at(scale)
     shares = attention_shares(model, pipeline.tokenizer.quantizer, inspection.tokens, classes)
-    seen = torch.stack(shares)[:, 0, token].mean(dim=0)
-    return heat(seen.sqrt(), schedule, 0.0, float(seen.max().sqrt()))
+    return torch.stack(shares)[:, 0, token].mean(dim=0)
 
 
 @torch.no_grad()
@@ -171,94 +181,3 @@ def attention_shares(model: VAR, quantizer: ResidualQuantizer, tokens: TokenPyra
         for hook in hooks:
             hook.remove()
     return shares
-
-
-def residual_plot(norms: Sequence[float], schedule: ScaleSchedule) -> Any:
-    """Root mean square of the residual of the latents, from none of the scales to all."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(range(len(norms)), norms, marker="o", color="#6b3fa0")
-    axes.set_xticks(range(len(norms)), ["none", *(f"{height}x{width}" for height, width in schedule)])
-    axes.set(xlabel="scales added up", ylabel="root mean square left")
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    return figure
-
-
-def inspect_tab(page: PageJobs) -> None:
-    """Upload at the left; the pyramid, its figures and maps at the right."""
-    desk = page.desk
-    schedule = desk.pipeline.schedule
-    last = len(schedule)
-    with gr.Row():
-        with gr.Column(scale=1, min_width=300):
-            picture = image_input(label="Image", height=300, elem_id="inspect-image")
-            name = gr.Dropdown([LIKELIEST, *desk.class_choices], value=LIKELIEST, label="Class given to the model")
-            start = gr.Button("Inspect", variant="primary", elem_id="inspect-start")
-            status = gr.Markdown("Upload an image to look into its pyramid.", elem_id="inspect-status")
-            coarser = desk.pipeline.editing_model.config.sees_coarser
-            seen_by_all = "itself and the coarser ones" if coarser else "itself alone"
-            mask = mask_picture(schedule, coarser=coarser)
-            shown_picture(f"Attention mask: each scale sees {seen_by_all}", value=mask, buttons=[])
-        with gr.Column(scale=2, min_width=300):
-            step = gr.Slider(1, last, value=last, step=1, label="Scales added up", elem_id="inspect-step")
-            stage = shown_picture(
-                "The image after that scale: click a token to see where it looks", elem_id="inspect-stage"
-            )
-            attention = shown_picture(
-                "Attention of the clicked token, coarse to fine", wide=True, elem_id="inspect-attention"
-            )
-            pyramid = shown_picture("After each scale", wide=True)
-            added = shown_picture("What each scale adds (grey: nothing)", wide=True)
-            likelihood = shown_picture("How expected each token is (bright: likely)", wide=True)
-    with gr.Row():
-        with gr.Column(min_width=280):
-            gr.Markdown("Latents still unexplained", elem_classes="title")
-            residuals = gr.Plot(show_label=False, elem_id="inspect-residuals", elem_classes="chart")
-        headers = ["scale", "tokens", "codes used", "perplexity", "nats/token"]
-        codes = gr.Dataframe(headers=headers, label="Codes", interactive=False, elem_id="inspect-codes")
-    found = gr.State(None)
-    refuse_unreadable(picture)
-
-    def work(job: Job, file: str | None, name: str) -> Iterator[Update]:
-        if file is None:
-            raise ValueError("there is no image yet: upload one")
-        yield {status: "Reading its tokens ..."}
-        label = None if name == LIKELIEST else desk.pipeline.class_ids(desk.label_of(name))[0]
-        seen = inspect_image(desk.pipeline, uploaded(file), label)
-        yield {
-            found: seen,
-            status: summary(seen, desk.class_choices),
-            step: last,
-            stage: clickable(seen.stages[-1]),
-            attention: None,
-            pyramid: strip([[one] for one in seen.stages]),
-            added: additions(seen),
-            likelihood: heat(seen.likelihood, schedule, -8.0, 0.0),
-            residuals: residual_plot(seen.norms, schedule),
-            codes: codebook_usage(seen),
-        }
-
-    outputs = [found, step, stage, pyramid, added, likelihood, residuals, codes, attention]
-    page.job("Inspect", start, None, status, work, [picture, name], outputs)
-
-    def show(seen: Inspection | None, chosen: float) -> Image.Image | None:
-        return clickable(seen.stages[int(chosen) - 1]) if seen else None
-
-    step.change(show, [found, step], stage, queue=False, **QUIET)
-
-    @errors_as_messages
-    def look(seen: Inspection | None, chosen: float, event: gr.SelectData) -> Any:
-        if seen is None:
-            return gr.skip()
-        scale = int(chosen) - 1
-        height, width = schedule[scale]
-        shown = clickable(seen.stages[scale])
-        column = min(width - 1, int(event.index[0] * width / shown.width))
-        row = min(height - 1, int(event.index[1] * height / shown.height))
-        with desk.visitors.line.turn():
-            return attention_of(desk.pipeline, seen, scale, row, column)
-
-    stage.select(look, [found, step], attention, show_progress="minimal", api_visibility="private")

@@ -146,11 +146,16 @@ class Visitor:
 
     made: list[tuple[str, str]] = field(default_factory=list)
     "Files and captions of finished images, the newest first."
+    edited: list[tuple[str, str]] = field(default_factory=list)
+    "The same of edits."
+    canvas: tuple[str, str] | None = None
+    "The image last edited, as a file, and its mask."
     jobs: dict[str, Job] = field(default_factory=dict)
 
     def remove(self, path: str) -> None:
         """Forget a finished image, and remove its file."""
-        self.made = [one for one in self.made if one[0] != path]
+        for images in (self.made, self.edited):
+            images[:] = [one for one in images if one[0] != path]
         shutil.rmtree(Path(path).parent, ignore_errors=True)
 
     def forget(self) -> None:
@@ -158,7 +163,7 @@ class Visitor:
         for job in self.jobs.values():
             job.stop()
             shutil.rmtree(job.folder, ignore_errors=True)
-        for path, _ in self.made:
+        for path, _ in (*self.made, *self.edited):
             shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
@@ -192,6 +197,14 @@ class Visitors:
             shutil.rmtree(before.folder, ignore_errors=True)
         visitor.jobs[tab] = job
         return job
+
+    def end_jobs(self) -> None:
+        """Stop all jobs, wait for their present steps, and forget them; what was made stays."""
+        self.close()
+        for one in self._known.values():
+            for job in one.jobs.values():
+                shutil.rmtree(job.folder, ignore_errors=True)
+            one.jobs.clear()
 
     def close(self) -> None:
         """Stop all jobs, and wait for their present steps."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from nextscale.editing.apply import RegionEditor
 from nextscale.editing.canvas import composite
 from nextscale.editing.regions import covered, resized
-from nextscale.pictures import grid, to_images
+from nextscale.pictures import to_images
 
 Step = TypeVar("Step")
 
@@ -40,28 +40,11 @@ def fitted(image: Image.Image, most: int = PREVIEW) -> Image.Image:
     return image if max(image.size) <= most else scaled(image, most, reducing_gap=2.0)
 
 
-def clickable(image: Image.Image) -> Image.Image:
-    """An image of the size it is shown at: gradio finds the place of a click only in pictures that are not enlarged."""
-    return scaled(image, PREVIEW)
-
-
 def scaled(image: Image.Image, longer: int, reducing_gap: float | None = None) -> Image.Image:
     """An image whose longer side has `longer` pixels."""
     share = longer / max(image.size)
     size = max(1, round(image.width * share)), max(1, round(image.height * share))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=reducing_gap)
-
-
-def strip(frames: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Steps as columns, images as rows, at most `PREVIEW` pixels wide and high.
-
-    Of more steps than fit, some are taken evenly, the last among them; of more images than fit, the first.
-    """
-    columns = min(len(frames), STRIP_COLUMNS)
-    chosen = [frames[(number + 1) * len(frames) // columns - 1][:STRIP_ROWS] for number in range(columns)]
-    rows = list(zip(*chosen, strict=True))
-    cell = max(1, (PREVIEW + GAP) // max(len(rows), columns) - GAP)
-    return grid([fitted(image, cell) for row in rows for image in row], columns=columns, gap=GAP)
 
 
 def encoded(image: Image.Image, folder: Path) -> Path:

@@ -1,70 +1,59 @@
-"""The Scaling tab: plots of result files."""
+"""The Scaling tab: result files as charts, one figure at a time."""
 
 from __future__ import annotations
 
-import secrets
-from contextlib import suppress
-from pathlib import Path
+import html
 from typing import Any
 
 import gradio as gr
 
-from nextscale.bench.config import REPORT
-from nextscale.bench.model_comparison import plot_comparison
-from nextscale.config import read_json
-from nextscale.scaling.fits import fit_family, plot_laws, read_results
-from nextscale.studio.components import SHOWN
 from nextscale.studio.desk import Desk
-from nextscale.studio.events import errors_as_messages
+from nextscale.studio.events import QUIET
+from nextscale.studio.jobs import Update
+from nextscale.studio.result_charts import ResultSet, bundled_results, result_sets
 
 
-def result_sets(places: tuple[Path, ...]) -> dict[str, tuple[str, Any]]:
-    """What can be plotted: by name, its kind (a kind of model's scaling, or `comparison`) and its data."""
-    found: dict[str, tuple[str, Any]] = {}
-
-    def add(title: str, results: list[dict[str, Any]]) -> None:
-        for kind in dict.fromkeys(one["kind"] for one in results):
-            found[f"{title}: scaling of {kind}"] = "scaling", [one for one in results if one["kind"] == kind]
-
-    for place in places:
-        for folder in [place, *sorted(path for path in place.rglob("*") if path.is_dir())]:
-            with suppress(ValueError):
-                add(folder.name, read_results([folder]))
-            for path in [folder] if folder.is_file() else sorted(folder.glob("*.json")):
-                with suppress(ValueError):
-                    values = read_json(path)
-                    if set(values) >= REPORT:
-                        found[f"{path.parent.name}/{path.stem}: comparison"] = "comparison", values
-                    elif "results" in values:
-                        add(f"{path.parent.name}/{path.stem}", read_results([path]))
-    return found
+def chart_or_reason(results: ResultSet, figure: str, over: str) -> str:
+    """A chart; in its place, why there is none."""
+    try:
+        return results.chart(figure, over)
+    except ValueError as error:
+        return f'<p class="note">Nothing to draw: {html.escape(str(error))}.</p>'
 
 
-def plotted(desk: Desk, kind: str, data: Any) -> str:
-    """Draw results; returns the path of a new picture. Raises ValueError for too few results."""
-    path = desk.folder / f"results-{secrets.token_hex(8)}.png"
-    if kind == "scaling":
-        plot_laws(data, fit_family(data), path)
-    else:
-        plot_comparison(data, path)
-    return str(path)
-
-
-def scaling_tab(desk: Desk, tab: gr.Tab) -> None:
-    """A choice of results, and their plot, drawn when the tab is opened."""
-    sets = result_sets(desk.results)
-    if not sets:
-        gr.Markdown(
-            "Plots of `nextscale scaling run` and `nextscale compare`. Name the folders of their results: "
-            "`nextscale studio --results out/scaling,out/compare`."
+def scaling_tab(desk: Desk) -> None:
+    """A choice of results, figure and axis, and their chart."""
+    sets = result_sets(desk.results) | bundled_results()
+    name, one = next(iter(sets.items()))
+    with gr.Row():
+        results = gr.Dropdown(
+            list(sets), value=name, label="Results", elem_id="scaling-results", scale=2, min_width=320
         )
-        return
-    chosen = gr.Dropdown(list(sets), value=next(iter(sets)), label="Results")
-    buttons: Any = ["download", "fullscreen"]
-    picture = gr.Image(label="Plot", elem_id="scaling-plot", elem_classes="chart", buttons=buttons, **SHOWN)
+        figure = gr.Dropdown(**figures(one), label="Figure", elem_id="scaling-figure", min_width=200)
+        over = gr.Dropdown(one.costs, value=one.costs[0], label="Over", elem_id="scaling-over", min_width=200)
+    first = chart_or_reason(one, next(iter(one.figures)), one.costs[0])
+    shown = gr.HTML(first, elem_id="scaling-chart", padding=False)
+    gr.Markdown(
+        "Your own: `nextscale studio --results out/scaling,out/compare`, with folders of `nextscale scaling run` and "
+        "`nextscale compare`. Choose a point to read it; boxes switch lines off."
+    )
 
-    @errors_as_messages
-    def show(name: str) -> str:
-        return plotted(desk, *sets[name])
+    def draw(name: str, figure: str, over: str) -> str:
+        return chart_or_reason(sets[name], figure, over)
 
-    gr.on([tab.select, chosen.change], show, chosen, picture)
+    def choose(name: str) -> Update:
+        one = sets[name]
+        return {
+            figure: gr.Dropdown(**figures(one)),
+            over: gr.Dropdown(one.costs, value=one.costs[0]),
+            shown: chart_or_reason(one, next(iter(one.figures)), one.costs[0]),
+        }
+
+    results.input(choose, results, [figure, over, shown], **QUIET)
+    gr.on([figure.input, over.input], draw, [results, figure, over], shown, **QUIET)
+
+
+def figures(results: ResultSet) -> dict[str, Any]:
+    """Choices of figures by their titles, and the first."""
+    choices = [(title, name) for name, title in results.figures.items()]
+    return {"choices": choices, "value": choices[0][1]}

@@ -34,6 +34,8 @@ def studio_theme() -> Base:
         block_border_color_dark="*neutral_800",
         input_background_fill="white",
         input_background_fill_dark="*neutral_800",
+        input_border_width="1px",
+        input_border_width_dark="1px",
         input_border_color="*neutral_400",
         input_border_color_dark="*neutral_500",
         input_placeholder_color="*neutral_500",
