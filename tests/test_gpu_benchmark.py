@@ -3,7 +3,6 @@
 import importlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -101,18 +100,6 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert (out / "samples.png").is_file()
     assert "| speed d16 | batch 1 | ours |" in (out / "gpu.md").read_text()
     assert not (tmp_path / "work").exists()
-
-
-@pytest.mark.slow
-def test_demo_comes_back_in_parts(tmp_path: Path) -> None:
-    from nextscale import VARPipeline
-
-    out = rehearse("gpu_demo.sh", tmp_path, "--seconds", "1800")
-    parts = sorted(out.glob("model.tar.part-*"))
-    (tmp_path / "model.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
-    shutil.unpack_archive(tmp_path / "model.tar", tmp_path, filter="data")
-    pipeline = VARPipeline.from_pretrained(tmp_path / "model", device="cpu")
-    assert pipeline.generate(["disc"], seeds=[0]).images[0].size == (64, 64)
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("gpu_*.sh")))

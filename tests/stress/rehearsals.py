@@ -4,6 +4,7 @@ python -m pytest tests/stress/rehearsals.py
 """
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -31,3 +32,14 @@ def test_ways_of_training_are_compared(tmp_path: Path) -> None:
         file.extractall(tmp_path, filter="data")
     with tarfile.open(tmp_path / "var-masked.tar.xz") as file:
         assert "var-masked/transformer/model.safetensors" in file.getnames()
+
+
+def test_demo_comes_back_in_parts(tmp_path: Path) -> None:
+    from nextscale import VARPipeline
+
+    out = rehearse("gpu_demo.sh", tmp_path, "--seconds", "1800")
+    parts = sorted(out.glob("model.tar.part-*"))
+    (tmp_path / "model.tar").write_bytes(b"".join(part.read_bytes() for part in parts))
+    shutil.unpack_archive(tmp_path / "model.tar", tmp_path, filter="data")
+    pipeline = VARPipeline.from_pretrained(tmp_path / "model", device="cpu")
+    assert pipeline.generate(["disc"], seeds=[0]).images[0].size == (64, 64)

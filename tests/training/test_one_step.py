@@ -124,8 +124,8 @@ def test_it_is_shown_and_served(run: Path) -> None:
         assert set(sampling_controls(pipeline)) == {"truncation"}
         frames = list(generate_live(desk, "red", 2, 0, truncation=0.5))
         assert frames[0].status == "Step 1" and len(frames[-1].files or ()) == 2
-        *_, (racers, _) = race([desk.pipeline, make_pipeline()], "red", 0)
-        assert [racer.taken for racer in racers] == [1, 4]
+        *_, racers = race([desk.pipeline, make_pipeline()], "red", 0)
+        assert [len(racer.taken) for racer in racers] == [1, 4]
     finally:
         desk.close()
     pytest.importorskip("ray")
