@@ -1,4 +1,4 @@
-"""Screenshots of the studio's tabs, at the width of a screen and of a phone.
+"""Screenshots of the studio's tabs, at the width of a screen and of a phone; of some in the dark too.
 
     python docs/studio_screenshots.py [--only compare --only scaling] [--results out/scaling]
 
@@ -24,6 +24,7 @@ from nextscale.studio.desk import Desk
 from nextscale.studio.shelf import Shelf
 
 WIDTHS = {"": (1440, 900), "-phone": (390, 844)}
+IN_THE_DARK = (("generate", ""), ("inspect", ""), ("inspect", "-phone"))
 
 
 def main(
@@ -51,18 +52,26 @@ def main(
     }  # fmt: skip
     with sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        for suffix, (width, height) in WIDTHS.items():
-            for name, use in ((name, use) for name, use in tabs.items() if not only or name in only):
-                seen = browser.new_page(viewport={"width": width, "height": height})
-                seen.set_default_timeout(60_000)
-                seen.goto(f"http://127.0.0.1:{port}")
-                seen.get_by_text("Ready.", exact=True).first.wait_for()
-                use(seen)
-                seen.wait_for_timeout(800)
-                path = out / f"studio-{name}{suffix}.png"
-                seen.screenshot(path=path, full_page=True)
-                Image.open(path).convert("RGB").save(path, optimize=True)
-                seen.close()
+        wanted = [
+            (name, suffix, dark)
+            for suffix in WIDTHS
+            for name in tabs
+            for dark in (False, True)
+            if (not only or name in only) and (not dark or (name, suffix) in IN_THE_DARK)
+        ]
+        for name, suffix, dark in wanted:
+            width, height = WIDTHS[suffix]
+            scheme = "dark" if dark else "light"
+            seen = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            seen.set_default_timeout(60_000)
+            seen.goto(f"http://127.0.0.1:{port}")
+            seen.get_by_text("Ready.", exact=True).first.wait_for()
+            tabs[name](seen)
+            seen.wait_for_timeout(800)
+            path = out / f"studio-{name}{suffix}{'-dark' if dark else ''}.png"
+            seen.screenshot(path=path, full_page=True)
+            Image.open(path).convert("RGB").save(path, optimize=True)
+            seen.close()
         browser.close()
     page.close()
     desk.close()
