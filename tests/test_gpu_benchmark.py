@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -71,35 +70,6 @@ def test_later_stages_know_what_earlier_ones_found(runner: ModuleType, tmp_path:
     report = runner.Report(tmp_path / "gpu.json", {"commit": "abc"})
     runner.run_stages([runner.Stage("first", good, 60), runner.Stage("second", second, 60)], Remembering(), report, 600)
     assert json.loads((tmp_path / "gpu.json").read_text())["stages"]["second"]["earlier"] == 1
-
-
-def rehearse(script: str, folder: Path, *arguments: str) -> Path:
-    """Run a script at toy size; returns its folder of results."""
-    program = ["sh"] if script.endswith(".sh") else [sys.executable]
-    where = [str(folder / "out"), "--work", str(folder / "work"), "--rehearse"]
-    done = subprocess.run(
-        [*program, str(BENCHMARKS / script), *where, *arguments], capture_output=True, text=True, timeout=1800,
-        env=os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(folder / "cache")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(list((folder / "out").iterdir())) <= 7  # and a log: no more than eight are brought back
-    return folder / "out"
-
-
-@pytest.mark.slow
-def test_rehearsal(tmp_path: Path) -> None:
-    """Without the authors' code, which is not in the repository."""
-    out = rehearse("gpu.py", tmp_path, "--budget", "1800")
-    found = json.loads((out / "gpu.json").read_text())["stages"]
-    wrong = {name: stage["error"] for name, stage in found.items() if "error" in stage or "left out" in stage}
-    assert not wrong
-    tables = [table for stage in found.values() for table in stage.values() if isinstance(table, dict)]
-    assert not [row for table in tables for row in table.values() if isinstance(row, dict) and "error" in row]
-    assert found["correctness"]["fp32 tokens equal to the CPU's"] == 1
-    assert found["run"]["transformer"]["steps"] > 0
-    assert (out / "samples.png").is_file()
-    assert "| speed d16 | batch 1 | ours |" in (out / "gpu.md").read_text()
-    assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("gpu_*.sh")))

@@ -1,14 +1,30 @@
-"""The longer scripts for a GPU, from beginning to end at toy size on the CPU.
+"""The scripts for a GPU, from beginning to end at toy size on the CPU.
 
 python -m pytest tests/stress/rehearsals.py
 """
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
-from test_gpu_benchmark import rehearse
+from test_gpu_benchmark import BENCHMARKS
+
+
+def rehearse(script: str, folder: Path, *arguments: str) -> Path:
+    """Run a script at toy size; returns its folder of results."""
+    program = ["sh"] if script.endswith(".sh") else [sys.executable]
+    where = [str(folder / "out"), "--work", str(folder / "work"), "--rehearse"]
+    done = subprocess.run(
+        [*program, str(BENCHMARKS / script), *where, *arguments], capture_output=True, text=True, timeout=1800,
+        env=os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(folder / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((folder / "out").iterdir())) <= 7  # and a log: no more than eight are brought back
+    return folder / "out"
 
 
 def test_families_are_trained_and_compared(tmp_path: Path) -> None:
@@ -43,3 +59,18 @@ def test_demo_comes_back_in_parts(tmp_path: Path) -> None:
     shutil.unpack_archive(tmp_path / "model.tar", tmp_path, filter="data")
     pipeline = VARPipeline.from_pretrained(tmp_path / "model", device="cpu")
     assert pipeline.generate(["disc"], seeds=[0]).images[0].size == (64, 64)
+
+
+def test_every_stage_of_the_first_script_runs(tmp_path: Path) -> None:
+    """Without the authors' code, which is not in the repository."""
+    out = rehearse("gpu.py", tmp_path, "--budget", "1800")
+    found = json.loads((out / "gpu.json").read_text())["stages"]
+    wrong = {name: stage["error"] for name, stage in found.items() if "error" in stage or "left out" in stage}
+    assert not wrong
+    tables = [table for stage in found.values() for table in stage.values() if isinstance(table, dict)]
+    assert not [row for table in tables for row in table.values() if isinstance(row, dict) and "error" in row]
+    assert found["correctness"]["fp32 tokens equal to the CPU's"] == 1
+    assert found["run"]["transformer"]["steps"] > 0
+    assert (out / "samples.png").is_file()
+    assert "| speed d16 | batch 1 | ours |" in (out / "gpu.md").read_text()
+    assert not (tmp_path / "work").exists()
