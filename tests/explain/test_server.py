@@ -36,6 +36,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
+    (folder / serving.WEIGHTS).write_text(json.dumps(serving.shared_hashes()))
     (folder.parent / "secret.txt").write_text("secret")
     (folder / "out").symlink_to(folder.parent)
     return folder
@@ -113,6 +114,20 @@ def test_a_page_that_is_not_built_is_told_in_one_line(tmp_path: Path, monkeypatc
     assert main(["explain", "--no-browser"]) == 2
     error = capsys.readouterr().err
     assert "the page is not built" in error and "make explain" in error and error.count("\n") == 1
+
+
+def test_a_page_for_other_weights_is_told_in_one_line(site: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    """Its graphs name places in files that hold something else now."""
+    serving.write_page(tmp_path / "old", site=site)
+    hashes = serving.shared_hashes()
+    (tmp_path / "old" / serving.WEIGHTS).write_text(json.dumps(dict.fromkeys(hashes, "0" * 64)))
+    monkeypatch.setattr(serving.page_server, "__kwdefaults__", {"site": tmp_path / "old"})
+    assert main(["explain", "--no-browser"]) == 2
+    error = capsys.readouterr().err
+    assert "built for other weights" in error and "make explain" in error and error.count("\n") == 1
+    with pytest.raises(ValueError, match="built for other weights"):
+        serving.write_page(tmp_path / "new", site=tmp_path / "old")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(site: Path, port: int, monkeypatch, capsys) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
-from nextscale.cli.outputs import GRID, counted, file_hash, results_folder, write_manifest, write_results
+from nextscale.cli.outputs import GRID, counted, results_folder, write_manifest, write_results
 from nextscale.cli.wanted import PromptFlags, told, wanted
 from nextscale.config import require_at_least, require_seed
+from nextscale.files import file_hash
 from nextscale.settings import DEMO, PairFlags, ScaleFlags
 
 if TYPE_CHECKING:

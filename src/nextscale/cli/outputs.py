@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nextscale.data.folders import GRID, MANIFEST
-from nextscale.files import complete_folder, write_json
+from nextscale.files import complete_folder, file_hash, write_json
 from nextscale.progress import Announce, Stages
 
 
@@ -83,11 +82,6 @@ def listed(folder: Path) -> dict[str, str]:
         return {entry["file"]: entry["sha256"] for entry in entries if Path(entry["file"]).name == entry["file"]}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def named(names: list[str], most: int = 4) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from nextscale.cli.options import ConfigFile, ResultsFile, accepts, settle
-from nextscale.cli.outputs import GRID, counted, file_hash, named, results_folder, write_manifest, write_results
+from nextscale.cli.outputs import GRID, counted, named, results_folder, write_manifest, write_results
+from nextscale.files import file_hash
 from nextscale.settings import Computing
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nextscale.explain.server import MODELS, SHARED, SITE
+from nextscale.explain.server import MODELS, SHARED, SITE, WEIGHTS, shared_hashes
 from nextscale.explain.shared_weights import share_weights
 from nextscale.export.config import OnnxConfig
 from nextscale.files import write_json
@@ -88,6 +88,7 @@ def build(site: Path = SITE) -> None:
     write_stills(site / "stills")
     copy_sources(site)
     write_sizes(site)
+    write_json(site / WEIGHTS, shared_hashes())
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import partial
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from nextscale.files import file_hash
 
 PACKAGE = Path(__file__).parents[1]
 SITE = PACKAGE / "explain" / "site"
@@ -19,7 +22,9 @@ SHARED = {
     for part in ("transformer", "tokenizer")
 }
 """What the page reads of the package beside its own folder, by the path it asks for: weights, packed once."""
-NEEDED = ("index.html", "models/demo/transformer.onnx", "models/demo-raster/transformer.onnx")
+WEIGHTS = "models/weights.json"
+"""Hash of each file of `SHARED` that the graphs were made for: they name places in it."""
+NEEDED = ("index.html", "models/demo/transformer.onnx", "models/demo-raster/transformer.onnx", WEIGHTS)
 """Without these there is nothing to serve: the page, and the models that it draws with."""
 HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",  # these two together let the models compute in several threads
@@ -31,8 +36,22 @@ HEADERS = {
 }
 
 
+def shared_hashes() -> dict[str, str]:
+    """What `WEIGHTS` holds for the package's present files."""
+    return {name: file_hash(path) for name, path in SHARED.items()}
+
+
+def require_page(site: Path) -> None:
+    """Raises ValueError where the page is not built, or was built for other weights than the package's."""
+    if not all((site / name).is_file() for name in NEEDED):
+        raise ValueError("the page is not built; build it in a copy of the repository, with node: make explain")
+    if json.loads((site / WEIGHTS).read_text(encoding="utf-8")) != shared_hashes():
+        raise ValueError("the page was built for other weights of the bundled models; build it again: make explain")
+
+
 def write_page(folder: Path, *, site: Path = SITE) -> None:
-    """The whole page as files of one new folder, for any server of static files."""
+    """The whole page as files of one new folder, for any server of static files. Raises ValueError without one."""
+    require_page(site)
     shutil.copytree(site, folder, symlinks=True)
     for name, path in SHARED.items():
         shutil.copy(path, folder / name)
@@ -81,8 +100,7 @@ def page_server(host: str = "127.0.0.1", port: int = 0, *, site: Path = SITE) ->
 
     Raises ValueError where the page is not built or the address cannot be had.
     """
-    if not all((site / name).is_file() for name in NEEDED):
-        raise ValueError("the page is not built; build it in a copy of the repository, with node: make explain")
+    require_page(site)
     try:
         server = ThreadingHTTPServer((host, port), partial(PageHandler, directory=str(site)))
     except OSError as error:
