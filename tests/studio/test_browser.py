@@ -328,7 +328,10 @@ def test_wrong_settings_are_told_and_what_was_made_stays(page: playwright.Page) 
 
 def test_two_models_side_by_side(page: playwright.Page) -> None:
     page.get_by_role("tab", name="Compare").click()
+    page.get_by_text("4 steps against 4 steps").wait_for()  # the one on load
+    page.locator("#compare-seed input").fill("3")
     page.get_by_role("button", name="Start both").click()
+    playwright.expect(page.locator("#compare-status")).to_contain_text("seed 3", timeout=WAIT)
     page.get_by_text("4 steps against 4 steps").wait_for()
 
 
